@@ -1,0 +1,15 @@
+"""Structures and their labels: reading, batching, splitting. Everything inside is eV and Å."""
+
+from scschnet.data.batch import Batch, collate
+from scschnet.data.split import Split, load_split, random_split, save_split
+from scschnet.data.structure import StructureSet
+
+__all__ = [
+    "Batch",
+    "Split",
+    "StructureSet",
+    "collate",
+    "load_split",
+    "random_split",
+    "save_split",
+]

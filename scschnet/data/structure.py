@@ -1,0 +1,284 @@
+"""StructureSet: many structures as flat arrays, in eV and Å, and the indexing that picks some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+MAX_ATOMIC_NUMBER = 118
+_CHUNK = (
+    1 << 20
+)  # rows checked at a time, so that a memory-mapped set never becomes resident as a whole
+
+
+@dataclass(frozen=True, eq=False)
+class StructureSet:
+    """Structures of any size, end to end; structure m owns atoms atom_ptr[m] .. atom_ptr[m + 1].
+
+    Shapes and kinds are checked when the set is made; values by `check_values`. Arrays are taken
+    as they are where the dtype fits (a memory map stays one) and are not meant to be written to.
+
+    Args:
+        positions: (n_atoms, 3) float64, Å.
+        atomic_numbers: (n_atoms,) int64, 1 to 118.
+        atom_ptr: (n_structures + 1,) int64, rising from 0 to n_atoms.
+        cells: (n_structures, 3, 3) float64, Å, rows are lattice vectors; zeros where open.
+            None: all zero.
+        pbc: (n_structures, 3) bool. None: all open.
+        energy: (n_structures,) float64, eV; NaN: this structure has no energy. None: none has.
+        forces: (n_atoms, 3) float64, eV/Å; NaN throughout a structure: it has no forces.
+        stress: (n_structures, 3, 3) float64, eV/Å^3, (1/V) dE/dstrain, tension positive;
+            NaN as above.
+        atomref: (max_z + 1,) float64, eV, energy of each isolated atom by atomic number, or None.
+        info: origin, units as read, and whatever else the file says about itself.
+
+    Raises:
+        ValueError: if a shape does not fit, `atom_ptr` does not rise from 0 to n_atoms, or an
+            atomic number is not an element.
+        TypeError: if an array holds no numbers.
+    """
+
+    positions: NDArray[np.float64]
+    atomic_numbers: NDArray[np.int64]
+    atom_ptr: NDArray[np.int64]
+    cells: NDArray[np.float64] = None  # type: ignore[assignment]  # filled in by __post_init__
+    pbc: NDArray[np.bool_] = None  # type: ignore[assignment]
+    energy: NDArray[np.float64] | None = None
+    forces: NDArray[np.float64] | None = None
+    stress: NDArray[np.float64] | None = None
+    atomref: NDArray[np.float64] | None = None
+    info: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        atom_ptr = _integers("atom_ptr", self.atom_ptr)
+        if atom_ptr.ndim != 1 or atom_ptr.size == 0:
+            raise ValueError(
+                f"`atom_ptr` must have shape (n_structures + 1,), got {atom_ptr.shape}"
+            )
+        n_structures, n_atoms = len(atom_ptr) - 1, len(np.asarray(self.positions))
+        if atom_ptr[0] != 0 or atom_ptr[-1] != n_atoms or np.any(np.diff(atom_ptr) < 0):
+            raise ValueError(
+                f"`atom_ptr` must rise from 0 to {n_atoms} (the number of atoms), "
+                f"got {atom_ptr[0]} to {atom_ptr[-1]}"
+                + (", not rising" if np.any(np.diff(atom_ptr) < 0) else "")
+            )
+        numbers = _shaped(
+            "atomic_numbers", _integers("atomic_numbers", self.atomic_numbers), (n_atoms,)
+        )
+        _check_elements(numbers, atom_ptr)
+        values: dict[str, object] = {
+            "atom_ptr": atom_ptr,
+            "atomic_numbers": numbers,
+            "positions": _floats("positions", self.positions, (n_atoms, 3)),
+            "cells": np.zeros((n_structures, 3, 3)) if self.cells is None else self.cells,
+            "pbc": np.zeros((n_structures, 3), bool) if self.pbc is None else self.pbc,
+        }
+        values["cells"] = _floats("cells", values["cells"], (n_structures, 3, 3))
+        values["pbc"] = _shaped("pbc", _booleans("pbc", values["pbc"]), (n_structures, 3))
+        for name, shape in self._label_shapes(n_structures, n_atoms).items():
+            label = getattr(self, name)
+            values[name] = None if label is None else _floats(name, label, shape)
+        if self.atomref is not None:
+            values["atomref"] = _floats("atomref", self.atomref, (len(np.asarray(self.atomref)),))
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @staticmethod
+    def _label_shapes(n_structures: int, n_atoms: int) -> dict[str, tuple[int, ...]]:
+        return {"energy": (n_structures,), "forces": (n_atoms, 3), "stress": (n_structures, 3, 3)}
+
+    def __len__(self) -> int:
+        """Number of structures."""
+        return len(self.atom_ptr) - 1
+
+    def __repr__(self) -> str:
+        labels = ", ".join(f"{k} {int(v.sum())}/{len(self)}" for k, v in self.labeled.items())
+        return f"StructureSet({len(self)} structures, {self.atom_ptr[-1]} atoms, {labels})"
+
+    @property
+    def n_atoms(self) -> NDArray[np.int64]:
+        """Number of atoms of each structure, (n_structures,)."""
+        return np.diff(self.atom_ptr)
+
+    @property
+    def idx_m(self) -> NDArray[np.int64]:
+        """Structure of each atom, (n_atoms,)."""
+        return np.repeat(np.arange(len(self)), self.n_atoms)
+
+    @property
+    def elements(self) -> NDArray[np.int64]:
+        """Atomic numbers that occur, sorted."""
+        return np.flatnonzero(np.bincount(self.atomic_numbers)).astype(np.int64)
+
+    @property
+    def labeled(self) -> dict[str, NDArray[np.bool_]]:
+        """Which structures have energy, forces and stress, (n_structures,) bool each."""
+        return {
+            "energy": self._has_energy(),
+            "forces": self._has_forces(),
+            "stress": self._has_stress(),
+        }
+
+    def _has_energy(self) -> NDArray[np.bool_]:
+        return np.zeros(len(self), bool) if self.energy is None else ~np.isnan(self.energy)
+
+    def _has_stress(self) -> NDArray[np.bool_]:
+        return np.zeros(len(self), bool) if self.stress is None else ~np.isnan(self.stress[:, 0, 0])
+
+    def _has_forces(self) -> NDArray[np.bool_]:
+        """A structure without atoms has its (empty) forces as soon as the set has any."""
+        has = np.zeros(len(self), bool)
+        if self.forces is not None:
+            has[:] = True
+            filled = np.flatnonzero(self.n_atoms > 0)
+            has[filled] = ~np.isnan(self.forces[self.atom_ptr[filled], 0])
+        return has
+
+    def select(self, indices: ArrayLike) -> StructureSet:
+        """The structures at `indices`, in that order; repeats are allowed.
+
+        Args:
+            indices: integers (from the end where negative) or a mask of (n_structures,) bool.
+
+        Raises:
+            ValueError: if `indices` are no integers or a mask of the wrong length.
+            IndexError: if an index lies outside the set.
+        """
+        chosen = structure_indices(indices, len(self))
+        atoms, atom_ptr = ragged_gather(self.atom_ptr, chosen)
+        return replace(
+            self,
+            positions=self.positions[atoms],
+            atomic_numbers=self.atomic_numbers[atoms],
+            atom_ptr=atom_ptr,
+            cells=self.cells[chosen],
+            pbc=self.pbc[chosen],
+            energy=None if self.energy is None else self.energy[chosen],
+            forces=None if self.forces is None else self.forces[atoms],
+            stress=None if self.stress is None else self.stress[chosen],
+        )
+
+    def check_values(self) -> None:
+        """Check that every number is finite and every label is there or absent as a whole.
+
+        Raises:
+            ValueError: naming the array and the first structure with a bad value.
+        """
+        self._check_finite("positions", self.positions, per_atom=True)
+        self._check_finite("cells", self.cells, per_atom=False)
+        if self.atomref is not None and not np.isfinite(self.atomref).all():
+            raise ValueError("`atomref` must be finite, got a value that is not")
+        labeled = self.labeled
+        for name, per_atom in (("energy", False), ("forces", True), ("stress", False)):
+            label = getattr(self, name)
+            if label is not None:
+                self._check_finite(name, label, per_atom, labeled[name])
+
+    def _check_finite(
+        self,
+        name: str,
+        array: NDArray[np.float64],
+        per_atom: bool,
+        labeled: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Rows of unlabeled structures must be NaN, all others finite."""
+        for start in range(0, len(array), _CHUNK):
+            rows = np.asarray(array[start : start + _CHUNK])
+            rows = rows.reshape(len(rows), -1)
+            bad = ~np.isfinite(rows).all(axis=1)
+            if not bad.any():
+                continue
+            frames = np.arange(start, start + len(rows))
+            if per_atom:
+                frames = np.searchsorted(self.atom_ptr, frames, side="right") - 1
+            if labeled is not None:
+                bad &= labeled[frames] | ~np.isnan(rows).all(axis=1)
+            if bad.any():
+                first = int(np.flatnonzero(bad)[0])
+                value = rows[first][~np.isfinite(rows[first])][0]
+                where = f"structure {frames[first]}"
+                if per_atom:
+                    where += f", atom {start + first - self.atom_ptr[frames[first]]}"
+                raise ValueError(f"`{name}` must be finite, got {value} in {where}")
+
+
+def ragged_gather(
+    ptr: NDArray[np.int64], chosen: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the chosen segments of a flat array, and where each segment starts among them.
+
+    Args:
+        ptr: (n_segments + 1,) int64; segment m is rows ptr[m] .. ptr[m + 1].
+        chosen: (n_chosen,) int64 segment numbers, not negative.
+
+    Returns:
+        rows, (n_rows,) int64, and their own row starts, (n_chosen + 1,) int64.
+    """
+    starts = ptr[chosen]
+    new_ptr = np.zeros(len(chosen) + 1, np.int64)
+    counts = ptr[chosen + 1] - starts
+    np.cumsum(counts, out=new_ptr[1:])
+    rows = np.repeat(starts - new_ptr[:-1], counts)
+    rows += np.arange(new_ptr[-1])
+    return rows, new_ptr
+
+
+def structure_indices(indices: ArrayLike, n_structures: int) -> NDArray[np.int64]:
+    """`indices` (integers or a mask) as integers from 0 to n_structures - 1."""
+    chosen = np.asarray(indices)
+    if chosen.dtype == bool and chosen.shape == (n_structures,):
+        return np.flatnonzero(chosen)
+    if chosen.size == 0 and chosen.ndim == 1:
+        return np.zeros(0, np.int64)
+    if chosen.dtype.kind not in "iu" or chosen.ndim != 1:
+        raise ValueError(
+            f"`indices` must be 1-D integers or a mask of shape ({n_structures},), "
+            f"got {chosen.dtype} of shape {chosen.shape}"
+        )
+    chosen = chosen.astype(np.int64, copy=False)
+    low, high = int(chosen.min()), int(chosen.max())
+    if low < -n_structures or high >= n_structures:
+        worst = high if high >= n_structures else low
+        raise IndexError(f"`indices` must lie in a set of {n_structures} structures, got {worst}")
+    return np.where(chosen < 0, chosen + n_structures, chosen) if low < 0 else chosen
+
+
+def _check_elements(atomic_numbers: NDArray[np.int64], atom_ptr: NDArray[np.int64]) -> None:
+    if atomic_numbers.size == 0:
+        return
+    if atomic_numbers.min() < 1 or atomic_numbers.max() > MAX_ATOMIC_NUMBER:
+        atom = int(np.flatnonzero((atomic_numbers < 1) | (atomic_numbers > MAX_ATOMIC_NUMBER))[0])
+        frame = int(np.searchsorted(atom_ptr, atom, side="right")) - 1
+        raise ValueError(
+            f"`atomic_numbers` must lie between 1 and {MAX_ATOMIC_NUMBER}, "
+            f"got {atomic_numbers[atom]} in structure {frame}"
+        )
+
+
+def _shaped(name: str, array: NDArray, shape: tuple[int, ...]) -> NDArray:
+    if array.shape != shape:
+        raise ValueError(f"`{name}` must have shape {shape}, got {array.shape}")
+    return array
+
+
+def _floats(name: str, value: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"`{name}` must hold real numbers, got {array.dtype}")
+    return _shaped(name, array.astype(np.float64, copy=False), shape)
+
+
+def _integers(name: str, value: object) -> NDArray[np.int64]:
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"`{name}` must hold integers, got {array.dtype}")
+    return array.astype(np.int64, copy=False)
+
+
+def _booleans(name: str, value: object) -> NDArray[np.bool_]:
+    array = np.asarray(value)
+    if array.dtype != bool:
+        raise TypeError(f"`{name}` must hold booleans, got {array.dtype}")
+    return array
