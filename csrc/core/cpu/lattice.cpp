@@ -1,0 +1,126 @@
+// Pairwise (Lagrange) reduction of the periodic lattice vectors.
+#include "lattice.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+namespace scschnet::cpu {
+namespace {
+
+double dot(const Vec3& a, const Vec3& b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
+
+Vec3 cross(const Vec3& a, const Vec3& b) {
+  return {a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]};
+}
+
+double norm(const Vec3& a) { return std::sqrt(dot(a, a)); }
+
+Vec3 unit(const Vec3& a) {
+  const double length = norm(a);
+  return {a[0] / length, a[1] / length, a[2] / length};
+}
+
+[[noreturn]] void singular() {
+  throw std::invalid_argument("`cell` must have linearly independent vectors along the periodic axes");
+}
+
+void load_periodic_rows(const double* cell, Lattice& lattice) {
+  for (int k = 0; k < 3; ++k) {
+    for (int m = 0; m < 3; ++m) {
+      lattice.vectors[k][m] = lattice.periodic[k] ? cell[3 * k + m] : 0.0;
+      lattice.transform[k][m] = k == m ? 1 : 0;
+      if (!std::isfinite(lattice.vectors[k][m])) {
+        throw std::invalid_argument("`cell` must be finite along the periodic axes");
+      }
+    }
+  }
+}
+
+/// Subtracts from row a the multiple of row b that makes it shortest. False if nothing was to be done.
+bool shorten(Lattice& lattice, int a, int b) {
+  const double bb = dot(lattice.vectors[b], lattice.vectors[b]);
+  if (!(bb > 0)) singular();
+  const double quotient = dot(lattice.vectors[a], lattice.vectors[b]) / bb;
+  if (std::fabs(quotient) <= 0.5000001) return false;
+  const double times = std::nearbyint(quotient);
+  if (!(std::fabs(times) < 1e6)) singular();
+  for (int m = 0; m < 3; ++m) {
+    lattice.vectors[a][m] -= times * lattice.vectors[b][m];
+    lattice.transform[a][m] -= static_cast<std::int64_t>(times) * lattice.transform[b][m];
+    if (std::abs(lattice.transform[a][m]) > 1'000'000'000) singular();
+  }
+  return true;
+}
+
+void reduce_periodic_rows(Lattice& lattice) {
+  for (int round = 0; round < 200; ++round) {
+    bool changed = false;
+    for (int a = 0; a < 3; ++a) {
+      for (int b = 0; b < 3; ++b) {
+        if (a != b && lattice.periodic[a] && lattice.periodic[b]) changed |= shorten(lattice, a, b);
+      }
+    }
+    if (!changed) return;
+  }
+}
+
+/// Gives the open axes unit vectors perpendicular to the periodic ones and to each other.
+void complete_open_rows(Lattice& lattice) {
+  Mat3& v = lattice.vectors;
+  const int n_periodic = lattice.periodic[0] + lattice.periodic[1] + lattice.periodic[2];
+  if (n_periodic == 0) {
+    v = {{{1, 0, 0}, {0, 1, 0}, {0, 0, 1}}};
+  } else if (n_periodic == 1) {
+    const int p = lattice.periodic[0] ? 0 : lattice.periodic[1] ? 1 : 2;
+    int smallest = 0;
+    for (int m = 1; m < 3; ++m) {
+      if (std::fabs(v[p][m]) < std::fabs(v[p][smallest])) smallest = m;
+    }
+    Vec3 axis{};
+    axis[smallest] = 1;
+    v[(p + 1) % 3] = unit(cross(v[p], axis));
+    v[(p + 2) % 3] = unit(cross(v[p], v[(p + 1) % 3]));
+  } else if (n_periodic == 2) {
+    const int o = !lattice.periodic[0] ? 0 : !lattice.periodic[1] ? 1 : 2;
+    v[o] = unit(cross(v[(o + 1) % 3], v[(o + 2) % 3]));
+  }
+}
+
+/// Fills inverse, heights and frame from the finished vectors.
+void derive(Lattice& lattice) {
+  const Mat3& v = lattice.vectors;
+  const Mat3 normals = {cross(v[1], v[2]), cross(v[2], v[0]), cross(v[0], v[1])};
+  const double volume = dot(v[0], normals[0]);
+  if (!(std::fabs(volume) > 1e-12 * norm(v[0]) * norm(v[1]) * norm(v[2]))) singular();
+  for (int k = 0; k < 3; ++k) {
+    for (int m = 0; m < 3; ++m) lattice.inverse[m][k] = normals[k][m] / volume;
+    lattice.heights[k] = std::fabs(volume) / norm(normals[k]);
+  }
+  Mat3& f = lattice.frame;
+  f = {};
+  f[0][0] = norm(v[0]);
+  f[1][0] = dot(v[1], v[0]) / f[0][0];
+  f[1][1] = std::sqrt(std::max(0.0, dot(v[1], v[1]) - f[1][0] * f[1][0]));
+  f[2][0] = dot(v[2], v[0]) / f[0][0];
+  f[2][1] = (dot(v[2], v[1]) - f[2][0] * f[1][0]) / f[1][1];
+  f[2][2] = std::fabs(volume) / (f[0][0] * f[1][1]);
+}
+
+}  // namespace
+
+Lattice reduce_lattice(const double* cell, const bool* pbc) {
+  Lattice lattice{};
+  for (int k = 0; k < 3; ++k) lattice.periodic[k] = pbc != nullptr && pbc[k];
+  if (!lattice.open() && cell == nullptr) throw std::invalid_argument("`cell` must be given for periodic axes");
+  load_periodic_rows(cell, lattice);
+  for (int k = 0; k < 3; ++k) {
+    if (lattice.periodic[k] && !(dot(lattice.vectors[k], lattice.vectors[k]) > 0)) singular();
+  }
+  reduce_periodic_rows(lattice);
+  complete_open_rows(lattice);
+  derive(lattice);
+  return lattice;
+}
+
+}  // namespace scschnet::cpu

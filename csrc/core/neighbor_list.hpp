@@ -1,0 +1,92 @@
+// Contract of the neighbor list: all pairs of atoms closer than a cutoff, periodic images included.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace scschnet {
+
+/// Structures lying one after the other in flat arrays. Nothing is owned, nothing is changed.
+template <class Scalar>
+struct Structures {
+  const Scalar* positions;        ///< (n_atoms, 3) Å; n_atoms = atom_ptr[n_structures]
+  const std::int64_t* atom_ptr;   ///< (n_structures + 1,) structure m owns atoms atom_ptr[m] .. atom_ptr[m+1]
+  const double* cells = nullptr;  ///< (n_structures, 3, 3) rows are lattice vectors, Å; null if all is open
+  const bool* pbc = nullptr;      ///< (n_structures, 3) periodic along each vector; null if all is open
+  std::int64_t n_structures = 1;
+};
+
+/// Where to write the pairs found. The caller owns the arrays; a null pointer means "not wanted".
+struct PairArrays {
+  std::int64_t* idx_i = nullptr;    ///< (n_pairs,) center
+  std::int64_t* idx_j = nullptr;    ///< (n_pairs,) neighbor
+  std::int32_t* shifts = nullptr;   ///< (n_pairs, 3) S
+  std::int64_t* row_ptr = nullptr;  ///< (n_atoms + 1,) pairs row_ptr[i] .. row_ptr[i+1] have center i
+  double* d_ij = nullptr;           ///< (n_pairs,) Å, |r_ij|
+  double* r_ij = nullptr;           ///< (n_pairs, 3) Å, r_j - r_i + S·cell
+};
+
+namespace cpu {
+
+/// Instruction sets for which the library holds code.
+enum class InstructionSet { generic, avx2, avx512 };
+
+/// The instruction sets that this processor can run, worst first; never empty.
+std::vector<InstructionSet> available_instruction_sets();
+
+/// "generic", "avx2" or "avx512".
+const char* name(InstructionSet set);
+
+/// How to do the work. None of this changes a result.
+struct NeighborOptions {
+  int threads = 1;                               ///< at most this many; small inputs use fewer
+  InstructionSet isa = InstructionSet::generic;  ///< read only if `choose_isa` is false
+  bool choose_isa = true;                        ///< take the best one available
+};
+
+/// Full neighbor list of one structure or of a batch.
+///
+/// A pair (i, j, S) is in the list when both atoms belong to the same structure and
+///     d2 = |((r_j - r_i) + S_0 a_0) + (S_1 a_1 + S_2 a_2)|^2,  sqrt(d2) < cutoff,
+/// evaluated in double precision from the positions as given: an atom exactly at the cutoff is no neighbor.
+/// The atom itself (i = j, S = 0) is none; its periodic images are; two atoms on one spot are. S is zero along
+/// open axes. With (i, j, S) the list holds (j, i, -S). The list is never truncated.
+///
+/// Any cell will do: skewed, left-handed, thinner than the cutoff. Vectors along open axes are ignored and may be
+/// zero. Atoms may lie outside the cell; S refers to the positions as given.
+///
+/// Order: by i, then the same order of j for the same input, whatever the threads and the instruction set. A structure
+/// without periodic axes and with at most 256 atoms has its rows sorted by j.
+///
+/// The object keeps its scratch memory for the next call. One object serves one thread at a time.
+class NeighborList {
+ public:
+  NeighborList();
+  ~NeighborList();
+  NeighborList(NeighborList&&) noexcept;
+  NeighborList& operator=(NeighborList&&) noexcept;
+
+  /// Finds the pairs and keeps them inside. Returns their number. The arrays of `input` must live until the last
+  /// `write` after it. Linear in the number of atoms for bounded density.
+  ///
+  /// Throws std::invalid_argument, naming the argument in backticks, when `cutoff` is not a positive finite number;
+  /// `positions` hold a NaN or an infinity, or lie more than 1e9 cells outside; `cell` is singular along its periodic
+  /// axes; `atom_ptr` does not begin at 0 or decreases; or when atoms and images together exceed 2^31 - 1.
+  template <class Scalar>
+  std::int64_t find(const Structures<Scalar>& input, double cutoff, const NeighborOptions& options = {});
+
+  /// Writes the pairs of the last `find`.
+  void write(const PairArrays& output) const;
+
+  std::int64_t n_atoms() const;
+  std::int64_t n_pairs() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace cpu
+}  // namespace scschnet

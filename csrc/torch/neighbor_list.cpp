@@ -1,0 +1,85 @@
+// The operator scschnet::neighbor_list: checks, outputs, threads; the work is done by core.
+#include "../core/neighbor_list.hpp"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <stdexcept>
+#include <tuple>
+
+namespace scschnet {
+namespace {
+
+using at::Tensor;
+
+void check(const Tensor& positions, const Tensor& atom_ptr, const Tensor& cells, const Tensor& pbc) {
+  TORCH_CHECK_VALUE(positions.dim() == 2 && positions.size(1) == 3,
+                    "`positions` must have shape (n_atoms, 3), got ", positions.sizes());
+  TORCH_CHECK_TYPE(positions.scalar_type() == at::kDouble || positions.scalar_type() == at::kFloat,
+                   "`positions` must be float32 or float64, got ", positions.scalar_type());
+  TORCH_CHECK_VALUE(atom_ptr.dim() == 1 && atom_ptr.size(0) > 0,
+                    "`atom_ptr` must have shape (n_structures + 1,), got ", atom_ptr.sizes());
+  TORCH_CHECK_TYPE(atom_ptr.scalar_type() == at::kLong, "`atom_ptr` must be int64, got ",
+                   atom_ptr.scalar_type());
+  const auto n_structures = atom_ptr.size(0) - 1;
+  TORCH_CHECK_VALUE(cells.sizes() == at::IntArrayRef({n_structures, 3, 3}),
+                    "`cells` must have shape (", n_structures, ", 3, 3), got ", cells.sizes());
+  TORCH_CHECK_VALUE(pbc.sizes() == at::IntArrayRef({n_structures, 3}), "`pbc` must have shape (",
+                    n_structures, ", 3), got ", pbc.sizes());
+  TORCH_CHECK_TYPE(pbc.scalar_type() == at::kBool, "`pbc` must be bool, got ", pbc.scalar_type());
+  TORCH_CHECK_TYPE(at::isFloatingType(cells.scalar_type()), "`cells` must be float32 or float64, got ",
+                   cells.scalar_type());
+}
+
+template <class Scalar>
+std::int64_t find(cpu::NeighborList& list, const Tensor& positions, const Tensor& atom_ptr,
+                  const Tensor& cells, const Tensor& pbc, double cutoff) {
+  const Structures<Scalar> input{positions.const_data_ptr<Scalar>(),
+                                 atom_ptr.const_data_ptr<std::int64_t>(),
+                                 cells.const_data_ptr<double>(), pbc.const_data_ptr<bool>(),
+                                 atom_ptr.size(0) - 1};
+  return list.find(input, cutoff, {.threads = at::get_num_threads()});
+}
+
+/// (positions (n_atoms, 3), atom_ptr (n_structures + 1,), cells (n_structures, 3, 3), pbc (n_structures, 3), cutoff)
+/// -> idx_i, idx_j (n_pairs,), shifts (n_pairs, 3) int32, row_ptr (n_atoms + 1,). Not differentiable: integers.
+std::tuple<Tensor, Tensor, Tensor, Tensor> neighbor_list(const Tensor& positions, const Tensor& atom_ptr,
+                                                         const Tensor& cells, const Tensor& pbc,
+                                                         double cutoff) {
+  check(positions, atom_ptr, cells, pbc);
+  const Tensor r = positions.contiguous(), ptr = atom_ptr.contiguous();
+  const Tensor box = cells.to(at::kDouble).contiguous(), periodic = pbc.contiguous();
+  TORCH_CHECK_VALUE(ptr.const_data_ptr<std::int64_t>()[ptr.size(0) - 1] == r.size(0),
+                    "`atom_ptr` must end at the number of atoms, ", r.size(0));
+  static thread_local cpu::NeighborList list;
+  std::int64_t n_pairs = 0;
+  try {
+    n_pairs = r.scalar_type() == at::kDouble ? find<double>(list, r, ptr, box, periodic, cutoff)
+                                             : find<float>(list, r, ptr, box, periodic, cutoff);
+  } catch (const std::invalid_argument& error) {
+    TORCH_CHECK_VALUE(false, error.what());
+  }
+  const auto long_options = at::TensorOptions().dtype(at::kLong);
+  Tensor idx_i = at::empty({n_pairs}, long_options), idx_j = at::empty({n_pairs}, long_options);
+  Tensor shifts = at::empty({n_pairs, 3}, at::TensorOptions().dtype(at::kInt));
+  Tensor row_ptr = at::empty({r.size(0) + 1}, long_options);
+  list.write({.idx_i = idx_i.mutable_data_ptr<std::int64_t>(),
+              .idx_j = idx_j.mutable_data_ptr<std::int64_t>(),
+              .shifts = shifts.mutable_data_ptr<std::int32_t>(),
+              .row_ptr = row_ptr.mutable_data_ptr<std::int64_t>()});
+  return {idx_i, idx_j, shifts, row_ptr};
+}
+
+}  // namespace
+}  // namespace scschnet
+
+TORCH_LIBRARY_FRAGMENT(scschnet, library) {
+  library.def(
+      "neighbor_list(Tensor positions, Tensor atom_ptr, Tensor cells, Tensor pbc, float cutoff) -> "
+      "(Tensor idx_i, Tensor idx_j, Tensor shifts, Tensor row_ptr)",
+      {at::Tag::pt2_compliant_tag});
+}
+
+TORCH_LIBRARY_IMPL(scschnet, CPU, library) { library.impl("neighbor_list", scschnet::neighbor_list); }
