@@ -1,0 +1,45 @@
+"""The interaction block: one correction of the atom features from the atoms' surroundings."""
+
+from torch import Tensor, nn
+
+from .activation import shifted_softplus
+from .cfconv import cfconv
+from .filter import FilterGenerator
+from .linear import xavier_linear
+
+
+class Interaction(nn.Module):
+    """One SchNet block.
+
+    y_i = sum_j (W_in x_j) o W(d_ij),   v_i = ssp(y_i B1 + c1) B2 + c2      doi:10.1063/1.5019779
+
+    Args:
+        n_features: features per atom, also the number of filters.
+        n_rbf: radial basis functions.
+    """
+
+    def __init__(self, n_features: int, n_rbf: int) -> None:
+        super().__init__()
+        self.filter_generator = FilterGenerator(n_rbf, n_features)
+        self.input = xavier_linear(n_features, n_features, bias=False)
+        self.hidden = xavier_linear(n_features, n_features)
+        self.output = xavier_linear(n_features, n_features)
+
+    def forward(
+        self, x: Tensor, rbf: Tensor, cutoff_ij: Tensor, idx_i: Tensor, idx_j: Tensor
+    ) -> Tensor:
+        """The correction v that this block adds to the features.
+
+        Args:
+            x: features, (n_atoms, n_features).
+            rbf: radial basis of each pair, (n_pairs, n_rbf).
+            cutoff_ij: cutoff function of each pair, (n_pairs,).
+            idx_i: center of each pair, (n_pairs,) int64.
+            idx_j: neighbor of each pair, (n_pairs,) int64.
+
+        Returns:
+            (n_atoms, n_features).
+        """
+        filters = self.filter_generator(rbf) * cutoff_ij[:, None]
+        y = cfconv(self.input(x), filters, idx_i, idx_j)
+        return self.output(shifted_softplus(self.hidden(y)))

@@ -1,0 +1,165 @@
+"""The oracle: SchNet and sc-SchNet in float64 NumPy with loops, written from the paper.
+
+Nicoli et al. 2018, arXiv:1810.09751, Eq. 1 to 5; Schuett et al. 2017, arXiv:1706.08566. Imports nothing from
+scschnet. Parameters come as a dict of arrays with the names of the model's `state_dict`.
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+
+def shifted_softplus(x):
+    """ln(exp(x) + 1) - ln 2, safe for large |x|."""
+    return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x))) - math.log(2.0)
+
+
+def gaussian_basis(distance, n_rbf, cutoff):
+    """Gaussians centered evenly from 0 to the cutoff, width = spacing."""
+    sigma = cutoff / (n_rbf - 1)
+    return np.array([math.exp(-((distance - k * sigma) ** 2) / (2 * sigma**2)) for k in range(n_rbf)])
+
+
+def cosine_cutoff(distance, cutoff):
+    """Half a cosine inside the cutoff, zero at and beyond it."""
+    return 0.5 * (1.0 + math.cos(math.pi * distance / cutoff)) if distance < cutoff else 0.0
+
+
+def neighbor_pairs(positions, cell, pbc, cutoff):
+    """All (i, j, S) with |r_j - r_i + S cell| < cutoff, the atom itself excluded but not its images."""
+    cell = np.asarray(cell, float).reshape(3, 3)
+    ranges = []
+    for axis in range(3):
+        if not pbc[axis]:
+            ranges.append(range(1))
+            continue
+        # Perpendicular height along this axis within the periodic subspace bounds the images needed.
+        others = [cell[k] for k in range(3) if k != axis and pbc[k]]
+        height = _height(cell[axis], others)
+        spread = _spread(positions, cell, pbc, axis)
+        n = math.ceil(cutoff / height + spread) + 1
+        ranges.append(range(-n, n + 1))
+    pairs = []
+    for i, j in itertools.product(range(len(positions)), repeat=2):
+        for shift in itertools.product(*ranges):
+            if i == j and not any(shift):
+                continue
+            vector = positions[j] - positions[i] + np.dot(shift, cell)
+            if math.sqrt(float(vector @ vector)) < cutoff:
+                pairs.append((i, j, shift))
+    return pairs
+
+
+def _height(vector, others):
+    """Length of `vector` perpendicular to the span of `others`."""
+    residual = np.array(vector, float)
+    if others:
+        basis, _ = np.linalg.qr(np.array(others, float).T)
+        residual = residual - basis @ (basis.T @ residual)
+    return float(np.linalg.norm(residual))
+
+
+def _spread(positions, cell, pbc, axis):
+    """Extent of the atoms along a lattice vector, in units of that vector."""
+    periodic = [k for k in range(3) if pbc[k]]
+    coefficients = np.linalg.lstsq(cell[periodic].T, np.asarray(positions, float).T, rcond=None)[0]
+    row = coefficients[periodic.index(axis)]
+    return float(row.max() - row.min())
+
+
+def _dense(parameters, name, x):
+    bias = parameters.get(f"{name}.bias", 0.0)
+    return parameters[f"{name}.weight"] @ x + bias
+
+
+def corrections(parameters, config, positions, atomic_numbers, cell, pairs):
+    """v_i^(0..L): a list of arrays (n_atoms, n_features)."""
+    x = np.array([parameters["embedding.weight"][z] for z in atomic_numbers], float)
+    result = [x.copy()]
+    for block in range(config["n_interactions"]):
+        name = f"interactions.{block}"
+        projected = [_dense(parameters, f"{name}.input", row) for row in x]
+        y = np.zeros_like(x)
+        for i, j, shift in pairs:
+            vector = positions[j] - positions[i] + np.dot(shift, cell)
+            distance = math.sqrt(float(vector @ vector))
+            basis = gaussian_basis(distance, config["n_rbf"], config["cutoff"])
+            hidden = shifted_softplus(_dense(parameters, f"{name}.filter_generator.hidden", basis))
+            filters = _dense(parameters, f"{name}.filter_generator.output", hidden)
+            if config["cutoff_function"] == "cosine":
+                filters = filters * cosine_cutoff(distance, config["cutoff"])
+            y[i] += projected[j] * filters
+        v = np.array(
+            [
+                _dense(
+                    parameters,
+                    f"{name}.output",
+                    shifted_softplus(_dense(parameters, f"{name}.hidden", row)),
+                )
+                for row in y
+            ]
+        ).reshape(x.shape)
+        result.append(v)
+        x = x + v
+    return result
+
+
+def energies(parameters, config, positions, atomic_numbers, cell, pairs):
+    """Energy of each atom, eV: (n_atoms,)."""
+    layers = corrections(parameters, config, positions, atomic_numbers, cell, pairs)
+    weights = parameters["contribution_weights"]
+    result = []
+    for i, z in enumerate(atomic_numbers):
+        x_out = sum(w * v[i] for w, v in zip(weights, layers, strict=True))
+        g = _dense(parameters, "readout.output", shifted_softplus(_dense(parameters, "readout.hidden", x_out)))
+        offset = parameters["offsets.shift"] + parameters["offsets.atomref"][z]
+        result.append(float(g[0]) * parameters["offsets.scale"] + offset)
+    return np.array(result, float)
+
+
+def energy(parameters, config, positions, atomic_numbers, cell=None, pbc=(False,) * 3):
+    """Energy of one structure, eV, neighbor list included."""
+    cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, float)
+    pairs = neighbor_pairs(positions, cell, pbc, config["cutoff"])
+    return float(energies(parameters, config, positions, atomic_numbers, cell, pairs).sum())
+
+
+def forces(parameters, config, positions, atomic_numbers, cell=None, pbc=(False,) * 3, step=1e-4):
+    """Central differences of `energy`, fourth order: (n_atoms, 3), eV/Å."""
+    result = np.zeros_like(positions)
+    for index in np.ndindex(*positions.shape):
+        result[index] = -_slope(
+            lambda t, index=index: energy(
+                parameters, config, _moved(positions, index, t), atomic_numbers, cell, pbc
+            ),
+            step,
+        )
+    return result
+
+
+def stress(parameters, config, positions, atomic_numbers, cell, pbc, step=1e-4):
+    """Central differences of `energy` in the strain, over the volume: (3, 3), eV/Å^3, tension positive."""
+    volume = abs(np.linalg.det(cell))
+    result = np.zeros((3, 3))
+    for a, b in np.ndindex(3, 3):
+
+        def strained(t, a=a, b=b):
+            deformation = np.eye(3)
+            deformation[a, b] += t
+            return energy(
+                parameters, config, positions @ deformation, atomic_numbers, cell @ deformation, pbc
+            )
+
+        result[a, b] = _slope(strained, step) / volume
+    return result
+
+
+def _moved(positions, index, t):
+    moved = positions.copy()
+    moved[index] += t
+    return moved
+
+
+def _slope(f, h):
+    return (8 * (f(h) - f(-h)) - (f(2 * h) - f(-2 * h))) / (12 * h)
