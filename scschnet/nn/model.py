@@ -14,7 +14,7 @@ Skip = Literal["weighted", "plain"]
 WeightInit = Literal["uniform", "random", "one"]
 CutoffFunction = Literal["cosine", "none"]
 
-MAX_Z = 100
+MAX_Z = 118
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class ModelConfig:
     n_features: int = 128  # features per atom, and filters per convolution
     n_interactions: int = 6  # interaction blocks L
     n_rbf: int = 25  # Gaussians of the radial basis
-    cutoff: float = 5.0  # Å
+    cutoff: float = 5.0  # Å, pairs beyond it do not exist for the model
+    rbf_range: float | None = None  # Å, center of the last Gaussian; None: the cutoff
     cutoff_function: CutoffFunction = "cosine"
     skip: Skip = "weighted"  # weighted: sc-SchNet, plain: SchNet
 
@@ -69,7 +70,7 @@ class SchNet(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(MAX_Z + 1, config.n_features, padding_idx=0)
-        self.radial_basis = GaussianBasis(config.n_rbf, config.cutoff)
+        self.radial_basis = GaussianBasis(config.n_rbf, config.rbf_range or config.cutoff)
         self.interactions = nn.ModuleList(
             Interaction(config.n_features, config.n_rbf) for _ in range(config.n_interactions)
         )

@@ -9,26 +9,25 @@ from torch import Tensor, nn
 class GaussianBasis(nn.Module):
     """Gaussians with evenly spaced centers, as wide as their spacing.
 
-    rbf_k(d) = exp(-(d - mu_k)^2 / (2 sigma^2)),  mu_k from 0 to cutoff,  sigma = mu_1 - mu_0
+    rbf_k(d) = exp(-(d - mu_k)^2 / (2 sigma^2)),  mu_k from 0 to rbf_range,  sigma = mu_1 - mu_0
     Schuett et al. 2017, arXiv:1706.08566
 
     Args:
         n_rbf: number of Gaussians, at least 2.
-        cutoff: center of the last one, Å, positive.
+        rbf_range: center of the last one, Å, positive.
 
     Raises:
-        ValueError: if `n_rbf` or `cutoff` is out of range.
+        ValueError: if `n_rbf` or `rbf_range` is out of range.
     """
 
-    def __init__(self, n_rbf: int, cutoff: float) -> None:
+    def __init__(self, n_rbf: int, rbf_range: float) -> None:
         super().__init__()
         if n_rbf < 2:
             raise ValueError(f"`n_rbf` must be at least 2, got {n_rbf}")
-        _check_cutoff(cutoff)
-        self.width = cutoff / (n_rbf - 1)
-        self.register_buffer(
-            "centers", torch.linspace(0.0, cutoff, n_rbf, dtype=torch.float64), persistent=False
-        )
+        _check_length("rbf_range", rbf_range)
+        self.width = rbf_range / (n_rbf - 1)
+        centers = torch.linspace(0.0, rbf_range, n_rbf, dtype=torch.float64)
+        self.register_buffer("centers", centers, persistent=False)
 
     def forward(self, d_ij: Tensor) -> Tensor:
         """Args: d_ij (n_pairs,), Å. Returns: (n_pairs, n_rbf), same dtype as `d_ij`."""
@@ -52,7 +51,7 @@ def cosine_cutoff(d_ij: Tensor, cutoff: float) -> Tensor:
     Raises:
         ValueError: if `cutoff` is not positive.
     """
-    _check_cutoff(cutoff)
+    _check_length("cutoff", cutoff)
     inside = (d_ij < cutoff).to(d_ij.dtype)
     return 0.5 * (1.0 + torch.cos(d_ij * (math.pi / cutoff))) * inside
 
@@ -76,6 +75,6 @@ def no_cutoff(d_ij: Tensor, cutoff: float) -> Tensor:
 CUTOFF_FUNCTIONS = {"cosine": cosine_cutoff, "none": no_cutoff}
 
 
-def _check_cutoff(cutoff: float) -> None:
-    if not cutoff > 0.0 or math.isinf(cutoff):
-        raise ValueError(f"`cutoff` must be positive and finite, got {cutoff}")
+def _check_length(name: str, value: float) -> None:
+    if not value > 0.0 or math.isinf(value):
+        raise ValueError(f"`{name}` must be positive and finite, got {value}")

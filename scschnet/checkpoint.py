@@ -1,0 +1,136 @@
+"""Checkpoints: a model, what it was trained on, and the state of its training, in one file.
+
+A checkpoint is a torch file of plain containers, read with `weights_only=True`:
+
+    format      "scschnet-checkpoint"
+    version     1
+    config      ModelConfig as JSON
+    metadata    JSON: units, versions, training data, errors
+    state_dict  name -> tensor
+    training    state of an unfinished training (only in last.pt)
+"""
+
+import dataclasses
+import json
+import os
+import pickle
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scschnet.files import replacing
+from scschnet.nn import ModelConfig, SchNet
+
+FORMAT = "scschnet-checkpoint"
+VERSION = 1
+
+
+@dataclass
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Args:
+        model: in evaluation mode, in the dtype it was saved in.
+        metadata: units, versions, training data and errors, JSON types only.
+        training: state of an unfinished training: tensors, numbers, strings, lists and dicts.
+    """
+
+    model: SchNet
+    metadata: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] | None = None
+
+
+def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    """Write a checkpoint under a temporary name, then rename it.
+
+    Args:
+        path: file to write or replace.
+        checkpoint: what to write.
+
+    Raises:
+        OSError: naming the file, if it cannot be written; an older file stays as it was.
+    """
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": json.dumps(dataclasses.asdict(checkpoint.model.config)),
+        "metadata": json.dumps(_defaults() | checkpoint.metadata),
+        "state_dict": checkpoint.model.state_dict(),
+    }
+    if checkpoint.training is not None:
+        content["training"] = checkpoint.training
+    with replacing(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's writer hides the reason, a full disk for example
+            raise OSError(None, f"torch could not write it ({error})") from error
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        path: a checkpoint file.
+
+    Returns:
+        The model in evaluation mode, its metadata, and the training state if there is one.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, foreign, or of a newer version.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no checkpoint at {file}")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"{file} is not a readable checkpoint, or is damaged: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{file} is a torch file, but not a checkpoint of scschnet")
+    if content["version"] > VERSION:
+        raise ValueError(
+            f"{file} has checkpoint version {content['version']}, but this scschnet reads up to "
+            f"{VERSION}: install a newer scschnet"
+        )
+    model = SchNet(ModelConfig(**json.loads(content["config"])))
+    model.to(_network_dtype(content["state_dict"]))
+    model.load_state_dict(content["state_dict"])
+    return Checkpoint(model.eval(), json.loads(content["metadata"]), content.get("training"))
+
+
+def load(path: str | os.PathLike[str]) -> SchNet:
+    """Load a trained model, ready to be evaluated.
+
+    Args:
+        path: a run folder (its `best.pt` is taken) or a checkpoint file.
+
+    Returns:
+        The model in evaluation mode on the CPU; its parameters ask for no gradients.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, foreign, or of a newer version.
+    """
+    return load_checkpoint(checkpoint_path(path)).model.requires_grad_(False)
+
+
+def checkpoint_path(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint file that `path`, a run folder or a file, stands for."""
+    file = Path(path)
+    return file / "best.pt" if file.is_dir() else file
+
+
+def _network_dtype(state_dict: dict[str, Tensor]) -> torch.dtype:
+    return state_dict["embedding.weight"].dtype
+
+
+def _defaults() -> dict[str, Any]:
+    return {
+        "units": {"energy": "eV", "length": "Angstrom"},
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+    }

@@ -1,0 +1,262 @@
+"""Every option of a training: one dataclass, its presets, and how file and command line override it."""
+
+import dataclasses
+import difflib
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+import tyro
+
+from ..files import replacing
+
+PresetName = Literal["quick", "paper-md17", "paper-qm9"]
+Schedule = Literal["sgdr", "cosine", "plateau", "constant"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of `python -m scschnet.train`; the defaults are those of the preset `quick`."""
+
+    preset: PresetName = "quick"
+    """Set of defaults: quick (minutes), paper-md17 and paper-qm9 (arXiv:1810.09751)."""
+
+    # ---- data
+    data: str = ""
+    """File to train on (npz, xyz, extxyz, db, h5, tar); empty: the embedded MD17 ethanol frames."""
+    energy_key: str = ""
+    """Which energy to train on where a file holds several, for example U0; empty: the file's default."""
+    units: str = ""
+    """Units of a file that does not state them, for example 'kcal/mol, Angstrom'."""
+    out: str = ""
+    """Run folder to create; empty: runs/<name of the data>-<date and time>."""
+    n_train: int = 950
+    """Structures to train on."""
+    n_val: int = 50
+    """Structures for validation; all others are the test part."""
+    split_file: str = ""
+    """.npz with the indices train, val, test; overrides n_train, n_val and the seed's split."""
+    seed: int = 0
+    """Seed of split, initial weights and order of the batches."""
+
+    # ---- model
+    skip: Literal["weighted", "plain"] = "weighted"
+    """weighted: sc-SchNet, plain: SchNet."""
+    w_init: Literal["uniform", "random", "one"] = "uniform"
+    """Start of the contribution weights: uniform 1/(L+1), random (sum 1), one (each 1)."""
+    n_features: int = 64
+    """Features per atom, and filters per convolution."""
+    n_interactions: int = 6
+    """Interaction blocks L."""
+    n_rbf: int = 25
+    """Gaussians of the radial basis."""
+    cutoff: float = 5.0
+    """Cutoff radius, Å; pairs beyond it do not exist for the model."""
+    rbf_range: float = 0.0
+    """Center of the last Gaussian, Å; 0: the cutoff."""
+    cutoff_function: Literal["cosine", "none"] = "cosine"
+    """Weight of a pair by its distance: smooth to zero at the cutoff, or one for every pair."""
+    output_scale: Literal["energy", "forces"] = "forces"
+    """Size of the network's output: spread of the energy per atom, or rms of the forces times 1 Å."""
+
+    # ---- loss
+    rho: float = 0.1
+    """Loss = rho MSE(energy) + (1 - rho) MSE(force components); 1 trains on energies alone."""
+    stress_weight: float = 0.0
+    """Adds stress_weight MSE(stress components), stress in eV/Å^3; 0 leaves stress out."""
+
+    # ---- optimization
+    epochs: int = 100
+    """Passes over the training structures."""
+    batch_size: int = 10
+    """Structures per step."""
+    lr: float = 2e-3
+    """Initial learning rate of Adam."""
+    schedule: Schedule = "cosine"
+    """sgdr: cosine with warm restarts, cosine: once to zero, plateau: shrinks when stuck, constant."""
+    restart_period: int = 50
+    """Epochs between the warm restarts of sgdr."""
+    ema: float = 0.99
+    """Decay of the moving average of the parameters that is validated and saved; 0: none."""
+    clip: float = 5.0
+    """Gradients are clipped at this multiple of the running median of their norm; 0: never."""
+    patience: int = 0
+    """Stop after so many epochs without a better validation loss; 0: never."""
+
+    # ---- machine
+    dtype: Literal["float32", "float64"] = "float32"
+    """Floating point type of the network; energies and forces are summed in float64 anyway."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:1."""
+    threads: int = 0
+    """CPU threads of torch; 0: torch's own choice."""
+
+    def __post_init__(self) -> None:
+        at_least = {"n_train": 1, "n_val": 1, "seed": 0, "epochs": 1, "batch_size": 1}
+        at_least |= {"restart_period": 1, "patience": 0, "threads": 0, "clip": 0}
+        at_least |= {"stress_weight": 0, "rbf_range": 0}
+        for name, least in at_least.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}")
+        if not 0.0 <= self.rho <= 1.0:
+            raise ValueError(f"`rho` must lie between 0 and 1, got {self.rho}")
+        if not 0.0 <= self.ema < 1.0:
+            raise ValueError(f"`ema` must lie between 0 and 1, 1 excluded, got {self.ema}")
+        if not 0.0 < self.lr < float("inf"):
+            raise ValueError(f"`lr` must be positive, got {self.lr}")
+
+
+# What each preset changes of the defaults above. The paper does not state rho, epochs, cutoff and
+# Gaussians: those are SchNetPack's of the time (0.1; all pairs, no cutoff function, 25 Gaussians up to
+# 5 Å). Clipping is ours: without it a warm restart can lose the network for good.
+ALL_PAIRS = {"cutoff": 30.0, "rbf_range": 5.0, "cutoff_function": "none"}
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {},
+    "paper-md17": {
+        "n_features": 256,
+        **ALL_PAIRS,
+        "epochs": 2000,
+        "batch_size": 50,
+        "lr": 5e-4,
+        "schedule": "sgdr",
+        "ema": 0.0,
+    },
+    "paper-qm9": {
+        "n_train": 105_000,
+        "n_val": 5_000,
+        "n_features": 256,
+        **ALL_PAIRS,
+        "output_scale": "energy",
+        "rho": 1.0,
+        "epochs": 1000,
+        "batch_size": 100,
+        "lr": 1e-4,
+        "schedule": "sgdr",
+        "ema": 0.0,
+    },
+}
+
+# Options that may differ when a run is resumed; any other change would be another run.
+MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads")
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What the command line asks for: a new run, or to go on with the one in `resume`."""
+
+    config: TrainConfig
+    resume: Path | None
+
+
+def parse_command_line(arguments: Sequence[str]) -> Invocation:
+    """Turn arguments into options: preset, then `--config` file, then the arguments themselves.
+
+    Args:
+        arguments: without the program's name.
+
+    Returns:
+        The resolved options, and the run folder to resume or None.
+
+    Raises:
+        ValueError: for a bad file or value; unknown arguments and `--help` end the process as usual.
+    """
+    remaining, config_file = _take(arguments, "--config")
+    remaining, resume = _take(remaining, "--resume")
+    if resume is not None and config_file is not None:
+        raise ValueError("`--resume` takes its options from the run folder; leave `--config` out")
+    from_file: dict[str, Any] = {}
+    if resume is not None:
+        from_file = read_config(Path(resume) / "config.toml")
+    elif config_file is not None:
+        from_file = read_config(Path(config_file))
+    _, preset = _take(remaining, "--preset")
+    preset = preset or from_file.get("preset", "quick")
+    options = PRESETS.get(preset, {}) | from_file | ({"preset": preset} if preset in PRESETS else {})
+    default = TrainConfig(**options)
+    config = tyro.cli(
+        TrainConfig,
+        prog="python -m scschnet.train",
+        description=DESCRIPTION,
+        default=default,
+        args=remaining,
+        config=(tyro.conf.FlagConversionOff,),
+    )
+    if resume is not None:
+        _check_resumable(default, config)
+    return Invocation(config, None if resume is None else Path(resume))
+
+
+DESCRIPTION = """Train SchNet or sc-SchNet.
+
+--config FILE.toml sets options by the names below, in TOML; the command line overrides it.
+--resume DIR goes on with an interrupted run, whose options it takes; of them only --epochs, --patience,
+--device and --threads may be given another value."""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read options from a TOML file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Option name to value.
+
+    Raises:
+        ValueError: if the file is missing or no TOML, or names an unknown option (the nearest valid
+            name is given) or a value of the wrong type.
+    """
+    try:
+        options = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"cannot read the options in {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
+    known = {field.name: field for field in dataclasses.fields(TrainConfig)}
+    for name, value in options.items():
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{path}: unknown option `{name}`; the nearest valid one is `{nearest}`")
+        kind = type(known[name].default)
+        accepted = (int, float) if kind is float else (kind,)
+        if not isinstance(value, accepted) or isinstance(value, bool):
+            raise ValueError(f"{path}: `{name}` must be {kind.__name__}, got {value!r}")
+        options[name] = kind(value)
+    return options
+
+
+def write_config(path: Path, config: TrainConfig) -> None:
+    """Write every option as TOML; `read_config` reads it back."""
+    with replacing(path) as temporary:
+        temporary.write_text(tomli_w.dumps(dataclasses.asdict(config)))
+
+
+def _take(arguments: Sequence[str], option: str) -> tuple[list[str], str | None]:
+    """Remove `option VALUE` or `option=VALUE` from the arguments, and return VALUE or None."""
+    remaining, value = list(arguments), None
+    for index, argument in enumerate(arguments):
+        if argument == option:
+            if index + 1 == len(arguments):
+                sys.exit(f"`{option}` must be followed by a value")
+            value = arguments[index + 1]
+            del remaining[index : index + 2]
+            break
+        if argument.startswith(option + "="):
+            value = argument.removeprefix(option + "=")
+            del remaining[index]
+            break
+    return remaining, value
+
+
+def _check_resumable(before: TrainConfig, after: TrainConfig) -> None:
+    for field in dataclasses.fields(TrainConfig):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if old != new and field.name not in MAY_CHANGE_ON_RESUME:
+            raise ValueError(
+                f"`{field.name}` of a resumed run must stay {old!r}, got {new!r}; of all options only "
+                f"{', '.join(MAY_CHANGE_ON_RESUME)} may change"
+            )
