@@ -44,32 +44,44 @@ def from_schnetpack(
 ) -> SchNet:
     """Our model with the weights of a SchNet trained by SchNetPack 2.2.
 
-    Copies a `NeuralNetworkPotential` made of `SchNet` (Gaussian basis from zero to the cutoff, cosine
-    cutoff, as many filters as features), one `Atomwise` energy with one hidden layer of half the features,
-    `Forces`, and `AddOffsets`. Energies and forces are those of SchNetPack to rounding; offsets are
-    added in float64, where SchNetPack sums them in the dtype of its buffers. It needs no SchNetPack.
+    Copies a `NeuralNetworkPotential` made of `SchNet` (`GaussianRBF` from zero, `CosineCutoff`, as
+    many filters as features), one `Atomwise` energy with one hidden layer of half the features,
+    `Forces`, and `AddOffsets`. SchNetPack need not be installed.
 
-    A `state_dict` does not tell everything. The unit of energy, the activation of `Atomwise` and the
-    elements of the training set have to be said. Lengths must be in Å, `Atomwise` must sum over
-    atoms, `AddOffsets` must be extensive with `add_mean` and `add_atomrefs` on where its mean and
-    atomrefs are not zero: this cannot be checked here, so compare one energy.
+    Energies and forces are those of SchNetPack to rounding, with two differences in favor of ours:
+    offsets are summed in float64 (SchNetPack sums them in the dtype of its buffers: 192 atoms of
+    water are off by 0.6 eV in float32), and the centers of the Gaussians are exact (SchNetPack
+    rounds them to float32 in a float64 model too: about 1e-6 of the rms force).
+
+    A `state_dict` does not tell everything. The unit of energy, the activation of `Atomwise` and
+    the elements of the training set have to be said. Lengths must be in Å, `Atomwise` must sum
+    over atoms, `AddOffsets` must be extensive with `add_mean` and `add_atomrefs` on where its mean
+    and atomrefs are not zero: this cannot be checked here, so compare one energy.
 
     Example:
-        model = torch.load("best_model", weights_only=False)  # where schnetpack is installed
-        torch.save(model.state_dict(), "weights.pt")
+        Where SchNetPack is installed:
 
-        from_schnetpack(torch.load("weights.pt"), elements=[1, 6, 8], energy_unit=ase.units.kcal / ase.units.mol,
-                        readout_activation="shifted_softplus")
+            model = torch.load("best_model", weights_only=False)
+            torch.save(model.state_dict(), "weights.pt")
+
+        and then anywhere:
+
+            from_schnetpack(
+                torch.load("weights.pt"),
+                elements=[1, 6, 8],
+                energy_unit=scschnet.units.ENERGY["kcal/mol"],
+                readout_activation="shifted_softplus",
+            )
 
     Args:
-        state_dict: `NeuralNetworkPotential.state_dict()`, as tensors by name, all weights float32 or all
-            float64; that is then the dtype of the model.
+        state_dict: `NeuralNetworkPotential.state_dict()`, as tensors by name, all weights float32
+            or all float64; that is then the dtype of the model.
         elements: atomic numbers the model was trained on, in any order.
         energy_unit: the energy unit of the SchNetPack model, in eV.
         readout_activation: activation given to `Atomwise`. Only "shifted_softplus" is supported;
             SchNetPack's default is silu, and must be refused rather than copied wrongly.
-        skip: `plain` for SchNet; `weighted` for sc-SchNet with every contribution weight one, which is
-            the same function and can be trained further.
+        skip: `plain` for SchNet; `weighted` for sc-SchNet with every contribution weight one, which
+            is the same function and can be trained further.
 
     Returns:
         The model, with energies in eV, in training mode as any new module.
@@ -86,13 +98,13 @@ def from_schnetpack(
         )
     if not (energy_unit > 0.0 and math.isfinite(energy_unit)):
         raise ValueError(f"`energy_unit` must be positive and finite, got {energy_unit}")
-    remaining = _Weights(state_dict)
-    config = _read_config(remaining, elements, skip)
-    model = SchNet(config, w_init="one").to(remaining[_EMBEDDING].dtype)
+    weights = _Weights(state_dict)
+    config = _read_config(weights, elements, skip)
+    model = SchNet(config, w_init="one").to(weights.dtype)
     with torch.no_grad():
-        _copy_network(model, remaining)
-        _copy_offsets(model, remaining, energy_unit)
-    remaining.check_empty()
+        _copy_network(model, weights)
+        _copy_offsets(model, weights, energy_unit)
+    weights.check_empty()
     return model
 
 
@@ -101,6 +113,7 @@ class _Weights:
 
     def __init__(self, state_dict: Mapping[str, Tensor]) -> None:
         self._rest = dict(state_dict)
+        self._names = sorted(map(str, state_dict))
         self.dtype = self[_EMBEDDING].dtype
         if self.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"`{_EMBEDDING}` must be float32 or float64, got {self.dtype}")
@@ -108,17 +121,30 @@ class _Weights:
     def __getitem__(self, key: str) -> Tensor:
         """The entry `key`, which stays."""
         if key not in self._rest:
-            raise ValueError(f"`state_dict` must have the key {key}, got {self._summary()}")
+            raise ValueError(f"`state_dict` must have the key {key}, got {self._nearest(key)}")
         value = self._rest[key]
         if not isinstance(value, Tensor):
             raise TypeError(f"`{key}` must be a tensor, got {type(value).__name__}")
         return value.detach()
 
-    def _summary(self) -> str:
-        keys = sorted(self._rest)
-        if any(key.startswith(f"model.{_REPRESENTATION}") for key in keys):
-            return f"keys that begin with model., such as {keys[0]}: take model.state_dict()"
-        return ", ".join(keys[:3]) + ", ..." if len(keys) > 3 else ", ".join(keys) or "none"
+    def _nearest(self, key: str) -> str:
+        """Up to three keys of the state dict that begin like `key`, for a message."""
+        tasks = [name for name in self._names if name.startswith(f"model.{_REPRESENTATION}.")]
+        if tasks:
+            return f"{tasks[0]}: take `model.state_dict()` of the task, without the prefix model."
+        parts = key.split(".")
+        for n in range(len(parts) - 1, -1, -1):
+            begin = "".join(f"{part}." for part in parts[:n])
+            if found := [name for name in self._names if name.startswith(begin)]:
+                return ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        return "no keys"
+
+    def shape(self, key: str, n_axes: int) -> tuple[int, ...]:
+        """The shape of the entry `key`, which stays."""
+        shape = tuple(self[key].shape)
+        if len(shape) != n_axes:
+            raise ValueError(f"`{key}` must have {n_axes} axes, got shape {shape}")
+        return shape
 
     def matching(self, pattern: str) -> list[re.Match[str]]:
         """The matches of keys not taken yet, in their order."""
@@ -147,55 +173,64 @@ class _Weights:
         """Refuse a model with parts that were not copied."""
         if self._rest:
             raise ValueError(
-                "`state_dict` must hold nothing but a SchNet with Gaussian basis and cosine cutoff, "
-                "one Atomwise output with one hidden layer, and AddOffsets, "
+                "`state_dict` must hold nothing but a SchNet with Gaussian basis and cosine "
+                "cutoff, one Atomwise output with one hidden layer, and AddOffsets, "
                 f"got also {', '.join(sorted(self._rest))}"
             )
 
 
 def _read_config(weights: _Weights, elements: Iterable[int], skip: Skip) -> ModelConfig:
     """Sizes from the shapes; the basis and the cutoff function checked by their buffers."""
-    n_rows, n_features = weights[_EMBEDDING].shape
+    n_rows, n_features = weights.shape(_EMBEDDING, 2)
     blocks = weights.matching(rf"{_REPRESENTATION}\.interactions\.(\d+)\..*")
-    (n_rbf,) = weights[f"{_BASIS}.offsets"].shape
+    (n_rbf,) = weights.shape(f"{_BASIS}.offsets", 1)
     cutoff = _shortest_decimal(float(weights.take(_CUTOFF, (1,))))
+    rbf_range = _check_basis(weights, n_rbf)
     config = ModelConfig(
         elements=tuple(sorted(set(elements))),
         n_features=n_features,
         n_interactions=max((int(block[1]) + 1 for block in blocks), default=0),
         n_rbf=n_rbf,
         cutoff=cutoff,
+        rbf_range=None if rbf_range == cutoff else rbf_range,
         cutoff_function="cosine",
         skip=skip,
     )
     if config.elements[-1] >= n_rows:
         raise ValueError(
-            f"`elements` must be below {n_rows}, the rows of {_EMBEDDING}, got {config.elements[-1]}"
+            f"`elements` must be below {n_rows}, the rows of {_EMBEDDING}, "
+            f"got {config.elements[-1]}"
         )
-    _check_basis(weights, n_rbf, cutoff)
     return config
 
 
-def _check_basis(weights: _Weights, n_rbf: int, cutoff: float) -> None:
-    """The centers and widths must be ours; SchNetPack keeps them rounded to float32."""
-    spacing = cutoff / (n_rbf - 1)
+def _check_basis(weights: _Weights, n_rbf: int) -> float:
+    """The last center, Å. All centers and widths must be ours, but for SchNetPack's rounding."""
+    if n_rbf < 2:
+        raise ValueError(f"`{_BASIS}.offsets` must have at least 2 centers, got {n_rbf}")
+    centers = weights.take(f"{_BASIS}.offsets", (n_rbf,)).double().cpu()
+    widths = weights.take(f"{_BASIS}.widths", (n_rbf,)).double().cpu()
+    last = _shortest_decimal(float(centers[-1]))
+    if not last > 0.0:
+        raise ValueError(f"`{_BASIS}.offsets` must end at a positive distance, got {last}")
+    spacing = last / (n_rbf - 1)
     expected = {
-        "offsets": torch.linspace(0.0, cutoff, n_rbf, dtype=torch.float64),
-        "widths": torch.full((n_rbf,), spacing, dtype=torch.float64),
+        "offsets": (centers, torch.linspace(0.0, last, n_rbf, dtype=torch.float64)),
+        "widths": (widths, torch.full_like(widths, spacing)),
     }
-    for name, values in expected.items():
-        found = weights.take(f"{_BASIS}.{name}", (n_rbf,)).double().cpu()
-        worst = int((found - values).abs().argmax())
-        if abs(found[worst] - values[worst]) > 1e-5 * spacing:
+    for name, (found, value) in expected.items():
+        worst = int((found - value).abs().argmax())
+        if abs(found[worst] - value[worst]) > 1e-5 * spacing:
             raise ValueError(
-                f"`{_BASIS}.{name}` must be those of evenly spaced Gaussians from 0 to {cutoff} Å, "
-                f"{float(values[worst]):.6g} at {worst}, got {float(found[worst]):.6g}"
+                f"`{_BASIS}.{name}` must be those of Gaussians evenly spaced from 0 to {last} Å, "
+                f"{float(value[worst]):.6g} at {worst}, got {float(found[worst]):.6g}"
             )
+    return last
 
 
 def _copy_network(model: SchNet, weights: _Weights) -> None:
     """Embedding, interaction blocks and readout."""
-    rows = weights.take_weight(_EMBEDDING, tuple(weights[_EMBEDDING].shape))
+    rows = weights.take_weight(_EMBEDDING, weights.shape(_EMBEDDING, 2))
     n = min(len(rows), len(model.embedding.weight))
     model.embedding.weight[1:n] = rows[1:n]  # no atom has the number 0
     names = {
@@ -220,7 +255,7 @@ def _copy_offsets(model: SchNet, weights: _Weights, energy_unit: float) -> None:
         mean = weights.take(found[0], (1,))
         offsets.shift += energy_unit * mean.double().squeeze(0)
     for found in weights.matching(r"(postprocessors\.\d+)\.atomref"):
-        n = weights[found[0]].numel()
+        (n,) = weights.shape(found[0], 1)
         atomref = weights.take(found[0], (n,)).double()
         largest = max(model.config.elements)
         if n <= largest:
@@ -232,7 +267,7 @@ def _copy_offsets(model: SchNet, weights: _Weights, energy_unit: float) -> None:
 
 
 def _shortest_decimal(value: float) -> float:
-    """The number of six digits whose float32 is `value`, if there is one: 5.3 for 5.300000190734863."""
+    """The six-digit number that float32 rounds to `value`, if any: 5.3 for 5.300000190734863."""
     decimal = float(f"{value:.6g}")
     same = torch.tensor(decimal, dtype=torch.float32) == torch.tensor(value, dtype=torch.float32)
     return decimal if bool(same) else value

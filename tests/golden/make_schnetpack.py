@@ -1,16 +1,16 @@
-"""Makes schnetpack_2.2.0.npz: what SchNetPack's SchNet predicts for real structures, and with which weights.
+"""Makes schnetpack_2.2.0.npz: what SchNetPack's SchNet predicts for real structures.
 
-Program: SchNetPack 2.2.0 (https://github.com/atomistic-machine-learning/schnetpack), PyTorch 2.13.0 on a
-CPU. It has its own environment, so that none of its many dependencies enters that of the tests:
+Program: SchNetPack 2.2.0 (https://github.com/atomistic-machine-learning/schnetpack), PyTorch 2.13.0
+on a CPU. It has its own environment, so that none of its dependencies enters that of the tests:
 
     python3.12 -m venv schnetpack-venv
     schnetpack-venv/bin/pip install torch==2.13.0 schnetpack==2.2.0
     schnetpack-venv/bin/python tests/golden/make_schnetpack.py DATA
 
 SchNetPack 2.2.0 declares Python >= 3.12. DATA is a folder with md17_ethanol.npz, md17_aspirin.npz,
-md17_salicylic_acid.npz (keys R, z: MD17, doi:10.1126/sciadv.1603015), qm9.npz (R, Z, offset, atomref_z,
-atomref_U0: QM9, doi:10.1038/sdata.2014.22) and water64_pbc.npz (R, z, cell: 64 water molecules from the
-examples of DeePMD-kit, doi:10.1016/j.cpc.2018.03.016); positions in Å.
+md17_salicylic_acid.npz (keys R, z, index: MD17, doi:10.1126/sciadv.1603015), qm9.npz (R, Z, offset,
+index, atomref_z, atomref_U0: QM9, doi:10.1038/sdata.2014.22) and water64_pbc.npz (R, z, cell: 64
+water molecules from the examples of DeePMD-kit, doi:10.1016/j.cpc.2018.03.016); positions in Å.
 
 The file (no pickles) holds
     versions                                       of the programs that made it
@@ -19,9 +19,11 @@ The file (no pickles) holds
     MODEL/VARIANT/{energy,network_energy,forces,stress}   eV, eV/Å, eV/Å^3 (NaN for open structures)
 `network_energy` is the energy before SchNetPack's postprocessors add mean and atomrefs. Variants:
     float32   `model.float()`
-    float64   `model.double()`: SchNetPack keeps the centers and widths of its Gaussians rounded to float32
+    float64   `model.double()`, where SchNetPack keeps the centers and widths of its Gaussians
+              rounded to float32
     float64_centers   the same with these buffers recomputed in float64; equal to float64 where
-              float32 holds the centers exactly, as for 21 Gaussians up to 5 Å, and so made for the other only
+              float32 holds the centers exactly, as for 21 Gaussians up to 5 Å, and so made for
+              the other model only
 """
 
 import argparse
@@ -154,9 +156,9 @@ def main() -> None:
     torch.set_num_threads(1)
     names, structures = read_structures(data)
     atomref = read_atomref(data)
-    versions = [f"python {platform.python_version()}"]
-    for program in ("schnetpack", "torch", "numpy", "ase"):
-        versions.append(f"{program} {importlib.metadata.version(program)}")
+    programs = ("schnetpack", "torch", "numpy", "ase")
+    versions = [f"{program} {importlib.metadata.version(program)}" for program in programs]
+    versions.insert(0, f"python {platform.python_version()}")
     arrays = {
         "versions": np.array(versions),
         "names": np.array(names),
