@@ -1,0 +1,51 @@
+"""`python -m scschnet.train`: parse, train, show the result."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from scschnet.analysis.contributions import plot_contributions
+from scschnet.train.config import parse_command_line
+from scschnet.train.loop import Interrupted, TrainingFailed, train
+from scschnet.train.run_folder import RunFolder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        invocation = parse_command_line(sys.argv[1:] if arguments is None else arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        run = train(invocation.config, invocation.resume)
+    except Interrupted as interrupted:
+        print(
+            f"stopped by {interrupted}; the state is saved, go on with --resume", file=sys.stderr
+        )
+        return 128 + interrupted.signum
+    except (TrainingFailed, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(summary(run))
+    if invocation.config.skip == "weighted":
+        print(f"contribution weights  {plot_contributions([run.path], run.path / 'contributions.png')}")
+    return 0
+
+
+def summary(run: RunFolder) -> str:
+    """The test errors of a finished run as a table."""
+    content = json.loads(run.test.read_text())
+    lines = [
+        f"{run.path}: best epoch {content['epoch']}, {content['n_test']} test structures",
+        f"{'':10}{'MAE':>12}{'RMSE':>12}",
+    ]
+    for name in ("energy", "forces", "stress"):
+        for unit, error in content.get(name, {}).items():
+            if unit != "n":
+                lines.append(f"{name:10}{error['mae']:12.4f}{error['rmse']:12.4f}  {unit}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

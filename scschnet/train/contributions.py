@@ -1,0 +1,87 @@
+"""Statistics of the contribution weights over the minibatches of an epoch."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LayerContribution:
+    """One layer's row of contributions.csv.
+
+    Args:
+        layer: 0 is the embedding, l the block l.
+        weight: w^(l) at the end of the epoch.
+        mean_norm: ||v_i^(l)||, averaged over the atoms of a minibatch and over minibatches.
+        normalized_weight: w_hat^(l) = w^(l) mean_i ||v_i^(l)||, averaged over minibatches.
+        normalized_weight_std: its standard deviation over minibatches.
+    """
+
+    layer: int
+    weight: float
+    mean_norm: float
+    normalized_weight: float
+    normalized_weight_std: float
+
+
+class ContributionStatistics:
+    """Running mean and spread of the normalized contribution weights of an epoch.
+
+    w_hat^(l) = w^(l) mean_i ||v_i^(l)||      Eq. 5 of Nicoli et al. 2018, arXiv:1810.09751
+
+    The mean runs over the atoms of a minibatch, never over padding, and never enters the energy.
+
+    Args:
+        n_layers: number of interaction blocks + 1.
+    """
+
+    def __init__(self, n_layers: int) -> None:
+        self.n = 0
+        self.norm_sum = torch.zeros(n_layers, dtype=torch.float64)
+        self.weight_sum = torch.zeros(n_layers, dtype=torch.float64)
+        self.square_sum = torch.zeros(n_layers, dtype=torch.float64)
+
+    def add(self, weights: Tensor, correction_norms: Tensor) -> None:
+        """Take note of a minibatch.
+
+        Args:
+            weights: contribution weights that were used, (n_layers,).
+            correction_norms: ||v_i^(l)||, (n_layers, n_atoms).
+        """
+        norms = correction_norms.double().mean(dim=1).cpu()
+        normalized = weights.detach().double().cpu() * norms
+        self.n += 1
+        self.norm_sum += norms
+        self.weight_sum += normalized
+        self.square_sum += normalized * normalized
+
+    def rows(self, weights: Tensor) -> list[LayerContribution]:
+        """The epoch's rows, given the contribution weights at its end, (n_layers,)."""
+        mean = self.weight_sum / self.n
+        variance = self.square_sum / self.n - mean * mean
+        return [
+            LayerContribution(
+                layer=layer,
+                weight=float(weights[layer]),
+                mean_norm=float(self.norm_sum[layer] / self.n),
+                normalized_weight=float(mean[layer]),
+                normalized_weight_std=math.sqrt(max(0.0, float(variance[layer]))),
+            )
+            for layer in range(len(weights))
+        ]
+
+    def state_dict(self) -> dict[str, int | Tensor]:
+        """All sums, for a checkpoint."""
+        return {
+            "n": self.n,
+            "norm_sum": self.norm_sum,
+            "weight_sum": self.weight_sum,
+            "square_sum": self.square_sum,
+        }
+
+    def load_state_dict(self, state: dict[str, int | Tensor]) -> None:
+        """Go on from the sums of a checkpoint."""
+        for name, value in state.items():
+            setattr(self, name, value)

@@ -1,0 +1,83 @@
+"""What a training shows while it runs: a progress bar in a terminal, plain lines in a pipe; on stderr."""
+
+import math
+import sys
+import time
+
+from tqdm import tqdm
+
+from scschnet.train.config import TrainConfig
+from scschnet.train.run_folder import EpochMetrics
+from scschnet.units import energy_factor
+
+LINES_PER_RUN = 50  # at most about so many lines in a pipe
+
+
+class Progress:
+    """Rates, time left and current validation errors.
+
+    Args:
+        config: options of the run.
+        n_train: structures per epoch.
+        epochs_done: epochs finished before (a resumed run).
+    """
+
+    def __init__(self, config: TrainConfig, n_train: int, epochs_done: int = 0) -> None:
+        self.config = config
+        self.n_train = n_train
+        self.started = time.perf_counter()
+        self.structures_done = 0
+        self.epochs_before = epochs_done
+        self.every = max(1, config.epochs // LINES_PER_RUN)
+        self.bar: tqdm | None = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(
+                total=config.epochs * n_train,
+                initial=epochs_done * n_train,
+                unit=" structures",
+                dynamic_ncols=True,
+                smoothing=0.05,
+                bar_format="{percentage:3.0f}% |{bar}| {elapsed} < {remaining}, {rate_fmt} {postfix}",
+            )
+
+    def step(self, n_structures: int) -> None:
+        """A step with so many structures is done."""
+        self.structures_done += n_structures
+        if self.bar is not None:
+            self.bar.update(n_structures)
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        """An epoch is done."""
+        errors = self._errors(metrics)
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"epoch {metrics.epoch}/{self.config.epochs}, {errors}")
+        elif metrics.epoch % self.every == 0 or metrics.epoch in (1, self.config.epochs):
+            elapsed = time.perf_counter() - self.started
+            rate = self.structures_done / elapsed
+            left = (self.config.epochs - metrics.epoch) * self.n_train / rate
+            self.message(
+                f"epoch {metrics.epoch}/{self.config.epochs}  {errors}  loss {metrics.train_loss:.3g}  "
+                f"lr {metrics.learning_rate:.2g}  {rate:.0f} structures/s  {left:.0f} s left"
+            )
+
+    def message(self, text: str) -> None:
+        """A line that stays."""
+        if self.bar is not None:
+            self.bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self.bar is not None:
+            self.bar.close()
+
+    @staticmethod
+    def _errors(metrics: EpochMetrics) -> str:
+        kcal = 1.0 / energy_factor("kcal/mol")
+        parts = []
+        if not math.isnan(metrics.val_energy_mae):
+            parts.append(f"energy {metrics.val_energy_mae * kcal:.3f}")
+        if not math.isnan(metrics.val_forces_mae):
+            parts.append(f"forces {metrics.val_forces_mae * kcal:.3f}")
+        return "val MAE " + ", ".join(parts) + " kcal/mol(/Å)"

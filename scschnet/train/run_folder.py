@@ -1,0 +1,110 @@
+"""The run folder: every file a training leaves, and how it is found again."""
+
+import csv
+import dataclasses
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scschnet.files import replacing
+from scschnet.train.config import TrainConfig, write_config
+from scschnet.train.contributions import LayerContribution
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One epoch's row of metrics.csv; energies in eV, forces in eV/Å, nan where not trained on."""
+
+    epoch: int
+    step: int
+    learning_rate: float
+    train_loss: float
+    val_loss: float
+    val_energy_mae: float
+    val_energy_rmse: float
+    val_forces_mae: float
+    val_forces_rmse: float
+    seconds: float
+
+
+METRICS_HEADER = [field.name for field in dataclasses.fields(EpochMetrics)]
+CONTRIBUTIONS_HEADER = ["epoch", *(field.name for field in dataclasses.fields(LayerContribution))]
+
+
+class RunFolder:
+    """Paths and files of one run.
+
+    config.toml, split.npz, metrics.csv (a row per epoch), contributions.csv (a row per epoch and layer),
+    last.pt (to resume from), best.pt (lowest validation loss), test.json.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.split = path / "split.npz"
+        self.metrics = path / "metrics.csv"
+        self.contributions = path / "contributions.csv"
+        self.last = path / "last.pt"
+        self.best = path / "best.pt"
+        self.test = path / "test.json"
+
+    @classmethod
+    def create(cls, config: TrainConfig) -> "RunFolder":
+        """Make the folder, with the resolved options and empty tables in it.
+
+        Raises:
+            FileExistsError: if it holds a run already.
+            OSError: if it cannot be written.
+        """
+        name = Path(config.data).stem if config.data else "ethanol"
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        run = cls(Path(config.out) if config.out else Path("runs") / f"{name}-{stamp}")
+        if run.config.exists():
+            raise FileExistsError(
+                f"`out` must be a new folder, but {run.path} holds a run; go on with it by --resume {run.path}"
+            )
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot make the run folder {run.path}: {error.strerror}"
+            ) from error
+        _write_rows(run.metrics, METRICS_HEADER, [])
+        _write_rows(run.contributions, CONTRIBUTIONS_HEADER, [])
+        write_config(run.config, config)
+        return run
+
+    def append(self, metrics: EpochMetrics, contributions: Iterable[LayerContribution]) -> None:
+        """Add an epoch to both tables."""
+        _append_rows(self.metrics, [list(dataclasses.astuple(metrics))])
+        rows = [[metrics.epoch, *dataclasses.astuple(layer)] for layer in contributions]
+        _append_rows(self.contributions, rows)
+
+    def forget_after(self, epoch: int) -> None:
+        """Drop rows of later epochs, written after the checkpoint that a run goes on from."""
+        for path in (self.metrics, self.contributions):
+            with path.open(newline="") as file:
+                header, *rows = list(csv.reader(file))
+            whole = [row for row in rows if len(row) == len(header)]
+            _write_rows(path, header, [row for row in whole if int(row[0]) <= epoch])
+
+    def write_test(self, content: dict[str, Any]) -> None:
+        """Write test.json."""
+        with replacing(self.test) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _write_rows(path: Path, header: list[str], rows: list[list[str]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def _append_rows(path: Path, rows: list[list[Any]]) -> None:
+    with path.open("a", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)

@@ -1,0 +1,125 @@
+"""Everything that changes while a model is trained, saved and restored as a whole."""
+
+import copy
+import math
+import statistics
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scschnet.nn import SchNet
+from scschnet.train.config import TrainConfig
+from scschnet.train.contributions import ContributionStatistics
+from scschnet.train.schedule import Plateau
+
+NORMS_KEPT = 200
+
+
+class TrainingState:
+    """Model, optimizer, moving average, counters and running sums of a training.
+
+    Args:
+        config: options of the run.
+        model: the model that is trained, on its device.
+
+    Attributes:
+        averaged: the model that is validated and saved: the moving average, or `model` itself.
+        epoch: epochs finished.
+        step: steps finished in the epoch under way.
+        total_steps: steps finished in all.
+    """
+
+    def __init__(self, config: TrainConfig, model: SchNet) -> None:
+        self.config = config
+        self.model = model
+        self.averaged = copy.deepcopy(model).requires_grad_(False) if config.ema > 0 else model
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
+        self.plateau = Plateau()
+        self.contributions = ContributionStatistics(model.config.n_interactions + 1)
+        self.gradient_norms: list[float] = []
+        self.epoch = 0
+        self.step = 0
+        self.total_steps = 0
+        self.loss_sum = 0.0
+        self.seconds = 0.0
+        self.best_val_loss = math.inf
+        self.best_epoch = 0
+        self.best_train_loss = math.inf
+        self.lost_epochs = 0
+
+    def begin_epoch(self) -> None:
+        """Forget the sums of the epoch before."""
+        self.step = 0
+        self.loss_sum = 0.0
+        self.contributions = ContributionStatistics(self.model.config.n_interactions + 1)
+
+    def clip_gradients(self) -> float:
+        """Scale the gradients down to `clip` times the running median of their norm.
+
+        The median runs over the last 200 steps, so that ordinary steps are left alone whatever the
+        units of the loss; a warm restart otherwise can throw the parameters far away.
+
+        Returns:
+            The norm before clipping.
+        """
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.config.clip > 0 and self.gradient_norms:
+            limit = self.config.clip * statistics.median(self.gradient_norms)
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        self.gradient_norms = [*self.gradient_norms[-NORMS_KEPT + 1 :], float(norm)]
+        return float(norm)
+
+    def update_average(self) -> None:
+        """Move the averaged parameters towards the current ones.
+
+        The decay grows from 2/11 to `ema` in the first steps, so that the start is forgotten.
+        """
+        if self.averaged is self.model:
+            return
+        decay = min(self.config.ema, (1 + self.total_steps) / (10 + self.total_steps))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.averaged.parameters()), list(self.model.parameters()), 1.0 - decay
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything `load_state_dict` needs to go on bit for bit; plain containers and tensors."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "plateau": self.plateau.state_dict(),
+            "contributions": self.contributions.state_dict(),
+            **{name: getattr(self, name) for name in _SCALARS},
+        }
+
+    def load_state_dict(self, state: dict[str, Any], averaged: dict[str, Tensor]) -> None:
+        """Restore a state.
+
+        Args:
+            state: what `state_dict` returned.
+            averaged: parameters of the averaged model, which the checkpoint holds as its model.
+        """
+        self.model.load_state_dict(state["model"])
+        if self.averaged is not self.model:
+            self.averaged.load_state_dict(averaged)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.plateau = Plateau(**state["plateau"])
+        self.contributions.load_state_dict(state["contributions"])
+        for name in _SCALARS:
+            setattr(self, name, state[name])
+
+
+_SCALARS = (
+    "gradient_norms",
+    "epoch",
+    "step",
+    "total_steps",
+    "loss_sum",
+    "seconds",
+    "best_val_loss",
+    "best_epoch",
+    "best_train_loss",
+    "lost_epochs",
+)
