@@ -39,6 +39,21 @@ std::vector<InstructionSet> available_instruction_sets();
 /// "generic", "avx2" or "avx512".
 const char* name(InstructionSet set);
 
+/// An atom or a periodic image of one, as the list refers to it internally.
+struct ImageAtom {
+  std::int32_t atom;      ///< index in the whole batch
+  std::int32_t shift[3];  ///< S of a pair = shift of the neighbor - shift of the center
+};
+
+/// One row of the list in its compact form, 4 bytes per pair: neighbor k is images[slots[k]]. Images close in space have slots
+/// close to each other.
+struct CompactRow {
+  const std::int32_t* slots;
+  std::int64_t count;
+  const ImageAtom* images;
+  const ImageAtom* center;
+};
+
 /// How to do the work. None of this changes a result.
 struct NeighborOptions {
   int threads = 1;                               ///< at most this many; small inputs use fewer
@@ -57,8 +72,8 @@ struct NeighborOptions {
 /// Any cell will do: skewed, left-handed, thinner than the cutoff. Vectors along open axes are ignored and may be
 /// zero. Atoms may lie outside the cell; S refers to the positions as given.
 ///
-/// Order: by i, then the same order of j for the same input, whatever the threads and the instruction set. A structure
-/// without periodic axes and with at most 256 atoms has its rows sorted by j.
+/// Order: by i; within a row an order that depends on the input alone, not on threads, instruction set or batch. A
+/// structure without periodic axes and with at most 256 atoms has its rows sorted by j.
 ///
 /// The object keeps its scratch memory for the next call. One object serves one thread at a time.
 class NeighborList {
@@ -72,13 +87,18 @@ class NeighborList {
   /// `write` after it. Linear in the number of atoms for bounded density.
   ///
   /// Throws std::invalid_argument, naming the argument in backticks, when `cutoff` is not a positive finite number;
-  /// `positions` hold a NaN or an infinity, or lie more than 1e9 cells outside; `cell` is singular along its periodic
+  /// `positions` hold a NaN or an infinity, or lie more than 1e8 cells outside or 1e12 Å apart; `cell` is singular along its periodic
   /// axes; `atom_ptr` does not begin at 0 or decreases; or when atoms and images together exceed 2^31 - 1.
   template <class Scalar>
   std::int64_t find(const Structures<Scalar>& input, double cutoff, const NeighborOptions& options = {});
 
-  /// Writes the pairs of the last `find`.
+  /// Writes the pairs of the last `find`, with as many threads.
   void write(const PairArrays& output) const;
+
+  /// Row i of the last `find`, valid until the next one.
+  CompactRow row(std::int64_t i) const;
+  /// (n_atoms,) the centers in the order in which their rows lie in memory: neighbors in space follow each other.
+  const std::int32_t* spatial_order() const;
 
   std::int64_t n_atoms() const;
   std::int64_t n_pairs() const;

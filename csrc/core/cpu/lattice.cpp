@@ -96,6 +96,7 @@ void derive(Lattice& lattice) {
   for (int k = 0; k < 3; ++k) {
     for (int m = 0; m < 3; ++m) lattice.inverse[m][k] = normals[k][m] / volume;
     lattice.heights[k] = std::fabs(volume) / norm(normals[k]);
+    lattice.lengths[k] = norm(v[k]);
   }
   Mat3& f = lattice.frame;
   f = {};

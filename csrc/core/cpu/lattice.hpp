@@ -15,6 +15,7 @@ struct Lattice {
   Mat3 inverse;          ///< fractional coordinates f = x · inverse
   Mat3 frame;            ///< lower triangular, same Gram matrix: the cell turned (or mirrored) into a standard position
   Vec3 heights;          ///< distances between opposite faces, Å
+  Vec3 lengths;          ///< lengths of the vectors, Å
   std::array<std::array<std::int64_t, 3>, 3> transform;  ///< vectors[k] = sum_m transform[k][m] cell[m], periodic k
   std::array<bool, 3> periodic;
 

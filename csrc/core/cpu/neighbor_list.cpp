@@ -1,90 +1,199 @@
-// Neighbor list on the CPU: the obvious way, every pair of atoms times every image in reach.
+// Neighbor list on the CPU: checks, division among threads, and the way from rows as found to rows as wanted.
 #include "../neighbor_list.hpp"
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <stdexcept>
 #include <string>
 
-#include "lattice.hpp"
+#include "isa.hpp"
+#include "pair.hpp"
+#include "parallel.hpp"
+#include "search.hpp"
 
 namespace scschnet::cpu {
-
 namespace {
 
-struct Pair {
-  std::int64_t i, j;
-  std::array<std::int32_t, 3> shift;
+constexpr std::int64_t atoms_per_thread = 2048;  // fewer, and starting a thread costs more than it brings
+
+/// What one thread needs to work on structures of its own.
+struct Worker {
+  Search search;
+  Rows rows;
+  SlotTable table;
 };
 
-/// The number for which d2 < squared_cutoff(c) exactly when sqrt(d2) < c.
-double squared_cutoff(double cutoff) {
-  double square = cutoff * cutoff;
-  while (std::sqrt(square) >= cutoff) square = std::nextafter(square, 0.0);
-  return std::nextafter(square, std::numeric_limits<double>::infinity());
+/// Atoms whose slots refer to the same table.
+struct Segment {
+  std::int64_t begin, end;
+  const ImageAtom* images;
+};
+
+void check_atom_ptr(const std::int64_t* atom_ptr, std::int64_t n_structures) {
+  if (atom_ptr[0] != 0) throw std::invalid_argument("`atom_ptr` must begin at 0, got " + std::to_string(atom_ptr[0]));
+  for (std::int64_t m = 0; m < n_structures; ++m) {
+    if (atom_ptr[m + 1] < atom_ptr[m]) {
+      throw std::invalid_argument("`atom_ptr` must not decrease, but entry " + std::to_string(m + 1) + " does");
+    }
+  }
+  if (atom_ptr[n_structures] > INT32_MAX) throw std::invalid_argument("`positions` must hold fewer than 2^31 atoms");
 }
 
 }  // namespace
 
 struct NeighborList::State {
-  std::vector<Pair> pairs;
-  std::vector<Vec3> positions;
-  std::vector<Mat3> cells;
-  std::vector<std::int64_t> structure_of_atom;
+  std::vector<std::unique_ptr<Worker>> workers;
+  std::vector<Segment> segments;  ///< cover all atoms, in order
+  int n_threads = 1;
+  std::int64_t n_atoms = 0;
+  Scratch<std::int32_t> atom_slot;           ///< (n_atoms,) into the table of the atom's segment
+  Scratch<const std::int32_t*> row_slots;    ///< (n_atoms,)
+  Scratch<std::int64_t> row_ptr;             ///< (n_atoms + 1,)
+  Scratch<std::int32_t> order;               ///< (n_atoms,)
+  // The input of the last find; `positions` are double or float.
+  const double* double_positions = nullptr;
+  const float* float_positions = nullptr;
+  std::vector<std::int64_t> atom_ptr;
+  const double* cells = nullptr;
+  const bool* pbc = nullptr;
 
-  Vec3 vector(const Pair& pair) const {
-    const Mat3& cell = cells[structure_of_atom[pair.i]];
-    const auto& s = pair.shift;
-    Vec3 r{};
-    for (int k = 0; k < 3; ++k) {
-      r[k] = ((positions[pair.j][k] - positions[pair.i][k]) + s[0] * cell[0][k]) +
-             (s[1] * cell[1][k] + s[2] * cell[2][k]);
-    }
-    return r;
+  State() {
+    row_ptr.reserve(1)[0] = 0;
   }
 
-  void find_in(std::int64_t begin, std::int64_t end, const Lattice& lattice, double cutoff) {
-    const double rc2 = squared_cutoff(cutoff);
-    std::int32_t reach[3], low[3], high[3];
-    for (int k = 0; k < 3; ++k) {
-      reach[k] = lattice.periodic[k] ? static_cast<int>(cutoff / lattice.heights[k]) + 1 : 0;
-    }
-    for (std::int64_t i = begin; i < end; ++i) {
-      for (std::int64_t j = begin; j < end; ++j) {
-        for (int k = 0; k < 3; ++k) {
-          double f = 0;
-          for (int m = 0; m < 3; ++m) f += (positions[j][m] - positions[i][m]) * lattice.inverse[m][k];
-          const int nearest = lattice.periodic[k] ? static_cast<int>(-std::floor(f)) : 0;
-          low[k] = nearest - reach[k] - (lattice.periodic[k] ? 1 : 0);
-          high[k] = nearest + reach[k] + (lattice.periodic[k] ? 1 : 0);
-        }
-        std::int64_t n[3];
-        for (n[0] = low[0]; n[0] <= high[0]; ++n[0])
-          for (n[1] = low[1]; n[1] <= high[1]; ++n[1])
-            for (n[2] = low[2]; n[2] <= high[2]; ++n[2]) {
-              Pair pair{i, j, {}};
-              for (int m = 0; m < 3; ++m) {
-                std::int64_t s = 0;
-                for (int k = 0; k < 3; ++k) s += lattice.periodic[k] ? n[k] * lattice.transform[k][m] : 0;
-                pair.shift[m] = static_cast<std::int32_t>(s);
-              }
-              if (i == j && pair.shift == std::array<std::int32_t, 3>{}) continue;
-              const Vec3 r = vector(pair);
-              if (r[0] * r[0] + r[1] * r[1] + r[2] * r[2] < rc2) pairs.push_back(pair);
-            }
-      }
-    }
+  template <class Scalar>
+  StructureInput<Scalar> structure(const Scalar* positions, std::int64_t m) const {
+    return {positions, atom_ptr[m], atom_ptr[m + 1], cells ? cells + 9 * m : nullptr, pbc ? pbc + 3 * m : nullptr};
   }
+
+  template <class Scalar>
+  void search_one_after_the_other(const Scalar* positions, const Cutoff& cutoff, const Kernels& kernels);
+  template <class Scalar>
+  void search_side_by_side(const Scalar* positions, const Cutoff& cutoff, const Kernels& kernels);
+  void collect_rows();
+  std::vector<std::int64_t> divide_rows() const;
+
+  template <class Function>
+  void for_rows(std::int64_t begin, std::int64_t end, const Function& function) const;
+  void write_indices(const PairArrays& output, std::int64_t begin, std::int64_t end) const;
+  template <class Scalar>
+  void write_vectors(const Scalar* positions, const PairArrays& output, std::int64_t begin, std::int64_t end) const;
 };
 
-std::vector<InstructionSet> available_instruction_sets() { return {InstructionSet::generic}; }
+/// Each structure with all threads. All share the table of the first worker.
+template <class Scalar>
+void NeighborList::State::search_one_after_the_other(const Scalar* positions, const Cutoff& cutoff,
+                                                     const Kernels& kernels) {
+  std::vector<Rows*> rows(n_threads);
+  for (int t = 0; t < n_threads; ++t) rows[t] = &workers[t]->rows;
+  Worker& first = *workers[0];
+  for (std::size_t m = 0; m + 1 < atom_ptr.size(); ++m) {
+    first.search.run(structure(positions, m), cutoff, kernels, n_threads, rows.data(), first.table, atom_slot.data());
+  }
+  segments.assign(1, {0, n_atoms, first.table.images.data()});
+}
 
-const char* name(InstructionSet set) {
-  switch (set) {
-    case InstructionSet::avx2: return "avx2";
-    case InstructionSet::avx512: return "avx512";
-    default: return "generic";
+/// Each thread takes structures of its own.
+template <class Scalar>
+void NeighborList::State::search_side_by_side(const Scalar* positions, const Cutoff& cutoff, const Kernels& kernels) {
+  std::vector<std::int64_t> first(n_threads + 1, static_cast<std::int64_t>(atom_ptr.size()) - 1);
+  for (int t = 0; t < n_threads; ++t) {
+    first[t] = std::lower_bound(atom_ptr.begin(), atom_ptr.end() - 1, n_atoms * t / n_threads) - atom_ptr.begin();
+  }
+  run_on_threads(n_threads, [&](int t) {
+    Worker& worker = *workers[t];
+    Rows* const rows = &worker.rows;
+    for (std::int64_t m = first[t]; m < first[t + 1]; ++m) {
+      worker.search.run(structure(positions, m), cutoff, kernels, 1, &rows, worker.table, atom_slot.data());
+    }
+  });
+  segments.clear();
+  for (int t = 0; t < n_threads; ++t) {
+    segments.push_back({atom_ptr[first[t]], atom_ptr[first[t + 1]], workers[t]->table.images.data()});
+  }
+}
+
+/// From the order of finding to the order of atoms.
+void NeighborList::State::collect_rows() {
+  const std::int32_t** begin = row_slots.reserve(n_atoms);
+  std::int64_t* ptr = row_ptr.reserve(n_atoms + 1);
+  std::int32_t* next = order.reserve(n_atoms);
+  for (int t = 0; t < n_threads; ++t) {
+    const Rows& rows = workers[t]->rows;
+    const std::int32_t* slots = rows.slots.data();
+    for (std::int64_t r = 0; r < rows.n_rows; ++r) {
+      const std::int32_t i = rows.centers[r];
+      begin[i] = slots;
+      ptr[i + 1] = rows.counts[r];
+      slots += rows.counts[r];
+    }
+    next = std::copy_n(rows.centers.data(), rows.n_rows, next);
+  }
+  ptr[0] = 0;
+  for (std::int64_t i = 0; i < n_atoms; ++i) ptr[i + 1] += ptr[i];
+}
+
+/// First atom of each thread's part of the writing, with about equally many pairs.
+std::vector<std::int64_t> NeighborList::State::divide_rows() const {
+  std::vector<std::int64_t> first(n_threads + 1, n_atoms);
+  const std::int64_t* ptr = row_ptr.data();
+  for (int t = 0; t < n_threads; ++t) {
+    first[t] = std::lower_bound(ptr, ptr + n_atoms, ptr[n_atoms] * t / n_threads) - ptr;
+  }
+  first[0] = 0;
+  return first;
+}
+
+/// Calls function(i, row of i) for the atoms [begin, end).
+template <class Function>
+void NeighborList::State::for_rows(std::int64_t begin, std::int64_t end, const Function& function) const {
+  for (const Segment& segment : segments) {
+    const std::int64_t last = std::min(end, segment.end);
+    for (std::int64_t i = std::max(begin, segment.begin); i < last; ++i) {
+      function(i, CompactRow{row_slots[i], row_ptr[i + 1] - row_ptr[i], segment.images,
+                             segment.images + atom_slot[i]});
+    }
+  }
+}
+
+void NeighborList::State::write_indices(const PairArrays& output, std::int64_t begin, std::int64_t end) const {
+  for_rows(begin, end, [&](std::int64_t i, const CompactRow& row) {
+    const std::int64_t at = row_ptr[i];
+    if (output.idx_i) std::fill_n(output.idx_i + at, row.count, i);
+    if (output.idx_j) {
+      std::int64_t* idx_j = output.idx_j + at;
+      for (std::int64_t k = 0; k < row.count; ++k) idx_j[k] = row.images[row.slots[k]].atom;
+    }
+    if (output.shifts) {
+      std::int32_t* shifts = output.shifts + 3 * at;
+      const std::int32_t s0 = row.center->shift[0], s1 = row.center->shift[1], s2 = row.center->shift[2];
+      for (std::int64_t k = 0; k < row.count; ++k) {
+        const ImageAtom& image = row.images[row.slots[k]];
+        shifts[3 * k] = image.shift[0] - s0;
+        shifts[3 * k + 1] = image.shift[1] - s1;
+        shifts[3 * k + 2] = image.shift[2] - s2;
+      }
+    }
+  });
+}
+
+template <class Scalar>
+void NeighborList::State::write_vectors(const Scalar* positions, const PairArrays& output, std::int64_t begin,
+                                        std::int64_t end) const {
+  for (std::size_t m = 0; m + 1 < atom_ptr.size(); ++m) {
+    const auto input = structure(positions, m);
+    const Cell cell(input.cell, input.pbc);
+    for_rows(std::max(begin, input.begin), std::min(end, input.end), [&](std::int64_t i, const CompactRow& row) {
+      std::int64_t at = row_ptr[i];
+      for (std::int64_t k = 0; k < row.count; ++k, ++at) {
+        const ImageAtom& image = row.images[row.slots[k]];
+        const std::int32_t shift[3] = {image.shift[0] - row.center->shift[0], image.shift[1] - row.center->shift[1],
+                                       image.shift[2] - row.center->shift[2]};
+        const PairVector pair(positions + 3 * i, positions + 3 * static_cast<std::int64_t>(image.atom), shift, cell);
+        if (output.d_ij) output.d_ij[at] = std::sqrt(pair.squared);
+        if (output.r_ij) std::copy_n(pair.r, 3, output.r_ij + 3 * at);
+      }
+    });
   }
 }
 
@@ -94,32 +203,44 @@ NeighborList::NeighborList(NeighborList&&) noexcept = default;
 NeighborList& NeighborList::operator=(NeighborList&&) noexcept = default;
 
 template <class Scalar>
-std::int64_t NeighborList::find(const Structures<Scalar>& input, double cutoff,
-                                const NeighborOptions&) {
-  if (!(cutoff > 0) || !std::isfinite(cutoff)) {
-    throw std::invalid_argument("`cutoff` must be positive and finite, got " + std::to_string(cutoff));
-  }
+std::int64_t NeighborList::find(const Structures<Scalar>& input, double length, const NeighborOptions& options) {
+  const Cutoff cutoff(length);
+  check_atom_ptr(input.atom_ptr, input.n_structures);
+  const Kernels& kernels = options.choose_isa ? best_kernels() : kernels_for(options.isa);
   State& state = *state_;
-  state = {};
-  for (std::int64_t m = 0; m < input.n_structures; ++m) {
-    const std::int64_t begin = input.atom_ptr[m], end = input.atom_ptr[m + 1];
-    if (end < begin || input.atom_ptr[0] != 0) {
-      throw std::invalid_argument("`atom_ptr` must begin at 0 and never decrease");
+  state.n_atoms = 0;  // in case this throws
+  const std::int64_t n_atoms = input.atom_ptr[input.n_structures];
+  state.n_threads = static_cast<int>(std::clamp<std::int64_t>(n_atoms / atoms_per_thread, 1, std::max(1, options.threads)));
+  while (state.workers.size() < static_cast<std::size_t>(state.n_threads)) {
+    state.workers.push_back(std::make_unique<Worker>());
+  }
+  for (const auto& worker : state.workers) {
+    worker->rows.clear();
+    worker->table.count = 0;
+  }
+  state.atom_ptr.assign(input.atom_ptr, input.atom_ptr + input.n_structures + 1);
+  state.cells = input.cells;
+  state.pbc = input.pbc;
+  if constexpr (sizeof(Scalar) == sizeof(double)) {
+    state.double_positions = input.positions;
+    state.float_positions = nullptr;
+  } else {
+    state.float_positions = input.positions;
+    state.double_positions = nullptr;
+  }
+  state.atom_slot.reserve(n_atoms);
+  state.n_atoms = n_atoms;
+  try {
+    if (state.n_threads > 1 && n_atoms / input.n_structures < atoms_per_thread) {
+      state.search_side_by_side(input.positions, cutoff, kernels);
+    } else {
+      state.search_one_after_the_other(input.positions, cutoff, kernels);
     }
-    const double* cell = input.cells ? input.cells + 9 * m : nullptr;
-    Lattice lattice = reduce_lattice(cell, input.pbc ? input.pbc + 3 * m : nullptr);
-    Mat3 rows{};
-    for (int k = 0; k < 9 && cell; ++k) rows[k / 3][k % 3] = lattice.periodic[k / 3] ? cell[k] : 0;
-    state.cells.push_back(rows);
-    for (std::int64_t i = begin; i < end; ++i) {
-      const Scalar* r = input.positions + 3 * i;
-      if (!std::isfinite(r[0]) || !std::isfinite(r[1]) || !std::isfinite(r[2])) {
-        throw std::invalid_argument("`positions` must be finite, atom " + std::to_string(i) + " is not");
-      }
-      state.positions.push_back({static_cast<double>(r[0]), static_cast<double>(r[1]), static_cast<double>(r[2])});
-      state.structure_of_atom.push_back(m);
-    }
-    state.find_in(begin, end, lattice, cutoff);
+    state.collect_rows();
+  } catch (...) {
+    state.n_atoms = 0;
+    state.row_ptr[0] = 0;
+    throw;
   }
   return n_pairs();
 }
@@ -128,26 +249,29 @@ template std::int64_t NeighborList::find(const Structures<float>&, double, const
 template std::int64_t NeighborList::find(const Structures<double>&, double, const NeighborOptions&);
 
 void NeighborList::write(const PairArrays& output) const {
-  const std::int64_t n = n_pairs();
-  for (std::int64_t k = 0; k < n; ++k) {
-    const Pair& pair = state_->pairs[k];
-    const Vec3 r = state_->vector(pair);
-    if (output.idx_i) output.idx_i[k] = pair.i;
-    if (output.idx_j) output.idx_j[k] = pair.j;
-    for (int m = 0; m < 3; ++m) {
-      if (output.shifts) output.shifts[3 * k + m] = pair.shift[m];
-      if (output.r_ij) output.r_ij[3 * k + m] = r[m];
+  const State& state = *state_;
+  if (output.row_ptr) std::copy_n(state.row_ptr.data(), state.n_atoms + 1, output.row_ptr);
+  if (state.n_atoms == 0) return;
+  const std::vector<std::int64_t> first = state.divide_rows();
+  run_on_threads(state.n_threads, [&](int t) {
+    if (output.idx_i || output.idx_j || output.shifts) state.write_indices(output, first[t], first[t + 1]);
+    if (!output.d_ij && !output.r_ij) return;
+    if (state.double_positions) {
+      state.write_vectors(state.double_positions, output, first[t], first[t + 1]);
+    } else {
+      state.write_vectors(state.float_positions, output, first[t], first[t + 1]);
     }
-    if (output.d_ij) output.d_ij[k] = std::sqrt(r[0] * r[0] + r[1] * r[1] + r[2] * r[2]);
-  }
-  if (output.row_ptr) {
-    std::fill_n(output.row_ptr, n_atoms() + 1, 0);
-    for (const Pair& pair : state_->pairs) ++output.row_ptr[pair.i + 1];
-    for (std::int64_t i = 0; i < n_atoms(); ++i) output.row_ptr[i + 1] += output.row_ptr[i];
-  }
+  });
 }
 
-std::int64_t NeighborList::n_atoms() const { return static_cast<std::int64_t>(state_->positions.size()); }
-std::int64_t NeighborList::n_pairs() const { return static_cast<std::int64_t>(state_->pairs.size()); }
+CompactRow NeighborList::row(std::int64_t i) const {
+  CompactRow result{};
+  state_->for_rows(i, i + 1, [&](std::int64_t, const CompactRow& row) { result = row; });
+  return result;
+}
+
+const std::int32_t* NeighborList::spatial_order() const { return state_->order.data(); }
+std::int64_t NeighborList::n_atoms() const { return state_->n_atoms; }
+std::int64_t NeighborList::n_pairs() const { return state_->row_ptr[state_->n_atoms]; }
 
 }  // namespace scschnet::cpu

@@ -1,0 +1,197 @@
+// Wrapping, and the images of the atoms made axis by axis: images along the second axis are made of atoms and of images
+// along the first, and so on.
+#include "images.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "kernels.hpp"
+
+namespace scschnet::cpu {
+namespace {
+
+constexpr double max_shift = 1e8;  // per axis: the sum over axes of two points fits in int32 with room to spare
+constexpr float max_extent = 1e12f;  // squares of it must fit in float32 with room to spare
+constexpr std::int64_t max_points = std::numeric_limits<std::int32_t>::max() - 64;
+
+template <class Scalar>
+[[noreturn]] void refuse_positions(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom) {
+  for (std::int64_t k = 0; k < 3 * n_atoms; ++k) {
+    if (!std::isfinite(positions[k])) {
+      throw std::invalid_argument("`positions` must be finite, got " + std::to_string(positions[k]) +
+                                  " for atom " + std::to_string(first_atom + k / 3));
+    }
+  }
+  throw std::invalid_argument("`positions` must lie within 1e12 Å of each other and 1e8 cells of the first one");
+}
+
+double largest_entry(const std::array<std::int64_t, 3>& row) {
+  return static_cast<double>(std::max({std::abs(row[0]), std::abs(row[1]), std::abs(row[2])}));
+}
+
+/// Sets points.extent.
+void measure(Points& points) {
+  float extent = 0;
+  for (std::int64_t k = 0; k < points.count; ++k) {
+    extent = std::max({extent, std::fabs(points.x[k]), std::fabs(points.y[k]), std::fabs(points.z[k])});
+  }
+  points.extent = extent;
+}
+
+}  // namespace
+
+void ImageFinder::reserve(std::int64_t count, Points& points) {
+  if (count > max_points) {
+    throw std::invalid_argument("`cutoff` must reach fewer than 2^31 atoms and images, got " + std::to_string(count));
+  }
+  const auto used = static_cast<std::size_t>(points.count);
+  const auto wanted = static_cast<std::size_t>(count) + sweep_padding;
+  points.x.grow(wanted, used);
+  points.y.grow(wanted, used);
+  points.z.grow(wanted, used);
+  points.source.grow(wanted, used);
+}
+
+template <class Scalar>
+void ImageFinder::find(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom,
+                       const Lattice& lattice, double cutoff, Points& points) {
+  points.count = 0;
+  points.n_atoms = n_atoms;
+  points.far = 0;
+  reserve(n_atoms, points);
+  points.count = n_atoms;
+  if (n_atoms == 0) return;
+  if (lattice.open()) {
+    find_open(positions, first_atom, points);
+  } else {
+    wrap(positions, n_atoms, first_atom, lattice, points);
+    place_atoms(lattice, points);
+    for (int axis = 0; axis < 3; ++axis) {
+      if (!lattice.periodic[axis]) continue;
+      const double pad = cutoff / lattice.heights[axis] * (1 + 1e-9) + 1e-6;  // 1e-6: fractions are float32
+      add_images(lattice, axis, {occupied_[axis].low - pad, occupied_[axis].high + pad}, points);
+    }
+  }
+  measure(points);
+  if (!(points.extent < max_extent)) refuse_positions(positions, n_atoms, first_atom);
+}
+
+template <class Scalar>
+void ImageFinder::find_open(const Scalar* positions, std::int64_t first_atom, Points& points) {
+  const double origin[3] = {positions[0], positions[1], positions[2]};
+  double bad = 0;  // becomes NaN with the first coordinate that is not finite
+  for (std::int64_t i = 0; i < points.n_atoms; ++i) {
+    const Scalar* r = positions + 3 * i;
+    const double dx = r[0] - origin[0], dy = r[1] - origin[1], dz = r[2] - origin[2];
+    bad += (dx - dx) + (dy - dy) + (dz - dz);
+    points.x[i] = static_cast<float>(dx);
+    points.y[i] = static_cast<float>(dy);
+    points.z[i] = static_cast<float>(dz);
+    points.source[i] = {static_cast<std::int32_t>(first_atom + i), {0, 0, 0}};
+  }
+  if (!(bad == 0)) refuse_positions(positions, points.n_atoms, first_atom);
+}
+
+/// Fractional coordinates, wrapped into [0, 1] along periodic axes, and the shifts that wrapping means.
+template <class Scalar>
+void ImageFinder::wrap(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom,
+                       const Lattice& lattice, Points& points) {
+  double bad = 0;
+  for (std::int64_t i = 0; i < n_atoms; ++i) points.source[i] = {static_cast<std::int32_t>(first_atom + i), {0, 0, 0}};
+  for (int k = 0; k < 3; ++k) {
+    double* f = exact_[k].reserve(n_atoms);
+    const double g0 = lattice.inverse[0][k], g1 = lattice.inverse[1][k], g2 = lattice.inverse[2][k];
+    double low = std::numeric_limits<double>::infinity(), high = -low;
+    for (std::int64_t i = 0; i < n_atoms; ++i) {
+      const Scalar* r = positions + 3 * i;
+      f[i] = r[0] * g0 + r[1] * g1 + r[2] * g2;
+      bad += f[i] - f[i];
+      low = f[i] < low ? f[i] : low;
+      high = f[i] > high ? f[i] : high;
+    }
+    if (!(bad == 0)) refuse_positions(positions, n_atoms, first_atom);
+    occupied_[k] = {low, high};
+    const double most = std::max(std::fabs(low), std::fabs(high));
+    points.far = std::max(points.far, most * lattice.lengths[k]);
+    if (!lattice.periodic[k] || (low >= 0 && high < 1)) continue;
+    const auto& u = lattice.transform[k];
+    if (!(most * largest_entry(u) < max_shift)) refuse_positions(positions, n_atoms, first_atom);
+    low = std::numeric_limits<double>::infinity(), high = -low;
+    for (std::int64_t i = 0; i < n_atoms; ++i) {
+      const double boxes = std::floor(f[i]);
+      f[i] -= boxes;
+      low = f[i] < low ? f[i] : low;
+      high = f[i] > high ? f[i] : high;
+      const auto w = static_cast<std::int32_t>(boxes);
+      for (int m = 0; m < 3; ++m) points.source[i].shift[m] -= w * static_cast<std::int32_t>(u[m]);
+    }
+    occupied_[k] = {low, high};
+  }
+}
+
+/// Cartesian coordinates of the wrapped atoms about the middle of what they occupy.
+void ImageFinder::place_atoms(const Lattice& lattice, Points& points) {
+  const Mat3& frame = lattice.frame;
+  double middle[3];
+  for (int k = 0; k < 3; ++k) {
+    middle[k] = 0.5 * (occupied_[k].low + occupied_[k].high);
+    fractions_[k].reserve(points.n_atoms + 1);
+  }
+  for (std::int64_t i = 0; i < points.n_atoms; ++i) {
+    const double f0 = exact_[0][i], f1 = exact_[1][i], f2 = exact_[2][i];
+    for (int k = 0; k < 3; ++k) fractions_[k][i] = static_cast<float>(exact_[k][i]);
+    const double a = f0 - middle[0], b = f1 - middle[1], c = f2 - middle[2];
+    points.x[i] = static_cast<float>(a * frame[0][0] + b * frame[1][0] + c * frame[2][0]);
+    points.y[i] = static_cast<float>(b * frame[1][1] + c * frame[2][1]);
+    points.z[i] = static_cast<float>(c * frame[2][2]);
+  }
+}
+
+/// Adds the images, along one axis, of all points so far that come within `reach` (in fractions of the cell).
+void ImageFinder::add_images(const Lattice& lattice, int axis, const Range& reach, Points& points) {
+  const std::int64_t n = points.count;
+  const auto first = static_cast<std::int64_t>(std::ceil(reach.low - occupied_[axis].high));
+  const auto last = static_cast<std::int64_t>(std::floor(reach.high - occupied_[axis].low));
+  const double most = static_cast<double>(std::max(std::abs(first), std::abs(last)));
+  if (!(most * largest_entry(lattice.transform[axis]) < max_shift)) {
+    throw std::invalid_argument("`cutoff` must reach fewer than 1e8 cells");
+  }
+  std::int32_t* chosen = chosen_.reserve(n + 1);
+  for (std::int64_t step = first; step <= last; ++step) {
+    if (step == 0) continue;
+    const auto low = static_cast<float>(reach.low - static_cast<double>(step));
+    const auto high = static_cast<float>(reach.high - static_cast<double>(step));
+    const float* f = fractions_[axis].data();
+    std::int64_t n_chosen = 0;
+    for (std::int64_t k = 0; k < n; ++k) {
+      chosen[n_chosen] = static_cast<std::int32_t>(k);
+      n_chosen += static_cast<int>(f[k] >= low) & static_cast<int>(f[k] <= high);
+    }
+    reserve(points.count + n_chosen, points);
+    for (auto& fraction : fractions_) fraction.grow(points.count + n_chosen + 1, points.count);
+    const auto times = static_cast<double>(step);
+    const Vec3& v = lattice.frame[axis];
+    const auto dx = static_cast<float>(times * v[0]), dy = static_cast<float>(times * v[1]), dz = static_cast<float>(times * v[2]);
+    std::int32_t shift[3];
+    for (int m = 0; m < 3; ++m) shift[m] = static_cast<std::int32_t>(step * lattice.transform[axis][m]);
+    std::int64_t to = points.count;
+    for (std::int64_t k = 0; k < n_chosen; ++k, ++to) {
+      const std::int32_t from = chosen[k];
+      points.x[to] = points.x[from] + dx;
+      points.y[to] = points.y[from] + dy;
+      points.z[to] = points.z[from] + dz;
+      const ImageAtom& source = points.source[from];
+      points.source[to] = {source.atom, {source.shift[0] + shift[0], source.shift[1] + shift[1], source.shift[2] + shift[2]}};
+      for (int later = axis + 1; later < 3; ++later) fractions_[later][to] = fractions_[later][from];
+    }
+    points.count = to;
+  }
+}
+
+template void ImageFinder::find(const float*, std::int64_t, std::int64_t, const Lattice&, double, Points&);
+template void ImageFinder::find(const double*, std::int64_t, std::int64_t, const Lattice&, double, Points&);
+
+}  // namespace scschnet::cpu

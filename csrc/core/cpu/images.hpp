@@ -1,0 +1,52 @@
+// The atoms of one structure and all their periodic images that can reach them, as points in space.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "../neighbor_list.hpp"
+#include "buffer.hpp"
+#include "lattice.hpp"
+
+namespace scschnet::cpu {
+
+/// Points about a common origin. The first n_atoms are the atoms, wrapped into the cell along periodic axes, in order.
+struct Points {
+  Scratch<float> x, y, z;  ///< Å, single precision, turned into the frame of the lattice
+  Scratch<ImageAtom> source;
+  std::int64_t count = 0;
+  std::int64_t n_atoms = 0;
+  float extent = 0;    ///< largest |x|, |y| or |z|
+  double far = 0;      ///< how far, in Å, atoms lie from the corner of the cell, at most; 0 if no axis is periodic
+};
+
+/// Turns the atoms of one structure into points. Keeps scratch memory.
+class ImageFinder {
+ public:
+  /// `positions` (n_atoms, 3) are the atoms first_atom, first_atom + 1, ... of the batch.
+  /// Throws std::invalid_argument naming `positions` or `cutoff`.
+  template <class Scalar>
+  void find(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom, const Lattice& lattice,
+            double cutoff, Points& points);
+
+ private:
+  struct Range {
+    double low, high;
+  };
+
+  template <class Scalar>
+  void find_open(const Scalar* positions, std::int64_t first_atom, Points& points);
+  template <class Scalar>
+  void wrap(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom, const Lattice& lattice,
+            Points& points);
+  void place_atoms(const Lattice& lattice, Points& points);
+  void add_images(const Lattice& lattice, int axis, const Range& reach, Points& points);
+  void reserve(std::int64_t count, Points& points);
+
+  std::array<Scratch<float>, 3> fractions_;  ///< per axis, of every point
+  std::array<Scratch<double>, 3> exact_;     ///< the same in double precision, of the atoms
+  std::array<Range, 3> occupied_{};
+  Scratch<std::int32_t> chosen_;
+};
+
+}  // namespace scschnet::cpu

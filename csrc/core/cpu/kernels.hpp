@@ -1,0 +1,62 @@
+// The loops that decide which candidates are neighbors, compiled once per instruction set.
+#pragma once
+
+#include <cstdint>
+
+namespace scschnet::cpu {
+
+/// Points that may be neighbors of some centers. `sweep_padding` more entries may be read; those up to the next multiple of
+/// it must be far away.
+struct Candidates {
+  float* x;  ///< entries are moved away and put back while their own row is made
+  const float* y;
+  const float* z;
+  const std::int32_t* slot;  ///< what is written for a neighbor
+  std::int64_t count;
+};
+
+/// Which squared distances count. Below `limit - tolerance` is a neighbor and above `limit + tolerance` is none; in between
+/// float32 coordinates cannot tell.
+struct Limits {
+  float limit;
+  float tolerance;
+};
+
+/// Rows being appended. `slots` has room for all candidates of all centers and `sweep_padding` more.
+struct RowOutput {
+  std::int32_t* slots;
+  std::int32_t* counts;  ///< one per center
+};
+
+/// Consecutive points of the grid.
+struct Run {
+  std::int32_t begin, count;
+};
+
+/// Where candidates are copied to; `copy_overrun` more entries may be written.
+struct CandidateArrays {
+  float *x, *y, *z;
+  std::int32_t* slot;
+};
+
+constexpr int sweep_padding = 16;
+constexpr int copy_overrun = 48;
+constexpr float far_away = 1e18f;
+
+struct Kernels {
+  /// Makes the rows of centers[0], centers[1], ..., which index the candidates, until all are done or one has a candidate
+  /// within the tolerance. Returns the number done and moves `output` behind them. Neighbors keep the candidates' order.
+  int (*sweep)(const Candidates& candidates, const std::int32_t* centers, int n_centers,
+               const Limits& limits, RowOutput& output);
+
+  /// Copies runs one after the other, with slot = first_slot + index, and pads the end with points far away. Up to
+  /// `copy_overrun` entries behind a run may be read.
+  void (*copy_runs)(const float* x, const float* y, const float* z, std::int32_t first_slot,
+                    const Run* runs, int n_runs, const CandidateArrays& to);
+};
+
+extern const Kernels kernels_generic;
+extern const Kernels kernels_avx2;
+extern const Kernels kernels_avx512;
+
+}  // namespace scschnet::cpu

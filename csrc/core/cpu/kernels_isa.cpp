@@ -1,0 +1,79 @@
+// The sweep over candidates. Compiled once per instruction set, SCSCHNET_KERNELS naming the table; exports that one symbol and
+// no other (see simd.hpp), checked by tests/test_core_build.py.
+#include "kernels.hpp"
+#include "simd.hpp"
+
+namespace scschnet::cpu {
+namespace {
+
+static_assert(sweep_padding % simd::width == 0);
+
+int sweep(const Candidates& candidates, const std::int32_t* centers, int n_centers,
+                   const Limits& limits, RowOutput& output) {
+  using namespace simd;
+  float* const __restrict x = candidates.x;
+  const float* const __restrict y = candidates.y;
+  const float* const __restrict z = candidates.z;
+  const std::int32_t* const __restrict slot = candidates.slot;
+  const std::int64_t count = candidates.count;
+  const Floats limit = broadcast(limits.limit);
+  std::int32_t* __restrict out = output.slots;
+  int done = 0;
+  for (; done < n_centers; ++done) {
+    const std::int32_t self = centers[done];
+    const float own_x = x[self];
+    const Floats cx = broadcast(own_x), cy = broadcast(y[self]), cz = broadcast(z[self]);
+    Floats margin = broadcast(far_away);  // how near a candidate comes to the limit
+    std::int64_t n = 0;
+    x[self] = far_away;  // an atom is not its own neighbor, but its images and twins are
+    for (std::int64_t k = 0; k < count; k += width) {
+      const Floats dx = subtract(load(x + k), cx);
+      const Floats dy = subtract(load(y + k), cy);
+      const Floats dz = subtract(load(z + k), cz);
+      const Floats d2 = multiply_add(dz, dz, multiply_add(dy, dy, multiply(dx, dx)));
+      const Floats beyond = subtract(d2, limit);
+      margin = smaller_magnitude(margin, beyond);
+      n += store_where_negative(beyond, slot + k, out + n);
+    }
+    x[self] = own_x;
+    if (any_less(margin, broadcast(limits.tolerance))) break;
+    output.counts[done] = static_cast<std::int32_t>(n);
+    out += n;
+  }
+  output.slots = out;
+  output.counts += done;
+  return done;
+}
+
+constexpr int chunk = 16;
+static_assert(copy_overrun >= 2 * chunk + sweep_padding);
+
+template <class T>
+inline void copy_chunk(const T* from, T* to) {
+  __builtin_memcpy(to, from, chunk * sizeof(T));
+}
+
+void copy_runs(const float* x, const float* y, const float* z, std::int32_t first_slot, const Run* runs,
+               int n_runs, const CandidateArrays& to) {
+  std::int64_t n = 0;
+  for (int r = 0; r < n_runs; ++r) {
+    const std::int32_t begin = runs[r].begin, count = runs[r].count;
+    for (std::int32_t k = 0; k < count; k += chunk) {
+      copy_chunk(x + begin + k, to.x + n + k);
+      copy_chunk(y + begin + k, to.y + n + k);
+      copy_chunk(z + begin + k, to.z + n + k);
+      for (int lane = 0; lane < chunk; ++lane) to.slot[n + k + lane] = first_slot + begin + k + lane;
+    }
+    n += count;
+  }
+  for (int k = 0; k < sweep_padding; ++k) {
+    to.x[n + k] = far_away;
+    to.y[n + k] = to.z[n + k] = 0;
+  }
+}
+
+}  // namespace
+
+extern const Kernels SCSCHNET_KERNELS{sweep, copy_runs};
+
+}  // namespace scschnet::cpu
