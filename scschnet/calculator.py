@@ -1,0 +1,183 @@
+"""ASE calculator: energy, forces and stress of a trained model, for dynamics, relaxation and everything else in ASE."""
+
+import copy
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.data import chemical_symbols
+from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scschnet.checkpoint import load
+from scschnet.neighbors import neighbor_list
+from scschnet.nn import SchNet
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+INPUTS = ("positions", "numbers", "cell", "pbc")
+
+
+class ScSchNetCalculator(Calculator):
+    """A trained model as an ASE calculator.
+
+    The neighbor list is rebuilt for every new geometry. Forces bring energies and, if the cell has a
+    volume, the stress along; an energy alone is computed without derivatives.
+
+    Args:
+        path_or_model: run folder, checkpoint file, or a model, of which a copy is taken.
+        device: where the model runs, such as "cpu" or "cuda:1".
+        dtype: "float32" or "float64" (also as torch dtype) of the network; None: as it is. Pair
+            vectors, sums over atoms and results are float64 anyway.
+
+    Results, as ASE defines them: energy and free_energy, eV, the same number; energies (n_atoms,), eV;
+    forces (n_atoms, 3), eV/Å; stress (6,), eV/Å^3, xx yy zz yz xz xy of (1/V) dE/dstrain, tension
+    positive. All NumPy float64.
+
+    Raises:
+        TypeError: if `path_or_model` is neither a path nor a model.
+        ValueError: if `dtype` is unknown. When a result is asked for: if the atoms hold an element the
+            model was not trained on, two of them lie on one point, a position is not finite, or a
+            periodic axis has no cell vector.
+        PropertyNotImplementedError: when the stress is asked for and the cell has no volume.
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+
+    def __init__(
+        self,
+        path_or_model: str | os.PathLike[str] | SchNet,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(path_or_model, SchNet):
+            model = copy.deepcopy(path_or_model)
+        elif isinstance(path_or_model, (str, os.PathLike)):
+            model = load(path_or_model)
+        else:
+            raise TypeError(
+                "`path_or_model` must be a run folder, a checkpoint file or a SchNet, "
+                f"got {type(path_or_model).__name__}"
+            )
+        self.device = torch.device(device)
+        self.model = model.to(self.device, _torch_dtype(dtype)).eval().requires_grad_(False)
+        self._known = np.array(self.model.config.elements)
+        self._numbers = np.zeros(0, np.int64)  # of the atoms the next two tensors belong to
+        self._atomic_numbers = self._tensor(self._numbers)
+        self._idx_m = self._tensor(self._numbers)
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What differs from the atoms of the last results, exactly; ASE's own check takes ten times as long.
+
+        Args:
+            atoms: the structure.
+            tol: not used; positions must be equal to the last bit.
+
+        Returns:
+            Names out of positions, numbers, cell, pbc. Charges, magnetic moments and the like do not
+            enter the model.
+        """
+        last = self.atoms
+        if last is None:
+            return list(INPUTS)
+        pairs = (
+            (last.positions, atoms.positions),
+            (last.numbers, atoms.numbers),
+            (last.cell.array, atoms.cell.array),
+            (last.pbc, atoms.pbc),
+        )
+        same = (np.array_equal(*pair) for pair in pairs)
+        return [name for name, unchanged in zip(INPUTS, same, strict=True) if not unchanged]
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Fill `results`; ASE calls this when it has no valid result.
+
+        Args:
+            atoms: the structure; None: the last one.
+            properties: names out of `implemented_properties`.
+            system_changes: what changed since the last call; not used, inputs are cheap.
+        """
+        super().calculate(atoms, properties, system_changes)
+        atoms = self.atoms
+        has_volume = atoms.cell.rank == 3
+        if "stress" in properties and not has_volume:
+            raise PropertyNotImplementedError(
+                "stress needs a cell with three independent vectors, got "
+                f"cell {atoms.cell.tolist()}"
+            )
+        derivatives = "forces" in properties or "stress" in properties
+        self._keep_elements(atoms.numbers)
+        with torch.no_grad():
+            found = self.model(
+                *self._inputs(atoms), forces=derivatives, stress=derivatives and has_volume
+            )
+        results = {name: value.cpu().numpy() for name, value in found.items()}
+        results["energy"] = float(results["energy"][0])
+        results["free_energy"] = results["energy"]
+        if "stress" in results:
+            results["stress"] = full_3x3_to_voigt_6_stress(results["stress"][0])
+        self.results = results
+
+    def _keep_elements(self, numbers: NDArray[np.int64]) -> None:
+        """Check the elements and make their tensor, if they are not those of the last call."""
+        if np.array_equal(numbers, self._numbers):
+            return
+        unknown = np.setdiff1d(numbers, self._known)
+        if unknown.size:
+            raise ValueError(
+                f"`atoms` must hold only {_symbols(self._known)}, the elements the model was trained "
+                f"on, got {_symbols(unknown)}"
+            )
+        self._numbers = numbers.copy()
+        self._atomic_numbers = self._tensor(numbers.astype(np.int64))
+        self._idx_m = torch.zeros_like(self._atomic_numbers)
+
+    def _inputs(self, atoms: Atoms) -> tuple[Tensor, ...]:
+        """The arguments of the model, neighbor list included."""
+        idx_i, idx_j, shifts, d_ij = neighbor_list("ijSd", atoms, self.model.config.cutoff)
+        if d_ij.size and d_ij.min() == 0.0:
+            _raise_coincident(atoms, idx_i, idx_j, d_ij)
+        return (
+            self._tensor(atoms.positions),
+            self._atomic_numbers,
+            self._idx_m,
+            self._tensor(atoms.cell.array[None]),
+            self._tensor(idx_i),
+            self._tensor(idx_j),
+            self._tensor(shifts),
+        )
+
+    def _tensor(self, array: NDArray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+def _torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None or dtype in DTYPES.values():
+        return dtype  # type: ignore[return-value]  # a string is no value of DTYPES
+    if dtype not in DTYPES:
+        raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype}")
+    return DTYPES[dtype]
+
+
+def _symbols(numbers: NDArray[np.int64]) -> str:
+    return ", ".join(chemical_symbols[z] for z in numbers)
+
+
+def _raise_coincident(
+    atoms: Atoms, idx_i: NDArray[np.int64], idx_j: NDArray[np.int64], d_ij: NDArray[np.float64]
+) -> None:
+    first = int(np.argmin(d_ij))
+    names = [f"{k} ({atoms.symbols[k]})" for k in (idx_i[first], idx_j[first])]
+    raise ValueError(
+        f"`atoms` must lie on different points, got {int((d_ij == 0.0).sum()) // 2} coincident "
+        f"pairs, first {names[0]} and {names[1]}"
+    )
