@@ -30,9 +30,19 @@ class GaussianBasis(nn.Module):
         self.register_buffer("centers", centers, persistent=False)
 
     def forward(self, d_ij: Tensor) -> Tensor:
-        """Args: d_ij (n_pairs,), Å. Returns: (n_pairs, n_rbf), same dtype as `d_ij`."""
+        """Values of all Gaussians at each distance.
+
+        Values below 1e-20 are zero: they change nothing, and as denormal numbers in float32 they would
+        halve the speed of everything that follows.
+
+        Args:
+            d_ij: (n_pairs,), Å.
+
+        Returns:
+            (n_pairs, n_rbf), same dtype as `d_ij`.
+        """
         scaled = (d_ij[:, None] - self.centers.to(d_ij.dtype)) / self.width
-        return torch.exp(-0.5 * scaled * scaled)
+        return nn.functional.threshold(torch.exp(-0.5 * scaled * scaled), 1e-20, 0.0)
 
 
 def cosine_cutoff(d_ij: Tensor, cutoff: float) -> Tensor:
