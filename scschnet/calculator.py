@@ -18,6 +18,9 @@ from scschnet.neighbors import neighbor_list
 from scschnet.nn import SchNet
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+COINCIDENT = (
+    1e-6  # Å; closer atoms are on one point up to rounding, and their force has no direction
+)
 INPUTS = ("positions", "numbers", "cell", "pbc")
 
 
@@ -45,7 +48,13 @@ class ScSchNetCalculator(Calculator):
         PropertyNotImplementedError: when the stress is asked for and the cell has no volume.
     """
 
-    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties = [  # noqa: RUF012
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+    ]
 
     def __init__(
         self,
@@ -144,7 +153,7 @@ class ScSchNetCalculator(Calculator):
     def _inputs(self, atoms: Atoms) -> tuple[Tensor, ...]:
         """The arguments of the model, neighbor list included."""
         idx_i, idx_j, shifts, d_ij = neighbor_list("ijSd", atoms, self.model.config.cutoff)
-        if d_ij.size and d_ij.min() == 0.0:
+        if d_ij.size and d_ij.min() < COINCIDENT:
             _raise_coincident(atoms, idx_i, idx_j, d_ij)
         return (
             self._tensor(atoms.positions),
@@ -176,8 +185,7 @@ def _raise_coincident(
     atoms: Atoms, idx_i: NDArray[np.int64], idx_j: NDArray[np.int64], d_ij: NDArray[np.float64]
 ) -> None:
     first = int(np.argmin(d_ij))
-    names = [f"{k} ({atoms.symbols[k]})" for k in (idx_i[first], idx_j[first])]
+    one, other = (f"{k} ({atoms.symbols[k]})" for k in (idx_i[first], idx_j[first]))
     raise ValueError(
-        f"`atoms` must lie on different points, got {int((d_ij == 0.0).sum()) // 2} coincident "
-        f"pairs, first {names[0]} and {names[1]}"
+        f"`atoms` must lie on different points, got atoms {one} and {other} on the same one"
     )
