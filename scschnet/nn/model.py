@@ -39,6 +39,8 @@ class ModelConfig:
         for name, least in (("n_features", 2), ("n_interactions", 0), ("n_rbf", 2)):
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}")
+        if not 0.0 < self.cutoff < float("inf"):
+            raise ValueError(f"`cutoff` must be positive and finite, got {self.cutoff}")
         for name, choices in get_type_hints(ModelConfig).items():
             if get_args(choices) and getattr(choices, "__origin__", None) is Literal:
                 _check_choice(name, getattr(self, name), get_args(choices))

@@ -1,0 +1,274 @@
+"""The model against the oracle, its derivatives against finite differences, its symmetries."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import reference
+import torch
+from conftest import make_model, make_structures
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from scschnet.data import StructureSet, collate
+from scschnet.nn import ModelConfig, SchNet
+from scschnet.nn.activation import shifted_softplus
+from scschnet.nn.radial import GaussianBasis, cosine_cutoff
+
+CONFIG = {"n_interactions": 2, "n_rbf": 7, "cutoff": 4.0, "cutoff_function": "cosine"}
+
+
+def parameters_of(model: SchNet) -> dict[str, np.ndarray]:
+    return {name: value.double().numpy() for name, value in model.state_dict().items()}
+
+
+def evaluate(model: SchNet, structures: StructureSet, indices=None, **outputs):
+    batch = collate(structures, np.arange(len(structures)) if indices is None else indices, 4.0)
+    with torch.no_grad():
+        return model(**batch.inputs, **outputs)
+
+
+def one(structures: StructureSet, m: int):
+    atoms = slice(structures.atom_ptr[m], structures.atom_ptr[m + 1])
+    return (
+        structures.positions[atoms],
+        structures.atomic_numbers[atoms],
+        structures.cells[m],
+        structures.pbc[m],
+    )
+
+
+@pytest.mark.parametrize("cutoff_function", ["cosine", "none"])
+@pytest.mark.parametrize("skip", ["weighted", "plain"])
+def test_energies_equal_the_oracle(structures, skip, cutoff_function):
+    model = make_model(skip=skip, cutoff_function=cutoff_function)
+    result = evaluate(model, structures)
+    config = CONFIG | {"cutoff_function": cutoff_function}
+    for m in range(len(structures)):
+        positions, numbers, cell, pbc = one(structures, m)
+        pairs = reference.neighbor_pairs(positions, cell, pbc, 4.0)
+        expected = reference.energies(parameters_of(model), config, positions, numbers, cell, pairs)
+        atoms = slice(structures.atom_ptr[m], structures.atom_ptr[m + 1])
+        np.testing.assert_allclose(result["energies"][atoms], expected, rtol=1e-13)
+        np.testing.assert_allclose(result["energy"][m], expected.sum(), rtol=1e-13)
+
+
+def test_float32_network_stays_close_to_the_oracle(structures):
+    # Energies of order 10^4 eV: only the network's part of order 1 carries float32 rounding.
+    result = evaluate(make_model(torch.float32), structures)
+    expected = evaluate(make_model(torch.float64), structures)
+    assert result["energy"].dtype == result["forces"].dtype == torch.float64
+    # Parameters themselves differ by float32 rounding.
+    np.testing.assert_allclose(result["energy"], expected["energy"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(result["forces"], expected["forces"], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("m", [0, 3])
+def test_forces_equal_differences_of_the_oracle(model, structures, m):
+    positions, numbers, cell, pbc = one(structures, m)
+    expected = reference.forces(parameters_of(model), CONFIG, positions, numbers, cell, pbc)
+    forces = evaluate(model, structures, [m])["forces"].numpy()
+    assert np.abs(expected).max() > 0.02
+    np.testing.assert_allclose(forces, expected, atol=1e-7)
+
+
+def test_stress_equals_differences_of_the_oracle(model, structures):
+    positions, numbers, cell, pbc = one(structures, 1)
+    expected = reference.stress(parameters_of(model), CONFIG, positions, numbers, cell, pbc)
+    stress = evaluate(model, structures, [1], stress=True)["stress"][0].numpy()
+    assert np.abs(expected).max() > 1e-3
+    # Pairs that cross the cutoff when strained jump in f'': the differences are good to about 1e-6.
+    np.testing.assert_allclose(stress, expected, atol=2e-6)
+    np.testing.assert_allclose(stress, stress.T, atol=1e-13)
+
+
+def test_stress_of_an_open_structure_is_nan(model, structures):
+    stress = evaluate(model, structures, stress=True)["stress"]
+    assert torch.isnan(stress[3:]).all() and not torch.isnan(stress[:3]).any()
+
+
+def test_a_batch_equals_its_members(model, structures):
+    together = evaluate(model, structures, stress=True)
+    for m in range(len(structures)):
+        alone = evaluate(model, structures, [m], stress=True)
+        atoms = slice(structures.atom_ptr[m], structures.atom_ptr[m + 1])
+        torch.testing.assert_close(together["energy"][m], alone["energy"][0], rtol=1e-14, atol=0)
+        torch.testing.assert_close(together["forces"][atoms], alone["forces"], rtol=0, atol=1e-13)
+        torch.testing.assert_close(
+            together["stress"][m], alone["stress"][0], rtol=0, atol=1e-14, equal_nan=True
+        )
+
+
+def test_positions_to_energy_and_forces_is_twice_differentiable(model, structures):
+    batch = collate(structures, [0, 3], 4.0)
+    inputs = {k: v for k, v in batch.inputs.items() if k != "positions"}
+
+    def energy_and_forces(positions):
+        result = model(positions, **inputs)
+        return result["energy"], result["forces"]
+
+    positions = batch.positions.clone().requires_grad_()
+    assert torch.autograd.gradcheck(energy_and_forces, positions)
+    assert torch.autograd.gradgradcheck(
+        lambda r: model(r, **inputs, forces=False)["energy"], positions
+    )
+
+
+def test_force_loss_gradient_of_every_parameter(model, structures):
+    batch = collate(structures, [1, 3], 4.0)
+
+    def loss():
+        result = model(**batch.inputs)
+        return result["energy"].square().mean() * 1e-6 + result["forces"].square().mean()
+
+    model.zero_grad()
+    loss().backward()
+    for name, parameter in model.named_parameters():
+        flat, gradient = parameter.data.view(-1), parameter.grad.view(-1)
+        k = int(gradient.abs().argmax())
+        before, h = flat[k].item(), 1e-5
+        flat[k] = before + h
+        above = loss().item()
+        flat[k] = before - h
+        below = loss().item()
+        flat[k] = before
+        assert gradient[k].item() == pytest.approx((above - below) / (2 * h), rel=1e-5, abs=1e-9), name
+
+
+def test_results_carry_gradients_only_where_asked(model, structures):
+    batch = collate(structures, [0], 4.0)
+    assert model(**batch.inputs)["forces"].requires_grad
+    with torch.no_grad():
+        assert not model(**batch.inputs)["forces"].requires_grad
+    model.requires_grad_(False)
+    assert not model(**batch.inputs)["forces"].requires_grad
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_symmetries(seed):
+    model, structures = make_model(), make_structures(seed)
+    rng = np.random.default_rng(seed)
+    before = evaluate(model, structures, stress=True)
+    rotation = Rotation.random(random_state=seed).as_matrix()
+    order = np.concatenate([a + rng.permutation(b - a) for a, b in _ranges(structures)])
+    moved = dataclasses.replace(
+        structures,
+        positions=(structures.positions @ rotation.T + rng.normal(size=3) * 10)[order],
+        atomic_numbers=structures.atomic_numbers[order],
+        cells=structures.cells @ rotation.T,
+    )
+    after = evaluate(model, moved, stress=True)
+    torch.testing.assert_close(after["energy"], before["energy"], rtol=1e-12, atol=0)
+    expected = before["forces"].numpy()[order] @ rotation.T
+    np.testing.assert_allclose(after["forces"], expected, atol=1e-9)
+    stress = rotation @ before["stress"][:3].numpy() @ rotation.T
+    np.testing.assert_allclose(after["stress"][:3], stress, atol=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_moving_an_atom_by_lattice_vectors_changes_nothing(seed):
+    model, structures = make_model(), make_structures(seed)
+    rng = np.random.default_rng(seed)
+    jumps = rng.integers(-3, 4, size=(len(structures.positions), 3)) * structures.pbc[structures.idx_m]
+    moved = dataclasses.replace(
+        structures,
+        positions=structures.positions
+        + np.einsum("ak,akx->ax", jumps, structures.cells[structures.idx_m]),
+    )
+    before, after = evaluate(model, structures), evaluate(model, moved)
+    torch.testing.assert_close(after["energy"], before["energy"], rtol=1e-12, atol=0)
+    torch.testing.assert_close(after["forces"], before["forces"], rtol=0, atol=1e-9)
+
+
+def _ranges(structures: StructureSet):
+    return zip(structures.atom_ptr[:-1], structures.atom_ptr[1:], strict=True)
+
+
+def test_weights_of_one_make_plain_schnet(structures):
+    weighted, plain = make_model(w_init="one"), make_model(skip="plain")
+    plain.load_state_dict(weighted.state_dict())
+    one, other = evaluate(weighted, structures), evaluate(plain, structures)
+    assert torch.equal(one["energy"], other["energy"])
+    assert torch.equal(one["forces"], other["forces"])
+    assert "contribution_weights" in dict(weighted.named_parameters())
+    assert "contribution_weights" not in dict(plain.named_parameters())
+
+
+def test_initial_contribution_weights():
+    config = ModelConfig(elements=(1,), n_interactions=6)
+    uniform = SchNet(config).contribution_weights
+    torch.testing.assert_close(uniform, torch.full((7,), 1 / 7))
+    assert torch.equal(SchNet(config, w_init="one").contribution_weights, torch.ones(7))
+    torch.manual_seed(1)
+    random = SchNet(config, w_init="random").contribution_weights
+    assert random.sum().item() == pytest.approx(1.0, abs=1e-6) and (random > 0).all()
+    assert random.std() > 0.01
+
+
+def test_correction_norms_are_those_of_the_oracle(model, structures):
+    norms = evaluate(model, structures, correction_norms=True)["correction_norms"]
+    assert norms.shape == (3, len(structures.positions))
+    positions, numbers, cell, pbc = one(structures, 0)
+    pairs = reference.neighbor_pairs(positions, cell, pbc, 4.0)
+    layers = reference.corrections(parameters_of(model), CONFIG, positions, numbers, cell, pairs)
+    expected = [np.linalg.norm(v, axis=1) for v in layers]
+    np.testing.assert_allclose(norms[:, :4], expected, rtol=1e-12)
+
+
+def test_offsets_stay_float64_when_the_network_is_cast():
+    model = make_model().float().half().double()
+    assert model.offsets.atomref.dtype == torch.float64
+    assert model.offsets.shift.item() == -2.5
+    assert model.embedding.weight.dtype == torch.float64
+
+
+def test_no_atoms(model):
+    empty = StructureSet(np.zeros((0, 3)), np.zeros(0, int), np.array([0, 0]))
+    result = evaluate(model, empty)
+    assert result["energy"].tolist() == [0.0] and result["forces"].shape == (0, 3)
+
+
+def test_rbf_range_sets_the_last_gaussian():
+    model = make_model(cutoff=9.0, rbf_range=4.0)
+    assert model.radial_basis.centers[-1] == 4.0
+
+
+def test_functions_of_the_distance():
+    d = torch.tensor([0.0, 2.0, 3.999, 4.0, 5.0], dtype=torch.float64)
+    expected = [reference.cosine_cutoff(x, 4.0) for x in d.tolist()]
+    np.testing.assert_allclose(cosine_cutoff(d, 4.0), expected, atol=1e-16)
+    basis = [reference.gaussian_basis(x, 7, 4.0) for x in d.tolist()]
+    np.testing.assert_allclose(GaussianBasis(7, 4.0)(d), basis, atol=1e-19)
+    x = torch.linspace(-30, 30, 61, dtype=torch.float64)
+    np.testing.assert_allclose(
+        shifted_softplus(x), reference.shifted_softplus(x.numpy()), rtol=1e-8, atol=1e-8
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"elements": (8, 1)}, "`elements` must be ascending and distinct, got (8, 1)"),
+        ({"elements": ()}, "`elements` must be ascending and distinct, got ()"),
+        ({"elements": (1, 200)}, "`elements` must lie between 1 and 118, got (1, 200)"),
+        ({"n_features": 1}, "`n_features` must be at least 2, got 1"),
+        ({"n_interactions": -1}, "`n_interactions` must be at least 0, got -1"),
+        ({"n_rbf": 1}, "`n_rbf` must be at least 2, got 1"),
+        ({"cutoff": -1.0}, "`cutoff` must be positive and finite, got -1.0"),
+        ({"rbf_range": -2.0}, "`rbf_range` must be positive and finite, got -2.0"),
+        ({"skip": "both"}, "`skip` must be one of weighted, plain, got both"),
+        ({"cutoff_function": "hard"}, "`cutoff_function` must be one of cosine, none, got hard"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError) as caught:
+        SchNet(ModelConfig(**({"elements": (1,)} | options)))
+    assert str(caught.value) == message
+
+
+def test_bad_start_of_the_weights_is_named():
+    with pytest.raises(ValueError, match="`w_init` must be one of uniform, random, one, got zero"):
+        SchNet(ModelConfig(elements=(1,)), w_init="zero")
