@@ -15,6 +15,7 @@ import json
 import os
 import pickle
 import platform
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if not file.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {file}")
     try:
+        if not zipfile.is_zipfile(file):  # torch would try its older formats
+            raise ValueError("it is not a zip archive")
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except (RuntimeError, pickle.UnpicklingError, OSError, EOFError, ValueError, KeyError) as error:
         raise ValueError(f"{file} is not a readable checkpoint, or is damaged: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{file} is a torch file, but not a checkpoint of scschnet")
@@ -97,10 +100,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{file} has checkpoint version {content['version']}, but this scschnet reads up to "
             f"{VERSION}: install a newer scschnet"
         )
-    model = SchNet(ModelConfig(**json.loads(content["config"])))
-    model.to(_network_dtype(content["state_dict"]))
-    model.load_state_dict(content["state_dict"])
-    return Checkpoint(model.eval(), json.loads(content["metadata"]), content.get("training"))
+    try:
+        model = SchNet(ModelConfig(**json.loads(content["config"])))
+        model.to(_network_dtype(content["state_dict"]))
+        model.load_state_dict(content["state_dict"])
+        metadata = json.loads(content["metadata"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{file} does not fit together: {error}") from error
+    return Checkpoint(model.eval(), metadata, content.get("training"))
 
 
 def load(path: str | os.PathLike[str]) -> SchNet:

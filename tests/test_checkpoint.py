@@ -1,0 +1,122 @@
+"""Checkpoints: round trips, damaged and foreign files, writes that fail."""
+
+import errno
+import pickle
+
+import pytest
+import torch
+from conftest import make_model
+
+import scschnet
+from scschnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from scschnet.files import replacing
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("skip", ["weighted", "plain"])
+def test_round_trip(tmp_path, dtype, skip):
+    model = make_model(dtype, skip=skip, rbf_range=3.0)
+    path = tmp_path / "m.pt"
+    save_checkpoint(path, Checkpoint(model, {"epoch": 3}, {"step": 1, "x": torch.ones(2)}))
+    loaded = load_checkpoint(path)
+    assert loaded.model.config == model.config
+    assert not loaded.model.training
+    for name, value in model.state_dict().items():
+        restored = loaded.model.state_dict()[name]
+        assert restored.dtype == value.dtype and torch.equal(restored, value), name
+    assert loaded.metadata["epoch"] == 3
+    assert loaded.metadata["units"] == {"energy": "eV", "length": "Angstrom"}
+    assert loaded.training["step"] == 1
+
+
+def test_load_takes_a_run_folder_and_freezes(tmp_path):
+    save_checkpoint(tmp_path / "best.pt", Checkpoint(make_model()))
+    model = scschnet.load(tmp_path)
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint at .*best.pt"):
+        scschnet.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a torch file", b"PK\x03\x04 broken zip"])
+def test_damaged_file(tmp_path, content):
+    (tmp_path / "m.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"m\.pt is not a readable checkpoint, or is damaged"):
+        load_checkpoint(tmp_path / "m.pt")
+
+
+def test_truncated_file_at_every_tenth(tmp_path):
+    path = tmp_path / "m.pt"
+    save_checkpoint(path, Checkpoint(make_model()))
+    whole = path.read_bytes()
+    for tenth in range(10):
+        path.write_bytes(whole[: len(whole) * tenth // 10])
+        with pytest.raises(ValueError, match="is not a readable checkpoint, or is damaged"):
+            load_checkpoint(path)
+
+
+def test_file_that_would_run_code(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("code in a checkpoint was run",))
+
+    (tmp_path / "m.pt").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match="is not a readable checkpoint"):
+        load_checkpoint(tmp_path / "m.pt")
+
+
+def test_foreign_and_newer_files(tmp_path):
+    path = tmp_path / "m.pt"
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(ValueError, match="is a torch file, but not a checkpoint of scschnet"):
+        load_checkpoint(path)
+    torch.save({"format": "scschnet-checkpoint", "version": 99}, path)
+    with pytest.raises(ValueError, match="has checkpoint version 99, but this scschnet reads up to 1"):
+        load_checkpoint(path)
+
+
+def test_missing_content(tmp_path):
+    path = tmp_path / "m.pt"
+    save_checkpoint(path, Checkpoint(make_model()))
+    content = torch.load(path, weights_only=True)
+    del content["state_dict"]["readout.hidden.weight"]
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"m\.pt does not fit together: (?s:.*)readout\.hidden\.weight"):
+        load_checkpoint(path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "m.pt"
+    save_checkpoint(path, Checkpoint(make_model(), {"epoch": 1}))
+
+    def full_disk(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match=r"cannot write .*m\.pt: No space left on device"):
+        save_checkpoint(path, Checkpoint(make_model(), {"epoch": 2}))
+    monkeypatch.undo()
+    assert load_checkpoint(path).metadata["epoch"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["m.pt"]
+
+
+def test_replacing_keeps_the_old_file_on_any_error(tmp_path):
+    path = tmp_path / "f"
+    path.write_text("old")
+    with pytest.raises(KeyError), replacing(path) as temporary:
+        temporary.write_text("new, but")
+        raise KeyError
+    assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_unwritable_folder_is_named(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"cannot write .*absent.*: No such file or directory"),
+        replacing(tmp_path / "absent" / "f") as temporary,
+    ):
+        temporary.write_text("x")
