@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scschnet.data.whole_file import whole_file
 
 PARTS = ("train", "val", "test")
 
@@ -97,16 +98,8 @@ def random_split(n: int, n_train: int, n_val: int, seed: int) -> Split:
 
 def save_split(path: str | os.PathLike[str], split: Split) -> None:
     """Write `split` to .npz under a temporary name and rename it: whole or not there."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **{name: getattr(split, name) for name in PARTS})
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, train=split.train, val=split.val, test=split.test)
 
 
 def load_split(path: str | os.PathLike[str], n_structures: int | None = None) -> Split:

@@ -1,0 +1,117 @@
+"""read: any supported file as a StructureSet in eV and Å."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import h5py
+
+from scschnet.data.readers.ase_formats import read_ase
+from scschnet.data.readers.hdf5 import read_hdf5, write_hdf5
+from scschnet.data.readers.npz import read_npz
+from scschnet.data.readers.qm9 import read_excluded, read_qm9_tar
+from scschnet.data.readers.raw import RawSet, converted
+from scschnet.data.structure import StructureSet
+from scschnet.units import Units, parse_units
+
+__all__ = ["read", "read_excluded", "write_hdf5"]
+
+LABELS = ("energy", "forces", "stress")
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    units: str | Units | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    stress_key: str | None = None,
+    format: str | None = None,
+    exclude: str | os.PathLike[str] | Collection[int] | None = None,
+    require: Sequence[str] = (),
+    memory_map: bool = False,
+    progress: bool = False,
+) -> StructureSet:
+    """Read structures and their labels; every value is checked and converted to eV and Å.
+
+    Formats: NumPy archives (MD17, sGDML, flat sets), QM9's original tar, our own HDF5, ASE
+    databases, and whatever else `ase.io` reads. Units come from the file, from its format, or from
+    `units`, never from guessing. Nothing is dropped silently: what was not read stands in `info`.
+
+    Args:
+        path: the file.
+        units: such as "kcal/mol, Angstrom", where the file does not say; must not contradict it.
+        energy_key: name of the energy in the file, such as "U0" or "REF_energy"; None: the usual.
+        forces_key: the same for forces.
+        stress_key: the same for stress.
+        format: "npz", "qm9", "hdf5" or ASE's name of a format; None: by the file.
+        exclude: for QM9's tar: numbers of molecules to leave out, or the file listing them.
+        require: labels ("energy", "forces", "stress") at least one structure must have.
+        memory_map: for HDF5: leave the arrays on disk; values are then not checked on opening.
+        progress: show a bar on stderr for formats that take long.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, its units are undeclared, a value is not finite, a name
+            is not found, or a required label is absent.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"`path` must be an existing file, got {file}")
+    for label in require:
+        if label not in LABELS:
+            raise ValueError(f"`require` must name energy, forces or stress, got {label!r}")
+    kind = format or detected_format(file)
+    keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
+    _check_options(kind, keys, exclude is not None, memory_map)
+    if kind == "npz":
+        raw = read_npz(file, **keys)
+    elif kind == "qm9":
+        listed = os.fspath(exclude) if isinstance(exclude, os.PathLike) else exclude
+        raw = read_qm9_tar(file, energy_key, listed, progress)
+    elif kind == "hdf5":
+        raw = read_hdf5(file, memory_map)
+    else:
+        raw = read_ase(file, None if kind == "ase" else kind, **keys, progress=progress)
+    structures = converted(raw, _as_units(units), check_values=not memory_map)
+    _check_required(structures, require, raw)
+    return structures
+
+
+def detected_format(path: Path) -> str:
+    """ "npz", "hdf5", "qm9" (a tar), or "ase" for all else; by content where the name is open."""
+    if path.suffix == ".npz":
+        return "npz"
+    if path.suffix in (".h5", ".hdf5") or h5py.is_hdf5(path):
+        return "hdf5"
+    if ".tar" in path.suffixes or path.suffix in (".tgz", ".tbz2"):
+        return "qm9"
+    return "qm9" if tarfile.is_tarfile(path) else "ase"
+
+
+def _as_units(units: str | Units | None) -> Units:
+    if units is None:
+        return Units()
+    return units if isinstance(units, Units) else parse_units(units)
+
+
+def _check_options(kind: str, keys: dict[str, str | None], exclude: bool, memory_map: bool) -> None:
+    """An option that the format would ignore is an error."""
+    if exclude and kind != "qm9":
+        raise ValueError(f"`exclude` must be left out: it is for QM9's tar, got a file of {kind}")
+    if memory_map and kind != "hdf5":
+        raise ValueError(f"`memory_map` must be left out: it is for HDF5, got a file of {kind}")
+    for name, key in keys.items():
+        if key is not None and (kind == "hdf5" or (kind == "qm9" and name != "energy_key")):
+            raise ValueError(f"`{name}` must be left out for a file of {kind}, got {key!r}")
+
+
+def _check_required(structures: StructureSet, require: Sequence[str], raw: RawSet) -> None:
+    for label in require:
+        if not structures.labeled[label].any():
+            unread = raw.info.get("not read")
+            hint = f"; it has {unread}: name the right one ({label}_key)" if unread else ""
+            raise ValueError(f"{raw.source} must have {label}, found 0/{len(structures)}{hint}")

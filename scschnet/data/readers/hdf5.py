@@ -1,0 +1,128 @@
+"""Our own file: HDF5 with one contiguous dataset per array, in eV and Å.
+
+Root attributes: format, version, program, info (JSON). Datasets are those of `StructureSet`, each
+with its unit as attribute; absent labels have no dataset, and NaN marks a structure without one.
+Contiguous data can be memory-mapped: a set larger than memory opens at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from scschnet.data.readers.raw import RawSet
+from scschnet.data.structure import StructureSet
+from scschnet.data.whole_file import whole_file
+from scschnet.units import Units
+
+FORMAT = "scschnet structures"
+VERSION = 1
+UNITS = {
+    "positions": "Å",
+    "cells": "Å",
+    "energy": "eV",
+    "forces": "eV/Å",
+    "stress": "eV/Å^3",
+    "atomref": "eV",
+}
+_DTYPES: dict[str, type] = {"atomic_numbers": np.int64, "atom_ptr": np.int64, "pbc": np.uint8}
+_REQUIRED = ("positions", "atomic_numbers", "atom_ptr", "cells", "pbc")
+_OPTIONAL = ("energy", "forces", "stress", "atomref")
+
+
+def write_hdf5(path: str | os.PathLike[str], structures: StructureSet) -> None:
+    """Write `structures` under a temporary name and rename it: the file is whole or not there.
+
+    Args:
+        path: the file to write or replace.
+        structures: any set; `info` is kept as provenance.
+    """
+    with (
+        whole_file(path) as temporary,
+        # Datasets begin at multiples of 64 bytes, so that memory maps of them are aligned.
+        h5py.File(temporary, "w", alignment_threshold=64, alignment_interval=64) as file,
+    ):
+        file.attrs["format"] = FORMAT
+        file.attrs["version"] = VERSION
+        file.attrs["info"] = json.dumps(structures.info, ensure_ascii=False)
+        for name in (*_REQUIRED, *_OPTIONAL):
+            array = getattr(structures, name)
+            if array is not None:
+                dataset = file.create_dataset(
+                    name, data=np.asarray(array, dtype=_DTYPES.get(name, np.float64))
+                )
+                if name in UNITS:
+                    dataset.attrs["unit"] = UNITS[name]
+
+
+def read_hdf5(path: Path, memory_map: bool = False) -> RawSet:
+    """Read a file of `write_hdf5`.
+
+    Args:
+        path: the file.
+        memory_map: leave the large arrays on disk; they are read page by page when used.
+
+    Raises:
+        ValueError: if it is no such file, damaged, or of a newer version.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            info = _checked_header(path.name, file)
+            arrays = {
+                name: _array(path, file, name, memory_map)
+                for name in (*_REQUIRED, *_OPTIONAL)
+                if name in file or name in _REQUIRED
+            }
+    except (OSError, RuntimeError, KeyError, TypeError, UnicodeError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+            raise
+        raise ValueError(f"`{path.name}` must be a whole HDF5 file, got {error}") from error
+    if (arrays["pbc"] > 1).any():
+        raise ValueError(f"`pbc` in {path.name} must hold 0 and 1, got {arrays['pbc'].max()}")
+    pbc = arrays.pop("pbc").astype(bool)
+    units = Units(energy="eV", length="Å")
+    return RawSet(path.name, **arrays, pbc=pbc, units=units, partial=True, info=info)
+
+
+def _checked_header(name: str, file: h5py.File) -> dict[str, str]:
+    if file.attrs.get("format") != FORMAT:
+        raise ValueError(
+            f"`{name}` must be written by `python -m scschnet.data convert`, got another HDF5 file"
+        )
+    version = file.attrs.get("version")
+    if not isinstance(version, np.integer | int) or version != VERSION:
+        raise ValueError(f"`{name}` must have format version {VERSION}, got {version}")
+    try:
+        info = json.loads(file.attrs["info"])
+    except ValueError as error:
+        raise ValueError(f"`{name}` must carry its info as JSON, got {error}") from None
+    if not isinstance(info, dict):
+        raise ValueError(f"`{name}` must carry its info as a JSON object, got {info!r}")
+    return {str(key): str(value) for key, value in info.items()}
+
+
+def _array(path: Path, file: h5py.File, name: str, memory_map: bool) -> NDArray[Any]:
+    dataset = file.get(name)
+    expected = np.dtype(_DTYPES.get(name, np.float64))
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"`{path.name}` must have a dataset `{name}`, got none")
+    if dataset.dtype != expected:
+        raise ValueError(f"`{name}` in {path.name} must be {expected} numbers, got {dataset.dtype}")
+    if dataset.attrs.get("unit") != UNITS.get(name):
+        raise ValueError(
+            f"`{name}` in {path.name} must be in {UNITS.get(name)}, got {dataset.attrs.get('unit')}"
+        )
+    if dataset.chunks or dataset.external or dataset.is_virtual:
+        raise ValueError(f"`{name}` in {path.name} must be stored contiguously, got other storage")
+    if dataset.id.get_storage_size() != dataset.size * expected.itemsize:
+        raise ValueError(f"`{name}` in {path.name} must be whole, got a dataset cut short")
+    offset = dataset.id.get_offset()
+    if memory_map and name != "pbc" and dataset.size and offset is not None:
+        return np.memmap(path, expected, mode="r", offset=offset, shape=dataset.shape)
+    return dataset[...]

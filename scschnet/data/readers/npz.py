@@ -1,0 +1,282 @@
+"""NumPy archives: MD17, sGDML and revised MD17 (one composition), and flat sets such as QM9's.
+
+One composition: R (N, n, 3), z (n,), E (N,) or (N, 1), F (N, n, 3). Flat: R (atoms, 3), Z (atoms,),
+offset (N + 1,) or n_atoms (N,), E or U0 (N,), F (atoms, 3). Either may have cell or lattice, and
+pbc. Units stand in r_unit, e_unit, f_unit, or per key in units ("U0, gap: Hartree; Cv: ...").
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+from numpy.typing import NDArray
+
+from scschnet.data.readers.raw import RawSet
+from scschnet.units import Units
+
+POSITIONS = ("R", "coords", "positions")
+NUMBERS = ("z", "Z", "nuclear_charges", "atomic_numbers", "numbers")
+ENERGY = ("E", "energies", "energy")
+FORCES = ("F", "forces")
+STRESS = ("stress",)
+QM9_ENERGY = "U0"
+
+
+def read_npz(
+    path: Path,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    stress_key: str | None = None,
+) -> RawSet:
+    """Read one archive; nothing pickled is ever loaded.
+
+    Args:
+        path: the .npz file.
+        energy_key: key of the energies; None: E, energies, energy, or U0.
+        forces_key: key of the forces; None: F or forces.
+        stress_key: key of the stress; None: stress.
+
+    Raises:
+        ValueError: if the file is damaged, a key is missing or a shape does not fit.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, NpzFile):
+                raise ValueError(f"`{path.name}` must be an .npz archive, got a single array")
+            return _Archive(path.name, file).raw_set(energy_key, forces_key, stress_key)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+            raise
+        raise ValueError(f"`{path.name}` must be a whole .npz archive, got {error}") from error
+
+
+class _Archive:
+    """An open archive and the finding of arrays in it."""
+
+    def __init__(self, name: str, file: NpzFile) -> None:
+        self.name, self.file = name, file
+
+    def raw_set(
+        self, energy_key: str | None, forces_key: str | None, stress_key: str | None
+    ) -> RawSet:
+        positions = self.required("positions", POSITIONS)
+        if positions.ndim == 3:
+            n_frames, n_atoms = positions.shape[:2]
+            atom_ptr = np.arange(n_frames + 1, dtype=np.int64) * n_atoms
+        elif positions.ndim == 2:
+            atom_ptr = self.flat_atom_ptr(len(positions))
+            n_frames = len(atom_ptr) - 1
+        else:
+            raise self.misshapen(self.found(POSITIONS), "(N, n, 3) or (atoms, 3)", positions)
+        per_frame = positions.shape[1] if positions.ndim == 3 else None
+        flat = (int(atom_ptr[-1]), 3)
+        energy, key = self.energy(n_frames, energy_key)
+        forces = self.label("forces_key", forces_key, FORCES, positions.shape)
+        atomref = self.atomref(key)
+        return RawSet(
+            source=self.name,
+            positions=self.shaped(
+                self.found(POSITIONS), positions, positions.shape[:-1] + (3,)
+            ).reshape(flat),
+            atomic_numbers=self.numbers(n_frames, per_frame, flat[0]),
+            atom_ptr=atom_ptr,
+            cells=self.cells(n_frames),
+            pbc=self.pbc(n_frames),
+            energy=energy,
+            forces=None if forces is None else forces.reshape(flat),
+            stress=self.label("stress_key", stress_key, STRESS, (n_frames, 3, 3)),
+            atomref=atomref,
+            units=self.units(key),
+            info=self.info(key, atomref),
+        )
+
+    def get(self, key: str) -> NDArray:
+        try:
+            return self.file[key]
+        except ValueError as error:
+            if "pickle" in str(error):
+                error = ValueError("Python objects (a pickle), which are never loaded")
+            raise ValueError(f"`{key}` in {self.name} must be a plain array, got {error}") from None
+
+    def found(self, keys: tuple[str, ...]) -> str | None:
+        """The one of `keys` the archive has, or None.
+
+        Raises:
+            ValueError: if it has several.
+        """
+        present = [key for key in keys if key in self.file.files]
+        if len(present) > 1:
+            raise ValueError(f"{self.name} must have one of {', '.join(present)}, got all of them")
+        return present[0] if present else None
+
+    def required(self, what: str, keys: tuple[str, ...]) -> NDArray:
+        key = self.found(keys)
+        if key is None:
+            raise ValueError(
+                f"{self.name} must have {what} under one of the keys {', '.join(keys)}, "
+                f"got the keys {', '.join(self.file.files)}"
+            )
+        return self.get(key)
+
+    def misshapen(self, key: str | None, expected: object, array: NDArray) -> ValueError:
+        return ValueError(f"`{key}` in {self.name} must have shape {expected}, got {array.shape}")
+
+    def shaped(self, key: str | None, array: NDArray, expected: tuple[int, ...]) -> NDArray:
+        if array.shape != expected:
+            raise self.misshapen(key, expected, array)
+        return array
+
+    def flat_atom_ptr(self, n_atoms: int) -> NDArray[np.int64]:
+        files = self.file.files
+        if "offset" in files:
+            atom_ptr = self.integers("offset")
+        elif "n_atoms" in files:
+            atom_ptr = np.concatenate([[0], np.cumsum(self.integers("n_atoms"), dtype=np.int64)])
+        else:
+            raise ValueError(
+                f"{self.name} must have `offset` (N + 1,) or `n_atoms` (N,), since its positions "
+                f"are flat, got the keys {', '.join(files)}"
+            )
+        if (
+            atom_ptr.ndim != 1
+            or not len(atom_ptr)
+            or (np.diff(atom_ptr) < 0).any()
+            or (atom_ptr[0] != 0 or atom_ptr[-1] != n_atoms)
+        ):
+            raise ValueError(
+                f"`offset` in {self.name} must rise from 0 to {n_atoms}, the number of atoms"
+            )
+        if {"offset", "n_atoms"} <= set(files) and not np.array_equal(
+            self.integers("n_atoms"), np.diff(atom_ptr)
+        ):
+            raise ValueError(
+                f"`n_atoms` in {self.name} must equal the steps of `offset`, got others"
+            )
+        return atom_ptr
+
+    def integers(self, key: str) -> NDArray[np.int64]:
+        array = self.get(key)
+        if array.dtype.kind not in "iu":
+            raise ValueError(f"`{key}` in {self.name} must hold integers, got {array.dtype}")
+        return array.astype(np.int64)
+
+    def numbers(self, n_frames: int, per_frame: int | None, n_atoms: int) -> NDArray[np.int64]:
+        self.required("atomic numbers", NUMBERS)
+        key = self.found(NUMBERS)
+        assert key is not None
+        numbers = self.integers(key)
+        if per_frame is None:
+            return self.shaped(key, numbers, (n_atoms,))
+        if numbers.shape == (n_frames, per_frame):
+            return numbers.reshape(-1)
+        return np.tile(self.shaped(key, numbers, (per_frame,)), n_frames)
+
+    def energy(self, n_frames: int, wanted: str | None) -> tuple[NDArray | None, str | None]:
+        key = self.named("energy_key", wanted) or self.found(ENERGY)
+        if key is None and QM9_ENERGY in self.file.files:
+            key = QM9_ENERGY
+        if key is None:
+            return None, None
+        energy = self.get(key)
+        if energy.shape == (n_frames, 1):
+            energy = energy[:, 0]
+        return self.shaped(key, energy, (n_frames,)), key
+
+    def label(
+        self, argument: str, wanted: str | None, keys: tuple[str, ...], expected: tuple[int, ...]
+    ) -> NDArray | None:
+        key = self.named(argument, wanted) or self.found(keys)
+        return None if key is None else self.shaped(key, self.get(key), expected)
+
+    def named(self, argument: str, wanted: str | None) -> str | None:
+        if wanted is None or wanted in self.file.files:
+            return wanted
+        near = difflib.get_close_matches(wanted, self.file.files, n=1)
+        hint = f"; nearest: {near[0]}" if near else ""
+        raise ValueError(
+            f"`{argument}` must be a key of {self.name} ({', '.join(self.file.files)}), "
+            f"got {wanted!r}{hint}"
+        )
+
+    def cells(self, n_frames: int) -> NDArray | None:
+        key = self.found(("cell", "cells", "lattice"))
+        if key is None:
+            return None
+        cells = self.get(key)
+        if cells.shape == (3, 3):
+            cells = np.broadcast_to(cells, (n_frames, 3, 3))
+        cells = self.shaped(key, cells, (n_frames, 3, 3))
+        # sGDML keeps lattice vectors as columns under `lattice`.
+        return cells.transpose(0, 2, 1) if key == "lattice" else cells
+
+    def pbc(self, n_frames: int) -> NDArray[np.bool_] | None:
+        has_cell = self.found(("cell", "cells", "lattice"))
+        if "pbc" not in self.file.files:
+            if has_cell in ("cell", "cells"):
+                raise ValueError(
+                    f"{self.name} must have `pbc` (3,) beside `{has_cell}`: which axes are "
+                    "periodic is not guessed"
+                )
+            return None if has_cell is None else np.ones((n_frames, 3), bool)
+        pbc = self.get("pbc")
+        if pbc.dtype != bool and not np.isin(pbc, (0, 1)).all():
+            raise ValueError(f"`pbc` in {self.name} must hold booleans, got {pbc.dtype}")
+        if pbc.shape == (3,):
+            pbc = np.broadcast_to(pbc, (n_frames, 3))
+        return self.shaped("pbc", pbc, (n_frames, 3)).astype(bool)
+
+    def atomref(self, energy_key: str | None) -> NDArray[np.float64] | None:
+        key = f"atomref_{energy_key}"
+        if key not in self.file.files or "atomref_z" not in self.file.files:
+            return None
+        elements, values = self.integers("atomref_z"), self.get(key)
+        self.shaped(key, values, elements.shape)
+        table = np.zeros(int(elements.max(initial=0)) + 1)
+        table[elements] = values
+        return table
+
+    def text(self, key: str) -> str | None:
+        """A string the archive holds, as str or bytes, or None."""
+        if key not in self.file.files:
+            return None
+        value = self.get(key)
+        if value.dtype.kind not in "US" or value.size != 1:
+            return None
+        item = value.item()
+        return item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
+
+    def units(self, energy_key: str | None) -> Units:
+        per_key = _units_by_key(self.text("units") or "")
+        energy = per_key.get(energy_key or "") or self.text("e_unit")
+        try:
+            return Units(energy=energy, length=self.text("r_unit"), forces=self.text("f_unit"))
+        except ValueError as error:
+            raise ValueError(f"{self.name} declares a unit that is not known: {error}") from None
+
+    def info(self, energy_key: str | None, atomref: NDArray | None) -> dict[str, str]:
+        info = {"format": "npz"}
+        for key in ("name", "theory"):
+            text = self.text(key)
+            if text is not None:
+                info[key] = text
+        if energy_key is not None:
+            info["energy key"] = energy_key
+        if atomref is not None:
+            info["atomref"] = f"atomref_{energy_key} of the file"
+        return info
+
+
+def _units_by_key(text: str) -> dict[str, str]:
+    """ "U0,gap: Hartree; Cv: cal/(mol K)" as {"U0": "Hartree", "gap": "Hartree", "Cv": ...}."""
+    units = {}
+    for part in text.split(";"):
+        keys, colon, unit = part.partition(":")
+        if colon:
+            units.update(dict.fromkeys(re.findall(r"\w+", keys), unit.strip()))
+    return units
