@@ -5,11 +5,11 @@ import pkgutil
 # In a checkout, `python -m scschnet...` finds these Python files first; the compiled parts come from the installed copy.
 __path__ = pkgutil.extend_path(__path__, __name__)
 
-from scschnet.calculator import ScSchNetCalculator  # noqa: E402
-from scschnet.checkpoint import load  # noqa: E402
-from scschnet.neighbors import NeighborList, batch_neighbor_list, neighbor_list  # noqa: E402
-from scschnet.nn import ModelConfig, SchNet  # noqa: E402
-from scschnet.nn.schnetpack import from_schnetpack  # noqa: E402
+from scschnet.calculator import ScSchNetCalculator
+from scschnet.checkpoint import load
+from scschnet.neighbors import NeighborList, batch_neighbor_list, neighbor_list
+from scschnet.nn import ModelConfig, SchNet
+from scschnet.nn.schnetpack import from_schnetpack
 
 __all__ = [
     "ModelConfig",

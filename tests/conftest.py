@@ -20,7 +20,13 @@ def make_model(
 ) -> SchNet:
     """A small model with random parameters, offsets included; biases too, which start at zero."""
     torch.manual_seed(seed)
-    options = {"elements": (1, 6, 8), "n_features": 8, "n_interactions": 2, "n_rbf": 7, "cutoff": 4.0}
+    options = {
+        "elements": (1, 6, 8),
+        "n_features": 8,
+        "n_interactions": 2,
+        "n_rbf": 7,
+        "cutoff": 4.0,
+    }
     model = SchNet(ModelConfig(**(options | config)), w_init=w_init)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):

@@ -18,7 +18,9 @@ def shifted_softplus(x):
 def gaussian_basis(distance, n_rbf, cutoff):
     """Gaussians centered evenly from 0 to the cutoff, width = spacing."""
     sigma = cutoff / (n_rbf - 1)
-    return np.array([math.exp(-((distance - k * sigma) ** 2) / (2 * sigma**2)) for k in range(n_rbf)])
+    return np.array(
+        [math.exp(-((distance - k * sigma) ** 2) / (2 * sigma**2)) for k in range(n_rbf)]
+    )
 
 
 def cosine_cutoff(distance, cutoff):
@@ -112,7 +114,11 @@ def energies(parameters, config, positions, atomic_numbers, cell, pairs):
     result = []
     for i, z in enumerate(atomic_numbers):
         x_out = sum(w * v[i] for w, v in zip(weights, layers, strict=True))
-        g = _dense(parameters, "readout.output", shifted_softplus(_dense(parameters, "readout.hidden", x_out)))
+        g = _dense(
+            parameters,
+            "readout.output",
+            shifted_softplus(_dense(parameters, "readout.hidden", x_out)),
+        )
         offset = parameters["offsets.shift"] + parameters["offsets.atomref"][z]
         result.append(float(g[0]) * parameters["offsets.scale"] + offset)
     return np.array(result, float)

@@ -36,7 +36,7 @@ def test_load_takes_a_run_folder_and_freezes(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint at .*best.pt"):
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint at .*best\.pt"):
         scschnet.load(tmp_path)
 
 
@@ -73,7 +73,9 @@ def test_foreign_and_newer_files(tmp_path):
     with pytest.raises(ValueError, match="is a torch file, but not a checkpoint of scschnet"):
         load_checkpoint(path)
     torch.save({"format": "scschnet-checkpoint", "version": 99}, path)
-    with pytest.raises(ValueError, match="has checkpoint version 99, but this scschnet reads up to 1"):
+    with pytest.raises(
+        ValueError, match="has checkpoint version 99, but this scschnet reads up to 1"
+    ):
         load_checkpoint(path)
 
 
@@ -83,7 +85,9 @@ def test_missing_content(tmp_path):
     content = torch.load(path, weights_only=True)
     del content["state_dict"]["readout.hidden.weight"]
     torch.save(content, path)
-    with pytest.raises(ValueError, match=r"m\.pt does not fit together: (?s:.*)readout\.hidden\.weight"):
+    with pytest.raises(
+        ValueError, match=r"m\.pt does not fit together: (?s:.*)readout\.hidden\.weight"
+    ):
         load_checkpoint(path)
 
 

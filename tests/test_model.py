@@ -133,7 +133,9 @@ def test_force_loss_gradient_of_every_parameter(model, structures):
         flat[k] = before - h
         below = loss().item()
         flat[k] = before
-        assert gradient[k].item() == pytest.approx((above - below) / (2 * h), rel=1e-5, abs=1e-9), name
+        assert gradient[k].item() == pytest.approx((above - below) / (2 * h), rel=1e-5, abs=1e-9), (
+            name
+        )
 
 
 def test_results_carry_gradients_only_where_asked(model, structures):
@@ -172,7 +174,9 @@ def test_symmetries(seed):
 def test_moving_an_atom_by_lattice_vectors_changes_nothing(seed):
     model, structures = make_model(), make_structures(seed)
     rng = np.random.default_rng(seed)
-    jumps = rng.integers(-3, 4, size=(len(structures.positions), 3)) * structures.pbc[structures.idx_m]
+    jumps = (
+        rng.integers(-3, 4, size=(len(structures.positions), 3)) * structures.pbc[structures.idx_m]
+    )
     moved = dataclasses.replace(
         structures,
         positions=structures.positions

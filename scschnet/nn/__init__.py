@@ -1,5 +1,5 @@
 """The network: radial basis, filters, convolution, interaction blocks, readout, model."""
 
-from .model import ModelConfig, SchNet
+from scschnet.nn.model import ModelConfig, SchNet
 
 __all__ = ["ModelConfig", "SchNet"]

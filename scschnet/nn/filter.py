@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from .activation import shifted_softplus
-from .linear import xavier_linear
+from scschnet.nn.activation import shifted_softplus
+from scschnet.nn.linear import xavier_linear
 
 
 class FilterGenerator(nn.Module):

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from .activation import shifted_softplus
-from .cfconv import cfconv
-from .filter import FilterGenerator
-from .linear import xavier_linear
+from scschnet.nn.activation import shifted_softplus
+from scschnet.nn.cfconv import cfconv
+from scschnet.nn.filter import FilterGenerator
+from scschnet.nn.linear import xavier_linear
 
 
 class Interaction(nn.Module):

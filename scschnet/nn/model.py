@@ -6,9 +6,9 @@ from typing import Literal, get_args, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from .interaction import Interaction
-from .radial import CUTOFF_FUNCTIONS, GaussianBasis
-from .readout import EnergyOffsets, Readout
+from scschnet.nn.interaction import Interaction
+from scschnet.nn.radial import CUTOFF_FUNCTIONS, GaussianBasis
+from scschnet.nn.readout import EnergyOffsets, Readout
 
 Skip = Literal["weighted", "plain"]
 WeightInit = Literal["uniform", "random", "one"]

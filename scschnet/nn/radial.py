@@ -20,6 +20,8 @@ class GaussianBasis(nn.Module):
         ValueError: if `n_rbf` or `rbf_range` is out of range.
     """
 
+    centers: Tensor
+
     def __init__(self, n_rbf: int, rbf_range: float) -> None:
         super().__init__()
         if n_rbf < 2:

@@ -6,8 +6,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from .activation import shifted_softplus
-from .linear import xavier_linear
+from scschnet.nn.activation import shifted_softplus
+from scschnet.nn.linear import xavier_linear
 
 
 class Readout(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from .model import ModelConfig, SchNet, Skip
+from scschnet.nn.model import ModelConfig, SchNet, Skip
 
 _REPRESENTATION = "representation"
 _BASIS = "representation.radial_basis"

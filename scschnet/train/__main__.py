@@ -20,16 +20,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run = train(invocation.config, invocation.resume)
     except Interrupted as interrupted:
-        print(
-            f"stopped by {interrupted}; the state is saved, go on with --resume", file=sys.stderr
-        )
+        print(f"stopped by {interrupted}; the state is saved, go on with --resume", file=sys.stderr)
         return 128 + interrupted.signum
     except (TrainingFailed, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(summary(run))
     if invocation.config.skip == "weighted":
-        print(f"contribution weights  {plot_contributions([run.path], run.path / 'contributions.png')}")
+        print(
+            f"contribution weights  {plot_contributions([run.path], run.path / 'contributions.png')}"
+        )
     return 0
 
 

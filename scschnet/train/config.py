@@ -12,7 +12,7 @@ from typing import Any, Literal
 import tomli_w
 import tyro
 
-from ..files import replacing
+from scschnet.files import replacing
 
 PresetName = Literal["quick", "paper-md17", "paper-qm9"]
 Schedule = Literal["sgdr", "cosine", "plateau", "constant"]
@@ -175,7 +175,9 @@ def parse_command_line(arguments: Sequence[str]) -> Invocation:
         from_file = read_config(Path(config_file))
     _, preset = _take(remaining, "--preset")
     preset = preset or from_file.get("preset", "quick")
-    options = PRESETS.get(preset, {}) | from_file | ({"preset": preset} if preset in PRESETS else {})
+    options = (
+        PRESETS.get(preset, {}) | from_file | ({"preset": preset} if preset in PRESETS else {})
+    )
     default = TrainConfig(**options)
     config = tyro.cli(
         TrainConfig,
@@ -220,12 +222,14 @@ def read_config(path: Path) -> dict[str, Any]:
     for name, value in options.items():
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise ValueError(f"{path}: unknown option `{name}`; the nearest valid one is `{nearest}`")
-        kind = type(known[name].default)
-        accepted = (int, float) if kind is float else (kind,)
-        if not isinstance(value, accepted) or isinstance(value, bool):
-            raise ValueError(f"{path}: `{name}` must be {kind.__name__}, got {value!r}")
-        options[name] = kind(value)
+            raise ValueError(
+                f"{path}: unknown option `{name}`; the nearest valid one is `{nearest}`"
+            )
+        default: object = known[name].default
+        if isinstance(default, float) and type(value) is int:
+            options[name] = float(value)
+        elif type(value) is not type(default):
+            raise ValueError(f"{path}: `{name}` must be {type(default).__name__}, got {value!r}")
     return options
 
 

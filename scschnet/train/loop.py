@@ -190,9 +190,7 @@ def _rate(state: TrainingState, epoch: float) -> float:
     )
 
 
-def _batches(
-    config: TrainConfig, train: NDArray[np.int64], epoch: int
-) -> list[NDArray[np.int64]]:
+def _batches(config: TrainConfig, train: NDArray[np.int64], epoch: int) -> list[NDArray[np.int64]]:
     """The training indices of an epoch, shuffled by (seed, epoch), in batches."""
     order = np.random.default_rng([config.seed, epoch]).permutation(train)
     return [order[k : k + config.batch_size] for k in range(0, len(order), config.batch_size)]
@@ -296,7 +294,7 @@ def _signals() -> Iterator[list[int]]:
         received.append(signum)
         signal.signal(signum, previous[signum])
 
-    previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    previous: dict[int, Any] = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:

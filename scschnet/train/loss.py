@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..data import Batch
+from scschnet.data import Batch
 
 
 def mean_squared_error(predicted: Tensor, label: Tensor) -> Tensor:

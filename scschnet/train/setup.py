@@ -24,7 +24,11 @@ def read_structures(config: TrainConfig) -> StructureSet:
         )
     else:
         structures = data.embedded.load()
-    wanted = {"energy": config.rho > 0, "forces": config.rho < 1, "stress": config.stress_weight > 0}
+    wanted = {
+        "energy": config.rho > 0,
+        "forces": config.rho < 1,
+        "stress": config.stress_weight > 0,
+    }
     reason = {"energy": "`rho` > 0", "forces": "`rho` < 1", "stress": "`stress_weight` > 0"}
     for name, is_wanted in wanted.items():
         found = int(structures.labeled[name].sum()) if name in structures.labeled else 0
@@ -101,13 +105,12 @@ def fit_offsets(structures: StructureSet) -> tuple[float, float, NDArray[np.floa
         return 0.0, 1.0, np.zeros(n_elements)
     composition = np.zeros((len(structures), n_elements))
     np.add.at(composition, (structures.idx_m, structures.atomic_numbers), 1.0)
+    atomref = np.zeros(n_elements)
     if structures.atomref is not None:
-        atomref = np.zeros(max(n_elements, len(structures.atomref)))
-        atomref[: len(structures.atomref)] = structures.atomref
-    elif np.all(composition == composition[0]):
-        atomref = np.zeros(n_elements)
-    else:
-        atomref = np.linalg.lstsq(composition, structures.energy, rcond=None)[0]
-    residual = structures.energy - composition @ atomref[:n_elements]
+        known = min(n_elements, len(structures.atomref))
+        atomref[:known] = structures.atomref[:known]
+    elif not np.all(composition == composition[0]):
+        atomref[:] = np.linalg.lstsq(composition, structures.energy, rcond=None)[0]
+    residual = structures.energy - composition @ atomref
     per_atom = residual / structures.n_atoms
     return float(per_atom.mean()), float(per_atom.std()), atomref
