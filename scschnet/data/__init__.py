@@ -5,6 +5,7 @@ from scschnet.data.batch import Batch, collate
 from scschnet.data.readers import read, write_hdf5
 from scschnet.data.split import Split, load_split, random_split, save_split
 from scschnet.data.structure import StructureSet
+from scschnet.data.summary import summary_table
 
 __all__ = [
     "Batch",
@@ -16,5 +17,6 @@ __all__ = [
     "random_split",
     "read",
     "save_split",
+    "summary_table",
     "write_hdf5",
 ]

@@ -104,7 +104,13 @@ def _checked_header(name: str, file: h5py.File) -> dict[str, str]:
         raise ValueError(f"`{name}` must carry its info as JSON, got {error}") from None
     if not isinstance(info, dict):
         raise ValueError(f"`{name}` must carry its info as a JSON object, got {info!r}")
-    return {str(key): str(value) for key, value in info.items()}
+    # What was said of the file converted first stays, under names of its own.
+    origin = {"file": "converted from", "format": "format before", "units as read": "units before"}
+    kept = {str(key): str(value) for key, value in info.items() if key not in origin}
+    for key, new_key in origin.items():
+        if key in info:
+            kept.setdefault(new_key, str(info[key]))
+    return {"format": "HDF5"} | kept
 
 
 def _array(path: Path, file: h5py.File, name: str, memory_map: bool) -> NDArray[Any]:
