@@ -52,12 +52,12 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(f"epoch {metrics.epoch}/{self.config.epochs}, {errors}")
         elif metrics.epoch % self.every == 0 or metrics.epoch in (1, self.config.epochs):
-            elapsed = time.perf_counter() - self.started
-            rate = self.structures_done / elapsed
-            left = (self.config.epochs - metrics.epoch) * self.n_train / rate
+            rate = self.structures_done / (time.perf_counter() - self.started)
+            left = (self.config.epochs - metrics.epoch) * self.n_train
             self.message(
                 f"epoch {metrics.epoch}/{self.config.epochs}  {errors}  loss {metrics.train_loss:.3g}  "
-                f"lr {metrics.learning_rate:.2g}  {rate:.0f} structures/s  {left:.0f} s left"
+                f"lr {metrics.learning_rate:.2g}"
+                + (f"  {rate:.0f} structures/s  {left / rate:.0f} s left" if rate > 0 else "")
             )
 
     def message(self, text: str) -> None:

@@ -1,0 +1,263 @@
+"""Training as a user runs it: results, run folder, resume after kill -9, signals, failures."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scschnet.checkpoint import load_checkpoint
+from scschnet.data import embedded, load_split
+from scschnet.evaluate import errors, predict
+from scschnet.train import loop
+from scschnet.train.__main__ import main
+from scschnet.train.config import parse_command_line
+
+SMALL = (
+    "--n-features 8 --n-interactions 2 --n-rbf 6 --n-train 24 --n-val 6 --batch-size 4 --threads 1"
+)
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory) -> Path:
+    """Forty frames of the embedded set as an MD17 file."""
+    frames = embedded.load().select(np.arange(40))
+    path = tmp_path_factory.mktemp("data") / "small.npz"
+    np.savez(
+        path,
+        R=frames.positions.reshape(40, 9, 3),
+        z=frames.atomic_numbers[:9],
+        E=frames.energy,
+        F=frames.forces.reshape(40, 9, 3),
+        e_unit="eV",
+        r_unit="Angstrom",
+        f_unit="eV/Angstrom",
+    )
+    return path
+
+
+def command(data: Path, out: Path, more: str = "") -> list[str]:
+    return f"--data {data} --out {out} {SMALL} --epochs 6 {more}".split()
+
+
+def weights(run: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / name).model.state_dict()
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="session")
+def finished(small_data, tmp_path_factory) -> Path:
+    """A run that was never interrupted."""
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    assert main(command(small_data, run)) == 0
+    return run
+
+
+def test_run_folder(finished, small_data):
+    assert {p.name for p in finished.iterdir()} >= {
+        "config.toml", "split.npz", "metrics.csv", "contributions.csv", "best.pt", "last.pt", "test.json",
+    }  # fmt: skip
+    metrics = rows(finished / "metrics.csv")
+    assert [int(r["epoch"]) for r in metrics] == list(range(1, 7))
+    assert [int(r["step"]) for r in metrics] == [6 * k for k in range(1, 7)]
+    contributions = rows(finished / "contributions.csv")
+    assert [(int(r["epoch"]), int(r["layer"])) for r in contributions] == [
+        (epoch, layer) for epoch in range(1, 7) for layer in range(3)
+    ]
+    split = load_split(finished / "split.npz", 40)
+    assert (len(split.train), len(split.val), len(split.test)) == (24, 6, 10)
+    test = json.loads((finished / "test.json").read_text())
+    best = load_checkpoint(finished / "best.pt").model
+    frames = loop.read_structures(parse_command_line(command(small_data, finished)).config)
+    found = errors(predict(best, frames, split.test), frames.select(split.test))
+    assert test["energy"]["eV"]["mae"] == pytest.approx(found["energy"].mae, rel=1e-12)
+    assert test["forces"]["kcal/mol/Å"]["rmse"] == pytest.approx(
+        found["forces"].rmse * 23.0605, rel=1e-5
+    )
+
+
+def test_recorded_contributions_are_those_of_equation_5(small_data, tmp_path):
+    # One batch per epoch and a vanishing learning rate: w_hat is that of the initial model.
+    run = tmp_path / "run"
+    assert (
+        main(command(small_data, run, "--batch-size 24 --epochs 1 --lr 1e-12 --dtype float64")) == 0
+    )
+    model = load_checkpoint(run / "best.pt").model
+    frames = loop.read_structures(parse_command_line(command(small_data, run)).config)
+    batch = loop.collate(frames, load_split(run / "split.npz", 40).train, 5.0)
+    with torch.no_grad():
+        norms = model(**batch.inputs, correction_norms=True)["correction_norms"].mean(dim=1)
+    for row in rows(run / "contributions.csv"):
+        layer = int(row["layer"])
+        assert float(row["weight"]) == pytest.approx(1 / 3, rel=1e-7)  # set in float32
+        assert float(row["mean_norm"]) == pytest.approx(norms[layer].item(), rel=1e-9)
+        assert float(row["normalized_weight"]) == pytest.approx(norms[layer].item() / 3, rel=1e-7)
+
+
+def test_the_same_seed_gives_the_same_weights(finished, small_data, tmp_path):
+    assert main(command(small_data, tmp_path / "again")) == 0
+    for name, value in weights(finished).items():
+        assert torch.equal(value, weights(tmp_path / "again")[name]), name
+
+
+@pytest.mark.parametrize("epochs_before_kill", [0, 2, 4])
+def test_killed_and_resumed_ends_with_the_same_bits(
+    finished, small_data, tmp_path, epochs_before_kill
+):
+    run = tmp_path / "killed"
+    with start(command(small_data, run)) as process:
+        wait_for_epochs(process, run, epochs_before_kill)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    with (run / "metrics.csv").open("a") as file:
+        file.write("99,1")  # as if it died while it wrote a row
+    assert main(["--resume", str(run)]) == 0
+    assert_same_run(run, finished)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signals_finish_the_step_and_resume_in_mid_epoch(finished, small_data, tmp_path, signum):
+    run = tmp_path / "stopped"
+    with start(command(small_data, run)) as process:
+        wait_for_epochs(process, run, 1)
+        process.send_signal(signum)
+        message = process.communicate()[1]
+    if process.returncode != 0:  # zero only if it was done before the signal came
+        assert process.returncode == 128 + signum
+        assert "the state is saved, go on with --resume" in message
+        assert main(["--resume", str(run)]) == 0
+    assert_same_run(run, finished)
+
+
+def test_every_step_can_be_the_last_one(finished, small_data, tmp_path, monkeypatch):
+    run = tmp_path / "stepwise"
+    steps = loop._step
+
+    def step_and_stop(*arguments):
+        value = steps(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return value
+
+    monkeypatch.setattr(loop, "_step", step_and_stop)
+    assert main(command(small_data, run)) == 128 + signal.SIGTERM
+    for _ in range(6 * 6 - 1):
+        assert main(["--resume", str(run)]) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert main(["--resume", str(run)]) == 0
+    assert_same_run(run, finished)
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "scschnet.train", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_epochs(process: subprocess.Popen, run: Path, n: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if n == 0 and (run / "config.toml").exists():
+            return
+        if n > 0 and (run / "last.pt").exists() and len(rows(run / "metrics.csv")) >= n:
+            return
+        time.sleep(0.002)
+    assert process.poll() == 0, process.communicate()[1]
+
+
+def assert_same_run(run: Path, finished: Path) -> None:
+    for file in ("last.pt", "best.pt"):
+        expected = weights(finished, file)
+        for name, value in weights(run, file).items():
+            assert torch.equal(value, expected[name]), (file, name)
+    assert (run / "contributions.csv").read_text() == (finished / "contributions.csv").read_text()
+    assert (run / "test.json").read_text() == (finished / "test.json").read_text()
+    without_time = [
+        {k: v for k, v in r.items() if k != "seconds"} for r in rows(run / "metrics.csv")
+    ]
+    for row, expected_row in zip(without_time, rows(finished / "metrics.csv"), strict=True):
+        assert row == {k: v for k, v in expected_row.items() if k != "seconds"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--skip plain",
+        "--schedule sgdr --restart-period 2",
+        "--schedule plateau --ema 0",
+        "--schedule constant --clip 0",
+        "--rho 1 --output-scale energy",
+        "--w-init random --cutoff-function none --cutoff 20 --rbf-range 5",
+        "--dtype float64 --w-init one",
+    ],
+)
+def test_options_lower_the_loss(small_data, tmp_path, options):
+    larger = "--n-features 24 --n-rbf 25 --epochs 20 --lr 1e-2"
+    assert main(command(small_data, tmp_path / "run", f"{larger} {options}")) == 0
+    losses = [float(row["train_loss"]) for row in rows(tmp_path / "run" / "metrics.csv")]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_patience_stops_early(small_data, tmp_path):
+    assert main(command(small_data, tmp_path / "run", "--lr 1e-12 --patience 2 --epochs 50")) == 0
+    assert len(rows(tmp_path / "run" / "metrics.csv")) < 50
+
+
+def test_a_loss_that_is_not_finite_stops(small_data, tmp_path, capsys):
+    assert main(command(small_data, tmp_path / "run", "--lr 1e30 --clip 0")) == 1
+    assert "are not finite in epoch" in (text := capsys.readouterr().err) or "the loss is" in text
+
+
+def test_a_lost_network_is_named(small_data, tmp_path, capsys):
+    arguments = "--schedule sgdr --restart-period 3 --lr 1.5 --clip 0 --epochs 12 --ema 0"
+    main(command(small_data, tmp_path / "run", arguments))
+    # Whether it is lost for good or breaks down, the user is told.
+    text = capsys.readouterr().err
+    assert "the network may be lost" in text or "not finite" in text or "the loss is" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--n-train 50", "`n_train` + `n_val` must be at most 40"),
+        ("--stress-weight 1", "has stress for 0 of 40 structures, but `stress_weight` > 0 asks"),
+        ("--data absent.npz", "absent.npz"),
+        ("--split-file absent.npz", "absent.npz"),
+    ],
+)
+def test_unusable_data_is_named(small_data, tmp_path, capsys, options, message):
+    assert main(command(small_data, tmp_path / "run", options)) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_is_never_overwritten(finished, small_data, capsys):
+    assert main(command(small_data, finished)) == 1
+    assert f"holds a run; go on with it by --resume {finished}" in capsys.readouterr().err
+
+
+def test_unwritable_run_folder(small_data, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(command(small_data, tmp_path / "file" / "run")) == 1
+    assert "cannot make the run folder" in capsys.readouterr().err
+
+
+def test_real_training_reaches_its_accuracy(tmp_path):
+    """1,000 frames of ethanol: forces to 2.7 kcal/mol/Å (rms force 26) in 12 short epochs."""
+    options = "--n-features 32 --n-interactions 3 --epochs 12 --seed 1 --threads 1"
+    assert main(f"--out {tmp_path / 'run'} {options}".split()) == 0
+    test = json.loads((tmp_path / "run" / "test.json").read_text())
+    assert test["forces"]["kcal/mol/Å"]["mae"] < 2.7
+    assert test["energy"]["kcal/mol"]["mae"] < 1.1
