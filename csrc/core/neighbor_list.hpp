@@ -40,9 +40,9 @@ std::vector<InstructionSet> available_instruction_sets();
 const char* name(InstructionSet set);
 
 /// An atom or a periodic image of one, as the list refers to it internally.
-struct ImageAtom {
-  std::int32_t atom;      ///< index in the whole batch
+struct alignas(16) ImageAtom {
   std::int32_t shift[3];  ///< S of a pair = shift of the neighbor - shift of the center
+  std::int32_t atom;      ///< index in the whole batch
 };
 
 /// One row of the list in its compact form, 4 bytes per pair: neighbor k is images[slots[k]]. Images close in space have slots

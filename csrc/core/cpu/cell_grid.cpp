@@ -29,23 +29,16 @@ void CellGrid::build(const Points& points, float reach, std::int32_t first_slot,
                      std::int32_t* atom_slot) {
   reach_ = reach;
   first_slot_ = first_slot;
-  const float* coordinates[3] = {points.x.data(), points.y.data(), points.z.data()};
-  float low[3], high[3];
-  for (int k = 0; k < 3; ++k) {
-    const auto [least, most] = std::minmax_element(coordinates[k], coordinates[k] + points.count);
-    low[k] = *least;
-    high[k] = *most;
-  }
-  choose_bins(points, low, high);
+  choose_bins(points);
   sort(points, sorted, atom_slot);
 }
 
-void CellGrid::choose_bins(const Points& points, const float (&low)[3], const float (&high)[3]) {
+void CellGrid::choose_bins(const Points& points) {
   float extent[3];
   double volume = 1;
   for (int k = 0; k < 3; ++k) {
-    low_[k] = low[k];
-    extent[k] = high[k] - low[k];
+    low_[k] = points.low[k];
+    extent[k] = points.high[k] - points.low[k];
     volume *= std::max(extent[k], 0.3f * reach_);
   }
   const double density = static_cast<double>(points.count) / volume;

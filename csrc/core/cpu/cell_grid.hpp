@@ -24,7 +24,7 @@ class CellGrid {
 
  private:
   friend class BlockWalker;
-  void choose_bins(const Points& points, const float (&low)[3], const float (&high)[3]);
+  void choose_bins(const Points& points);
   void sort(const Points& points, ImageAtom* sorted, std::int32_t* atom_slot);
 
   float reach_ = 0;

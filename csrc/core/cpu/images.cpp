@@ -7,6 +7,8 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <tuple>
+#include <utility>
 
 #include "kernels.hpp"
 
@@ -32,13 +34,35 @@ double largest_entry(const std::array<std::int64_t, 3>& row) {
   return static_cast<double>(std::max({std::abs(row[0]), std::abs(row[1]), std::abs(row[2])}));
 }
 
-/// Sets points.extent.
-void measure(Points& points) {
-  float extent = 0;
-  for (std::int64_t k = 0; k < points.count; ++k) {
-    extent = std::max({extent, std::fabs(points.x[k]), std::fabs(points.y[k]), std::fabs(points.z[k])});
+/// Least and largest of the values, in lanes that the compiler turns into vectors.
+template <class T>
+std::pair<T, T> range_of(const T* values, std::int64_t n) {
+  constexpr int lanes = 8;
+  T low[lanes], high[lanes];
+  for (int lane = 0; lane < lanes; ++lane) low[lane] = high[lane] = values[0];
+  std::int64_t k = 0;
+  for (; k + lanes <= n; k += lanes) {
+    for (int lane = 0; lane < lanes; ++lane) {
+      const T value = values[k + lane];
+      low[lane] = value < low[lane] ? value : low[lane];
+      high[lane] = value > high[lane] ? value : high[lane];
+    }
   }
-  points.extent = extent;
+  for (; k < n; ++k) {
+    low[0] = std::min(low[0], values[k]);
+    high[0] = std::max(high[0], values[k]);
+  }
+  return {*std::min_element(low, low + lanes), *std::max_element(high, high + lanes)};
+}
+
+/// Sets the ranges and the extent.
+void measure(Points& points) {
+  const float* coordinates[3] = {points.x.data(), points.y.data(), points.z.data()};
+  points.extent = 0;
+  for (int k = 0; k < 3; ++k) {
+    std::tie(points.low[k], points.high[k]) = range_of(coordinates[k], points.count);
+    points.extent = std::max({points.extent, -points.low[k], points.high[k]});
+  }
 }
 
 }  // namespace
@@ -67,7 +91,10 @@ void ImageFinder::find(const Scalar* positions, std::int64_t n_atoms, std::int64
   if (lattice.open()) {
     find_open(positions, first_atom, points);
   } else {
-    wrap(positions, n_atoms, first_atom, lattice, points);
+    find_fractions(positions, first_atom, lattice, points);
+    for (int axis = 0; axis < 3; ++axis) {
+      if (lattice.periodic[axis]) wrap(lattice, axis, points);
+    }
     place_atoms(lattice, points);
     for (int axis = 0; axis < 3; ++axis) {
       if (!lattice.periodic[axis]) continue;
@@ -90,46 +117,54 @@ void ImageFinder::find_open(const Scalar* positions, std::int64_t first_atom, Po
     points.x[i] = static_cast<float>(dx);
     points.y[i] = static_cast<float>(dy);
     points.z[i] = static_cast<float>(dz);
-    points.source[i] = {static_cast<std::int32_t>(first_atom + i), {0, 0, 0}};
+    points.source[i] = {{0, 0, 0}, static_cast<std::int32_t>(first_atom + i)};
   }
   if (!(bad == 0)) refuse_positions(positions, points.n_atoms, first_atom);
 }
 
-/// Fractional coordinates, wrapped into [0, 1] along periodic axes, and the shifts that wrapping means.
+/// Fractional coordinates as given, and the range of them.
 template <class Scalar>
-void ImageFinder::wrap(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom,
-                       const Lattice& lattice, Points& points) {
-  double bad = 0;
-  for (std::int64_t i = 0; i < n_atoms; ++i) points.source[i] = {static_cast<std::int32_t>(first_atom + i), {0, 0, 0}};
+void ImageFinder::find_fractions(const Scalar* positions, std::int64_t first_atom, const Lattice& lattice,
+                                 Points& points) {
+  const std::int64_t n = points.n_atoms;
+  for (auto& fractions : exact_) fractions.reserve(n);
+  const Mat3& g = lattice.inverse;
+  double bad = 0;  // becomes NaN with the first coordinate that is not finite
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double x = positions[3 * i], y = positions[3 * i + 1], z = positions[3 * i + 2];
+    exact_[0][i] = x * g[0][0] + y * g[1][0] + z * g[2][0];
+    exact_[1][i] = x * g[0][1] + y * g[1][1] + z * g[2][1];
+    exact_[2][i] = x * g[0][2] + y * g[1][2] + z * g[2][2];
+    bad += (x - x) + (y - y) + (z - z);
+    points.source[i] = {{0, 0, 0}, static_cast<std::int32_t>(first_atom + i)};
+  }
+  if (!(bad == 0)) refuse_positions(positions, n, first_atom);
   for (int k = 0; k < 3; ++k) {
-    double* f = exact_[k].reserve(n_atoms);
-    const double g0 = lattice.inverse[0][k], g1 = lattice.inverse[1][k], g2 = lattice.inverse[2][k];
-    double low = std::numeric_limits<double>::infinity(), high = -low;
-    for (std::int64_t i = 0; i < n_atoms; ++i) {
-      const Scalar* r = positions + 3 * i;
-      f[i] = r[0] * g0 + r[1] * g1 + r[2] * g2;
-      bad += f[i] - f[i];
-      low = f[i] < low ? f[i] : low;
-      high = f[i] > high ? f[i] : high;
-    }
-    if (!(bad == 0)) refuse_positions(positions, n_atoms, first_atom);
+    const auto [low, high] = range_of(exact_[k].data(), n);
     occupied_[k] = {low, high};
     const double most = std::max(std::fabs(low), std::fabs(high));
     points.far = std::max(points.far, most * lattice.lengths[k]);
-    if (!lattice.periodic[k] || (low >= 0 && high < 1)) continue;
-    const auto& u = lattice.transform[k];
-    if (!(most * largest_entry(u) < max_shift)) refuse_positions(positions, n_atoms, first_atom);
-    low = std::numeric_limits<double>::infinity(), high = -low;
-    for (std::int64_t i = 0; i < n_atoms; ++i) {
-      const double boxes = std::floor(f[i]);
-      f[i] -= boxes;
-      low = f[i] < low ? f[i] : low;
-      high = f[i] > high ? f[i] : high;
-      const auto w = static_cast<std::int32_t>(boxes);
-      for (int m = 0; m < 3; ++m) points.source[i].shift[m] -= w * static_cast<std::int32_t>(u[m]);
+    if (lattice.periodic[k] && !(most * largest_entry(lattice.transform[k]) < max_shift)) {
+      refuse_positions(positions, n, first_atom);
     }
-    occupied_[k] = {low, high};
   }
+}
+
+/// Moves the atoms into [0, 1] along one axis and notes the shifts that this means.
+void ImageFinder::wrap(const Lattice& lattice, int axis, Points& points) {
+  if (occupied_[axis].low >= 0 && occupied_[axis].high < 1) return;
+  double* f = exact_[axis].data();
+  std::int32_t step[3];
+  for (int m = 0; m < 3; ++m) step[m] = static_cast<std::int32_t>(lattice.transform[axis][m]);
+  for (std::int64_t i = 0; i < points.n_atoms; ++i) {
+    auto boxes = static_cast<std::int32_t>(f[i]);  // rounds toward zero
+    boxes -= f[i] < boxes;
+    if (boxes == 0) continue;
+    f[i] -= boxes;
+    for (int m = 0; m < 3; ++m) points.source[i].shift[m] -= boxes * step[m];
+  }
+  const auto [low, high] = range_of(f, points.n_atoms);
+  occupied_[axis] = {low, high};
 }
 
 /// Cartesian coordinates of the wrapped atoms about the middle of what they occupy.
@@ -184,7 +219,8 @@ void ImageFinder::add_images(const Lattice& lattice, int axis, const Range& reac
       points.y[to] = points.y[from] + dy;
       points.z[to] = points.z[from] + dz;
       const ImageAtom& source = points.source[from];
-      points.source[to] = {source.atom, {source.shift[0] + shift[0], source.shift[1] + shift[1], source.shift[2] + shift[2]}};
+      points.source[to] = {{source.shift[0] + shift[0], source.shift[1] + shift[1], source.shift[2] + shift[2]},
+                           source.atom};
       for (int later = axis + 1; later < 3; ++later) fractions_[later][to] = fractions_[later][from];
     }
     points.count = to;

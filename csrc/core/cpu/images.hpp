@@ -16,8 +16,9 @@ struct Points {
   Scratch<ImageAtom> source;
   std::int64_t count = 0;
   std::int64_t n_atoms = 0;
-  float extent = 0;    ///< largest |x|, |y| or |z|
-  double far = 0;      ///< how far, in Å, atoms lie from the corner of the cell, at most; 0 if no axis is periodic
+  float low[3] = {}, high[3] = {};  ///< least and largest x, y and z
+  float extent = 0;        ///< largest |x|, |y| or |z|
+  double far = 0;          ///< how far, in Å, atoms lie from the corner of the cell, at most; 0 if no axis is periodic
 };
 
 /// Turns the atoms of one structure into points. Keeps scratch memory.
@@ -37,8 +38,8 @@ class ImageFinder {
   template <class Scalar>
   void find_open(const Scalar* positions, std::int64_t first_atom, Points& points);
   template <class Scalar>
-  void wrap(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom, const Lattice& lattice,
-            Points& points);
+  void find_fractions(const Scalar* positions, std::int64_t first_atom, const Lattice& lattice, Points& points);
+  void wrap(const Lattice& lattice, int axis, Points& points);
   void place_atoms(const Lattice& lattice, Points& points);
   void add_images(const Lattice& lattice, int axis, const Range& reach, Points& points);
   void reserve(std::int64_t count, Points& points);

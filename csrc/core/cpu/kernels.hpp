@@ -39,7 +39,15 @@ struct CandidateArrays {
   std::int32_t* slot;
 };
 
+/// Where a row is written to, or null; see PairArrays.
+struct RowTarget {
+  std::int64_t* idx_i;
+  std::int64_t* idx_j;
+  std::int32_t* shifts;
+};
+
 constexpr int sweep_padding = 16;
+constexpr int expand_overrun = 16;
 constexpr int copy_overrun = 48;
 constexpr float far_away = 1e18f;
 
@@ -53,6 +61,11 @@ struct Kernels {
   /// `copy_overrun` entries behind a run may be read.
   void (*copy_runs)(const float* x, const float* y, const float* z, std::int32_t first_slot,
                     const Run* runs, int n_runs, const CandidateArrays& to);
+
+  /// Writes the pairs of one center. `images` and `center` are ImageAtoms, four integers each. Up to `expand_overrun` entries
+  /// behind the row are read from `slots`, which must be valid slots, and are written to `to`.
+  void (*expand_row)(const std::int32_t* slots, std::int64_t count, const std::int32_t* images,
+                     const std::int32_t* center, std::int64_t center_index, const RowTarget& to);
 };
 
 extern const Kernels kernels_generic;

@@ -72,8 +72,34 @@ void copy_runs(const float* x, const float* y, const float* z, std::int32_t firs
   }
 }
 
+using FourInts = std::int32_t __attribute__((vector_size(16)));
+
+/// Whole chunks only: a loop that ends at each row's own length would be mispredicted once per row.
+void expand_row(const std::int32_t* slots, std::int64_t count, const std::int32_t* images,
+                const std::int32_t* center, std::int64_t center_index, const RowTarget& to) {
+  static_assert(expand_overrun >= chunk);
+  FourInts origin;
+  __builtin_memcpy(&origin, center, sizeof origin);
+  for (std::int64_t k = 0; k < count; k += chunk) {
+    if (to.idx_i) {
+      for (int lane = 0; lane < chunk; ++lane) to.idx_i[k + lane] = center_index;
+    }
+    if (to.idx_j) {
+      for (int lane = 0; lane < chunk; ++lane) to.idx_j[k + lane] = images[4 * static_cast<std::int64_t>(slots[k + lane]) + 3];
+    }
+    if (to.shifts) {
+      for (int lane = 0; lane < chunk; ++lane) {  // of the 16 bytes the next pair overwrites four
+        FourInts image;
+        __builtin_memcpy(&image, images + 4 * static_cast<std::int64_t>(slots[k + lane]), sizeof image);
+        image -= origin;
+        __builtin_memcpy(to.shifts + 3 * (k + lane), &image, sizeof image);
+      }
+    }
+  }
+}
+
 }  // namespace
 
-extern const Kernels SCSCHNET_KERNELS{sweep, copy_runs};
+extern const Kernels SCSCHNET_KERNELS{sweep, copy_runs, expand_row};
 
 }  // namespace scschnet::cpu

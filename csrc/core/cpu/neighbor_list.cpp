@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "index_writer.hpp"
 #include "isa.hpp"
 #include "pair.hpp"
 #include "parallel.hpp"
@@ -15,6 +16,10 @@ namespace scschnet::cpu {
 namespace {
 
 constexpr std::int64_t atoms_per_thread = 2048;  // fewer, and starting a thread costs more than it brings
+constexpr std::int64_t stream_from = 1'000'000;   // pairs; from here on results do not fit into caches anyway
+
+constexpr int rows_ahead = 8;
+constexpr int prefetched_lines = 4;  // of 16 slots
 
 /// What one thread needs to work on structures of its own.
 struct Worker {
@@ -45,6 +50,7 @@ struct NeighborList::State {
   std::vector<std::unique_ptr<Worker>> workers;
   std::vector<Segment> segments;  ///< cover all atoms, in order
   int n_threads = 1;
+  const Kernels* kernels = nullptr;
   std::int64_t n_atoms = 0;
   Scratch<std::int32_t> atom_slot;           ///< (n_atoms,) into the table of the atom's segment
   Scratch<const std::int32_t*> row_slots;    ///< (n_atoms,)
@@ -67,12 +73,18 @@ struct NeighborList::State {
   }
 
   template <class Scalar>
-  void search_one_after_the_other(const Scalar* positions, const Cutoff& cutoff, const Kernels& kernels);
+  void search_one_after_the_other(const Scalar* positions, const Cutoff& cutoff);
   template <class Scalar>
-  void search_side_by_side(const Scalar* positions, const Cutoff& cutoff, const Kernels& kernels);
+  void search_side_by_side(const Scalar* positions, const Cutoff& cutoff);
   void collect_rows();
   std::vector<std::int64_t> divide_rows() const;
 
+  /// Rows lie in the order of space: the processor cannot guess where the next atom's is.
+  void prefetch_row(std::int64_t i) const {
+    if (i >= n_atoms) return;
+    const auto* row = reinterpret_cast<const char*>(row_slots[i]);
+    for (int line = 0; line < prefetched_lines; ++line) __builtin_prefetch(row + 64 * line);
+  }
   template <class Function>
   void for_rows(std::int64_t begin, std::int64_t end, const Function& function) const;
   void write_indices(const PairArrays& output, std::int64_t begin, std::int64_t end) const;
@@ -82,20 +94,19 @@ struct NeighborList::State {
 
 /// Each structure with all threads. All share the table of the first worker.
 template <class Scalar>
-void NeighborList::State::search_one_after_the_other(const Scalar* positions, const Cutoff& cutoff,
-                                                     const Kernels& kernels) {
+void NeighborList::State::search_one_after_the_other(const Scalar* positions, const Cutoff& cutoff) {
   std::vector<Rows*> rows(n_threads);
   for (int t = 0; t < n_threads; ++t) rows[t] = &workers[t]->rows;
   Worker& first = *workers[0];
   for (std::size_t m = 0; m + 1 < atom_ptr.size(); ++m) {
-    first.search.run(structure(positions, m), cutoff, kernels, n_threads, rows.data(), first.table, atom_slot.data());
+    first.search.run(structure(positions, m), cutoff, *kernels, n_threads, rows.data(), first.table, atom_slot.data());
   }
   segments.assign(1, {0, n_atoms, first.table.images.data()});
 }
 
 /// Each thread takes structures of its own.
 template <class Scalar>
-void NeighborList::State::search_side_by_side(const Scalar* positions, const Cutoff& cutoff, const Kernels& kernels) {
+void NeighborList::State::search_side_by_side(const Scalar* positions, const Cutoff& cutoff) {
   std::vector<std::int64_t> first(n_threads + 1, static_cast<std::int64_t>(atom_ptr.size()) - 1);
   for (int t = 0; t < n_threads; ++t) {
     first[t] = std::lower_bound(atom_ptr.begin(), atom_ptr.end() - 1, n_atoms * t / n_threads) - atom_ptr.begin();
@@ -104,7 +115,7 @@ void NeighborList::State::search_side_by_side(const Scalar* positions, const Cut
     Worker& worker = *workers[t];
     Rows* const rows = &worker.rows;
     for (std::int64_t m = first[t]; m < first[t + 1]; ++m) {
-      worker.search.run(structure(positions, m), cutoff, kernels, 1, &rows, worker.table, atom_slot.data());
+      worker.search.run(structure(positions, m), cutoff, *kernels, 1, &rows, worker.table, atom_slot.data());
     }
   });
   segments.clear();
@@ -119,7 +130,9 @@ void NeighborList::State::collect_rows() {
   std::int64_t* ptr = row_ptr.reserve(n_atoms + 1);
   std::int32_t* next = order.reserve(n_atoms);
   for (int t = 0; t < n_threads; ++t) {
-    const Rows& rows = workers[t]->rows;
+    Rows& rows = workers[t]->rows;
+    rows.slots.grow(rows.n_slots + expand_overrun, rows.n_slots);
+    std::fill_n(rows.slots.data() + rows.n_slots, expand_overrun, 0);  // valid slots, read when the last row is expanded
     const std::int32_t* slots = rows.slots.data();
     for (std::int64_t r = 0; r < rows.n_rows; ++r) {
       const std::int32_t i = rows.centers[r];
@@ -150,6 +163,7 @@ void NeighborList::State::for_rows(std::int64_t begin, std::int64_t end, const F
   for (const Segment& segment : segments) {
     const std::int64_t last = std::min(end, segment.end);
     for (std::int64_t i = std::max(begin, segment.begin); i < last; ++i) {
+      prefetch_row(i + rows_ahead);
       function(i, CompactRow{row_slots[i], row_ptr[i + 1] - row_ptr[i], segment.images,
                              segment.images + atom_slot[i]});
     }
@@ -157,24 +171,9 @@ void NeighborList::State::for_rows(std::int64_t begin, std::int64_t end, const F
 }
 
 void NeighborList::State::write_indices(const PairArrays& output, std::int64_t begin, std::int64_t end) const {
-  for_rows(begin, end, [&](std::int64_t i, const CompactRow& row) {
-    const std::int64_t at = row_ptr[i];
-    if (output.idx_i) std::fill_n(output.idx_i + at, row.count, i);
-    if (output.idx_j) {
-      std::int64_t* idx_j = output.idx_j + at;
-      for (std::int64_t k = 0; k < row.count; ++k) idx_j[k] = row.images[row.slots[k]].atom;
-    }
-    if (output.shifts) {
-      std::int32_t* shifts = output.shifts + 3 * at;
-      const std::int32_t s0 = row.center->shift[0], s1 = row.center->shift[1], s2 = row.center->shift[2];
-      for (std::int64_t k = 0; k < row.count; ++k) {
-        const ImageAtom& image = row.images[row.slots[k]];
-        shifts[3 * k] = image.shift[0] - s0;
-        shifts[3 * k + 1] = image.shift[1] - s1;
-        shifts[3 * k + 2] = image.shift[2] - s2;
-      }
-    }
-  });
+  IndexWriter writer(output, row_ptr[begin], row_ptr[end], row_ptr[n_atoms] >= stream_from, *kernels);
+  for_rows(begin, end, [&](std::int64_t i, const CompactRow& row) { writer.append(i, row); });
+  writer.finish();
 }
 
 template <class Scalar>
@@ -206,8 +205,8 @@ template <class Scalar>
 std::int64_t NeighborList::find(const Structures<Scalar>& input, double length, const NeighborOptions& options) {
   const Cutoff cutoff(length);
   check_atom_ptr(input.atom_ptr, input.n_structures);
-  const Kernels& kernels = options.choose_isa ? best_kernels() : kernels_for(options.isa);
   State& state = *state_;
+  state.kernels = &(options.choose_isa ? best_kernels() : kernels_for(options.isa));
   state.n_atoms = 0;  // in case this throws
   const std::int64_t n_atoms = input.atom_ptr[input.n_structures];
   state.n_threads = static_cast<int>(std::clamp<std::int64_t>(n_atoms / atoms_per_thread, 1, std::max(1, options.threads)));
@@ -232,9 +231,9 @@ std::int64_t NeighborList::find(const Structures<Scalar>& input, double length, 
   state.n_atoms = n_atoms;
   try {
     if (state.n_threads > 1 && n_atoms / input.n_structures < atoms_per_thread) {
-      state.search_side_by_side(input.positions, cutoff, kernels);
+      state.search_side_by_side(input.positions, cutoff);
     } else {
-      state.search_one_after_the_other(input.positions, cutoff, kernels);
+      state.search_one_after_the_other(input.positions, cutoff);
     }
     state.collect_rows();
   } catch (...) {
