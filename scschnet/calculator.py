@@ -117,6 +117,8 @@ class ScSchNetCalculator(Calculator):
         """
         super().calculate(atoms, properties, system_changes)
         atoms = self.atoms
+        if atoms is None:
+            raise ValueError("`atoms` must be given: the calculator has not seen any yet")
         has_volume = atoms.cell.rank == 3
         if "stress" in properties and not has_volume:
             raise PropertyNotImplementedError(

@@ -359,10 +359,12 @@ def test_positions_and_cells_without_sense_are_errors(calculator: ScSchNetCalcul
 
 
 def test_bad_arguments_are_named(model: SchNet, tmp_path_factory: pytest.TempPathFactory) -> None:
-    with pytest.raises(TypeError, match="`path_or_model` must be .* got int"):
+    with pytest.raises(TypeError, match=r"`path_or_model` must be .* got int"):
         ScSchNetCalculator(3)  # type: ignore[arg-type]
     for dtype in ("float16", torch.float16):
         with pytest.raises(ValueError, match="`dtype` must be one of float32, float64, got"):
             ScSchNetCalculator(model, dtype=dtype)
+    with pytest.raises(ValueError, match="`atoms` must be given"):
+        ScSchNetCalculator(model).calculate()
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         ScSchNetCalculator(tmp_path_factory.mktemp("empty"))
