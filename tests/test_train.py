@@ -248,6 +248,13 @@ def test_a_run_is_never_overwritten(finished, small_data, capsys):
     assert f"holds a run; go on with it by --resume {finished}" in capsys.readouterr().err
 
 
+def test_run_folders_are_numbered(small_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = f"--data {small_data} {SMALL} --epochs 1".split()
+    assert main(arguments) == main(arguments) == main(arguments) == 0
+    assert sorted(p.name for p in Path("runs").iterdir()) == ["small", "small-2", "small-3"]
+
+
 def test_unwritable_run_folder(small_data, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(command(small_data, tmp_path / "file" / "run")) == 1

@@ -33,7 +33,7 @@ class TrainConfig:
     units: str = ""
     """Units of a file that does not state them, for example 'kcal/mol, Angstrom'."""
     out: str = ""
-    """Run folder to create; empty: runs/<name of the data>-<date and time>."""
+    """Run folder to create; empty: runs/<name of the data>, with a number if that exists."""
     n_train: int = 950
     """Structures to train on."""
     n_val: int = 50

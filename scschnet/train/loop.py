@@ -22,7 +22,7 @@ from scschnet.train.loss import combined_loss
 from scschnet.train.progress import Progress
 from scschnet.train.run_folder import EpochMetrics, RunFolder
 from scschnet.train.schedule import learning_rate
-from scschnet.train.setup import build_model, choose_split, read_structures
+from scschnet.train.setup import build_model, choose_split, describe, read_structures
 from scschnet.train.state import TrainingState
 from scschnet.units import energy_factor
 
@@ -77,6 +77,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> RunFolder:
         split = load_split(run.split, len(structures))
     state = _start(config, structures, split, run, resuming=resume is not None)
     progress = Progress(config, len(split.train), state.epoch)
+    progress.message(f"{describe(config, structures, split)}; run folder {run.path}")
     with _signals() as received:
         while state.epoch < config.epochs and not _out_of_patience(state):
             _run_epoch(state, structures, split, run, progress, received)

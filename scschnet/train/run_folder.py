@@ -2,8 +2,8 @@
 
 import csv
 import dataclasses
+import itertools
 import json
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +62,7 @@ class RunFolder:
             FileExistsError: if it holds a run already.
             OSError: if it cannot be written.
         """
-        name = Path(config.data).stem if config.data else "ethanol"
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        run = cls(Path(config.out) if config.out else Path("runs") / f"{name}-{stamp}")
+        run = cls(Path(config.out) if config.out else _free_name(config))
         if run.config.exists():
             raise FileExistsError(
                 f"`out` must be a new folder, but {run.path} holds a run; go on with it by --resume {run.path}"
@@ -98,6 +96,13 @@ class RunFolder:
         """Write test.json."""
         with replacing(self.test) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _free_name(config: TrainConfig) -> Path:
+    """runs/NAME, or the first of runs/NAME-2, runs/NAME-3, ... that does not exist."""
+    base = Path("runs") / (Path(config.data).stem if config.data else "ethanol")
+    names = itertools.chain([base], (Path(f"{base}-{k}") for k in itertools.count(2)))
+    return next(name for name in names if not name.exists())
 
 
 def _write_rows(path: Path, header: list[str], rows: list[list[str]]) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from scschnet import data
@@ -39,6 +40,21 @@ def read_structures(config: TrainConfig) -> StructureSet:
                 f"structures, but {reason[name]} asks for all of them{hint}"
             )
     return structures
+
+
+def describe(config: TrainConfig, structures: StructureSet, split: Split) -> str:
+    """What was found in the data, and how it is divided, in two lines."""
+    sizes = structures.n_atoms
+    symbols = " ".join(chemical_symbols[z] for z in structures.elements)
+    labels = ", ".join(
+        f"{name} {int(has.sum())}/{len(has)}" for name, has in structures.labeled.items()
+    )
+    units = structures.info.get("units as read", "eV, Å")
+    return (
+        f"{config.data or 'embedded MD17 ethanol'}: {len(structures)} structures of {sizes.min()} to "
+        f"{sizes.max()} atoms ({symbols}), {labels}, read as {units}\n"
+        f"{len(split.train)} to train on, {len(split.val)} for validation, {len(split.test)} to test"
+    )
 
 
 def choose_split(config: TrainConfig, structures: StructureSet) -> Split:
