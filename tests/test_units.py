@@ -33,8 +33,11 @@ def test_energies(unit, expected):
 
 @pytest.mark.parametrize(
     ("unit", "expected"),
-    [("Å", 1), ("A", 1), ("Ang", 1), ("Angstrom", 1), ("ANGSTROM", 1), ("nm", 10), ("Bohr", BOHR)]
-    + [("\u212b", 1), ("a0", BOHR), ("bohr", BOHR)],
+    [
+        *((name, 1) for name in ("Å", "\u212b", "A", "Ang", "Angstrom", "ANGSTROM")),
+        *((name, BOHR) for name in ("bohr", "Bohr", "a0")),
+        ("nm", 10),
+    ],
 )
 def test_lengths(unit, expected):
     assert units.length_factor(unit) == pytest.approx(expected, rel=1e-8)

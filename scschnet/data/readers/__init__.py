@@ -82,7 +82,7 @@ def read(
 
 
 def detected_format(path: Path) -> str:
-    """ "npz", "hdf5", "qm9" (a tar), or "ase" for all else; by content where the name is open."""
+    """One of "npz", "hdf5", "qm9" (a tar) and "ase"; by content where the name is open."""
     if path.suffix == ".npz":
         return "npz"
     if path.suffix in (".h5", ".hdf5") or h5py.is_hdf5(path):

@@ -26,6 +26,7 @@ ENERGY = ("E", "energies", "energy")
 FORCES = ("F", "forces")
 STRESS = ("stress",)
 QM9_ENERGY = "U0"
+_DESCRIPTIVE = {"type", "md5", "atomref_z"}
 
 
 def read_npz(
@@ -45,15 +46,16 @@ def read_npz(
     Raises:
         ValueError: if the file is damaged, a key is missing or a shape does not fit.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, NpzFile):
-                raise ValueError(f"`{path.name}` must be an .npz archive, got a single array")
-            return _Archive(path.name, file).raw_set(energy_key, forces_key, stress_key)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
-        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
-            raise
-        raise ValueError(f"`{path.name}` must be a whole .npz archive, got {error}") from error
+    # Opened here: np.load leaves the file open when the archive is damaged.
+    with path.open("rb") as content:
+        if not zipfile.is_zipfile(content):
+            raise ValueError(f"`{path.name}` must be a whole .npz archive, got another file")
+        content.seek(0)
+        try:
+            with np.load(content, allow_pickle=False) as file:
+                return _Archive(path.name, file).raw_set(energy_key, forces_key, stress_key)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+            raise ValueError(f"`{path.name}` must be a whole .npz archive, got {error}") from error
 
 
 class _Archive:
@@ -61,29 +63,29 @@ class _Archive:
 
     def __init__(self, name: str, file: NpzFile) -> None:
         self.name, self.file = name, file
+        self.read: set[str] = set()
 
     def raw_set(
         self, energy_key: str | None, forces_key: str | None, stress_key: str | None
     ) -> RawSet:
         positions = self.required("positions", POSITIONS)
+        if positions.ndim not in (2, 3):
+            raise self.misshapen(self.found(POSITIONS), "(N, n, 3) or (atoms, 3)", positions)
+        self.shaped(self.found(POSITIONS), positions, (*positions.shape[:-1], 3))
         if positions.ndim == 3:
             n_frames, n_atoms = positions.shape[:2]
             atom_ptr = np.arange(n_frames + 1, dtype=np.int64) * n_atoms
-        elif positions.ndim == 2:
+        else:
             atom_ptr = self.flat_atom_ptr(len(positions))
             n_frames = len(atom_ptr) - 1
-        else:
-            raise self.misshapen(self.found(POSITIONS), "(N, n, 3) or (atoms, 3)", positions)
         per_frame = positions.shape[1] if positions.ndim == 3 else None
         flat = (int(atom_ptr[-1]), 3)
         energy, key = self.energy(n_frames, energy_key)
         forces = self.label("forces_key", forces_key, FORCES, positions.shape)
         atomref = self.atomref(key)
-        return RawSet(
+        raw = RawSet(
             source=self.name,
-            positions=self.shaped(
-                self.found(POSITIONS), positions, positions.shape[:-1] + (3,)
-            ).reshape(flat),
+            positions=positions.reshape(flat),
             atomic_numbers=self.numbers(n_frames, per_frame, flat[0]),
             atom_ptr=atom_ptr,
             cells=self.cells(n_frames),
@@ -95,8 +97,13 @@ class _Archive:
             units=self.units(key),
             info=self.info(key, atomref),
         )
+        unread = [name for name in self.file.files if name not in self.read | _DESCRIPTIVE]
+        if unread:
+            raw.info["not read"] = ", ".join(unread)
+        return raw
 
     def get(self, key: str) -> NDArray:
+        self.read.add(key)
         try:
             return self.file[key]
         except ValueError as error:
@@ -273,7 +280,7 @@ class _Archive:
 
 
 def _units_by_key(text: str) -> dict[str, str]:
-    """ "U0,gap: Hartree; Cv: cal/(mol K)" as {"U0": "Hartree", "gap": "Hartree", "Cv": ...}."""
+    """Units of each key, from a text such as "U0,gap: Hartree; Cv: cal/(mol K)"."""
     units = {}
     for part in text.split(";"):
         keys, colon, unit = part.partition(":")

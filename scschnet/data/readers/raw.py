@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -112,7 +113,9 @@ def _scaled(array: NDArray, factor: float) -> NDArray[np.float64]:
     return result if factor == 1.0 else result * factor
 
 
-def _labels(array: NDArray | None, unit: str | None, factor) -> NDArray[np.float64] | None:
+def _labels(
+    array: NDArray | None, unit: str | None, factor: Callable[[str], float]
+) -> NDArray[np.float64] | None:
     return None if array is None or unit is None else _scaled(array, factor(unit))
 
 
