@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from scschnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from scschnet.data import Batch, Split, StructureSet, collate, load_split, save_split
+from scschnet.data import Batch, Split, StructureSet, collate, load_split
 from scschnet.evaluate import Error, errors, predict
 from scschnet.train.config import TrainConfig
 from scschnet.train.loss import combined_loss
@@ -70,8 +70,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> RunFolder:
     structures = read_structures(config)
     if resume is None:
         split = choose_split(config, structures)
-        run = RunFolder.create(config)
-        save_split(run.split, split)
+        run = RunFolder.create(config, split)
     else:
         run = RunFolder(resume)
         split = load_split(run.split, len(structures))

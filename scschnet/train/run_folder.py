@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scschnet.data import Split, save_split
 from scschnet.files import replacing
 from scschnet.train.config import TrainConfig, write_config
 from scschnet.train.contributions import LayerContribution
@@ -55,8 +56,8 @@ class RunFolder:
         self.test = path / "test.json"
 
     @classmethod
-    def create(cls, config: TrainConfig) -> "RunFolder":
-        """Make the folder, with the resolved options and empty tables in it.
+    def create(cls, config: TrainConfig, split: Split) -> "RunFolder":
+        """Make the folder: split, empty tables, and last the options, so that it is whole once they are there.
 
         Raises:
             FileExistsError: if it holds a run already.
@@ -73,6 +74,7 @@ class RunFolder:
             raise OSError(
                 error.errno, f"cannot make the run folder {run.path}: {error.strerror}"
             ) from error
+        save_split(run.split, split)
         _write_rows(run.metrics, METRICS_HEADER, [])
         _write_rows(run.contributions, CONTRIBUTIONS_HEADER, [])
         write_config(run.config, config)
