@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
@@ -193,6 +194,15 @@ def test_the_settings_of_the_caller_neither_matter_nor_change(tmp_path: Path) ->
         after = plot_contributions([run], tmp_path / "b.png").read_bytes()
         assert dict(mpl.rcParams) == settings
     assert after == before
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 7, 13])
+def test_colors_get_lighter_with_depth_and_stay_readable(n_layers: int) -> None:
+    colors = np.array([to_rgb(color) for color in plots.layer_colors(n_layers)])
+    luminance = colors @ [0.2126, 0.7152, 0.0722]
+    assert len(colors) == n_layers
+    assert (np.diff(luminance) > 0).all()
+    assert luminance.max() < 0.8
 
 
 @given(st.lists(st.floats(0, 1), max_size=12), st.floats(0.0, 0.3), st.floats(0.0, 0.2))
