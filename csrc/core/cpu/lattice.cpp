@@ -118,7 +118,11 @@ Lattice reduce_lattice(const double* cell, const bool* pbc) {
   for (int k = 0; k < 3; ++k) {
     if (lattice.periodic[k] && !(dot(lattice.vectors[k], lattice.vectors[k]) > 0)) singular();
   }
+  const Mat3 given = lattice.vectors;
   reduce_periodic_rows(lattice);
+  for (int k = 0; k < 3; ++k) {  // what is left of dependent vectors is rounding
+    if (lattice.periodic[k] && norm(lattice.vectors[k]) < 1e-12 * norm(given[k])) singular();
+  }
   complete_open_rows(lattice);
   derive(lattice);
   return lattice;
