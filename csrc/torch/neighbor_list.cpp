@@ -1,13 +1,17 @@
 // The operator scschnet::neighbor_list: checks, outputs, threads; the work is done by core.
+#include "../core/cpu/buffer.hpp"
 #include "../core/neighbor_list.hpp"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <torch/library.h>
 
+#include <memory>
 #include <stdexcept>
 #include <tuple>
+#include <utility>
 
 namespace scschnet {
 namespace {
@@ -43,6 +47,25 @@ std::int64_t find(cpu::NeighborList& list, const Tensor& positions, const Tensor
   return list.find(input, cutoff, {.threads = at::get_num_threads()});
 }
 
+/// Buffers that come back when torch drops the tensor. Never destroyed: tensors may outlive the library.
+cpu::BufferPool& pool() {
+  static auto* const instance = new cpu::BufferPool;
+  return *instance;
+}
+
+constexpr std::int64_t pool_from_bytes = 1 << 16;  // below, torch's allocator is as good
+
+/// An uninitialized tensor.
+Tensor new_tensor(at::IntArrayRef shape, at::ScalarType type) {
+  const auto options = at::TensorOptions().dtype(type);
+  const std::int64_t bytes = c10::multiply_integers(shape) * static_cast<std::int64_t>(c10::elementSize(type));
+  if (bytes < pool_from_bytes) return at::empty(shape, options);
+  auto buffer = std::make_shared<cpu::Buffer>(pool().take(bytes));
+  void* data = buffer->data();
+  return at::from_blob(
+      data, shape, [buffer = std::move(buffer)](void*) { pool().give_back(std::move(*buffer)); }, options);
+}
+
 /// (positions (n_atoms, 3), atom_ptr (n_structures + 1,), cells (n_structures, 3, 3), pbc (n_structures, 3), cutoff)
 /// -> idx_i, idx_j (n_pairs,), shifts (n_pairs, 3) int32, row_ptr (n_atoms + 1,). Not differentiable: integers.
 std::tuple<Tensor, Tensor, Tensor, Tensor> neighbor_list(const Tensor& positions, const Tensor& atom_ptr,
@@ -61,10 +84,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> neighbor_list(const Tensor& positions
   } catch (const std::invalid_argument& error) {
     TORCH_CHECK_VALUE(false, error.what());
   }
-  const auto long_options = at::TensorOptions().dtype(at::kLong);
-  Tensor idx_i = at::empty({n_pairs}, long_options), idx_j = at::empty({n_pairs}, long_options);
-  Tensor shifts = at::empty({n_pairs, 3}, at::TensorOptions().dtype(at::kInt));
-  Tensor row_ptr = at::empty({r.size(0) + 1}, long_options);
+  const Tensor idx_i = new_tensor({n_pairs}, at::kLong), idx_j = new_tensor({n_pairs}, at::kLong);
+  const Tensor shifts = new_tensor({n_pairs, 3}, at::kInt);
+  const Tensor row_ptr = new_tensor({r.size(0) + 1}, at::kLong);
   list.write({.idx_i = idx_i.mutable_data_ptr<std::int64_t>(),
               .idx_j = idx_j.mutable_data_ptr<std::int64_t>(),
               .shifts = shifts.mutable_data_ptr<std::int32_t>(),
