@@ -2,12 +2,11 @@
 
 import dataclasses
 import difflib
-import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import tomli_w
 import tyro
@@ -96,6 +95,12 @@ class TrainConfig:
     """CPU threads of torch; 0: torch's own choice."""
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(TrainConfig).items():
+            choices = get_args(kind)
+            if choices and getattr(self, name) not in choices:
+                raise ValueError(
+                    f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
         at_least = {"n_train": 1, "n_val": 1, "seed": 0, "epochs": 1, "batch_size": 1}
         at_least |= {"restart_period": 1, "patience": 0, "threads": 0, "clip": 0}
         at_least |= {"stress_weight": 0, "rbf_range": 0}
@@ -245,7 +250,7 @@ def _take(arguments: Sequence[str], option: str) -> tuple[list[str], str | None]
     for index, argument in enumerate(arguments):
         if argument == option:
             if index + 1 == len(arguments):
-                sys.exit(f"`{option}` must be followed by a value")
+                raise ValueError(f"`{option}` must be followed by a value")
             value = arguments[index + 1]
             del remaining[index : index + 2]
             break
