@@ -55,14 +55,17 @@ std::pair<T, T> range_of(const T* values, std::int64_t n) {
   return {*std::min_element(low, low + lanes), *std::max_element(high, high + lanes)};
 }
 
-/// Sets the ranges and the extent.
-void measure(Points& points) {
+/// Sets the ranges and the extent. False if a coordinate is too large for float32 arithmetic.
+bool measure(Points& points) {
   const float* coordinates[3] = {points.x.data(), points.y.data(), points.z.data()};
   points.extent = 0;
+  bool good = true;
   for (int k = 0; k < 3; ++k) {
     std::tie(points.low[k], points.high[k]) = range_of(coordinates[k], points.count);
     points.extent = std::max({points.extent, -points.low[k], points.high[k]});
+    good = good && points.low[k] > -max_extent && points.high[k] < max_extent;
   }
+  return good;
 }
 
 }  // namespace
@@ -79,47 +82,50 @@ void ImageFinder::reserve(std::int64_t count, Points& points) {
   points.source.grow(wanted, used);
 }
 
-template <class Scalar>
-void ImageFinder::find(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom,
-                       const Lattice& lattice, double cutoff, Points& points) {
+/// Room for the atoms.
+void ImageFinder::start(std::int64_t n_atoms, Points& points) {
   points.count = 0;
-  points.n_atoms = n_atoms;
   points.far = 0;
   reserve(n_atoms, points);
-  points.count = n_atoms;
-  if (n_atoms == 0) return;
-  if (lattice.open()) {
-    find_open(positions, first_atom, points);
-  } else {
-    find_fractions(positions, first_atom, lattice, points);
-    for (int axis = 0; axis < 3; ++axis) {
-      if (lattice.periodic[axis]) wrap(lattice, axis, points);
-    }
-    place_atoms(lattice, points);
-    for (int axis = 0; axis < 3; ++axis) {
-      if (!lattice.periodic[axis]) continue;
-      const double pad = cutoff / lattice.heights[axis] * (1 + 1e-9) + 1e-6;  // 1e-6: fractions are float32
-      add_images(lattice, axis, {occupied_[axis].low - pad, occupied_[axis].high + pad}, points);
-    }
-  }
-  measure(points);
-  if (!(points.extent < max_extent)) refuse_positions(positions, n_atoms, first_atom);
+  points.count = points.n_atoms = n_atoms;
 }
 
 template <class Scalar>
-void ImageFinder::find_open(const Scalar* positions, std::int64_t first_atom, Points& points) {
+void ImageFinder::find_open(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom, Points& points) {
+  start(n_atoms, points);
+  if (n_atoms == 0) return;
   const double origin[3] = {positions[0], positions[1], positions[2]};
-  double bad = 0;  // becomes NaN with the first coordinate that is not finite
-  for (std::int64_t i = 0; i < points.n_atoms; ++i) {
-    const Scalar* r = positions + 3 * i;
-    const double dx = r[0] - origin[0], dy = r[1] - origin[1], dz = r[2] - origin[2];
-    bad += (dx - dx) + (dy - dy) + (dz - dz);
-    points.x[i] = static_cast<float>(dx);
-    points.y[i] = static_cast<float>(dy);
-    points.z[i] = static_cast<float>(dz);
-    points.source[i] = {{0, 0, 0}, static_cast<std::int32_t>(first_atom + i)};
+  float* x = points.x.data();
+  float* y = points.y.data();
+  float* z = points.z.data();
+  ImageAtom* source = points.source.data();
+  float bad = 0;  // becomes NaN with the first coordinate that is not finite
+  for (std::int64_t i = 0; i < n_atoms; ++i) {
+    x[i] = static_cast<float>(positions[3 * i] - origin[0]);
+    y[i] = static_cast<float>(positions[3 * i + 1] - origin[1]);
+    z[i] = static_cast<float>(positions[3 * i + 2] - origin[2]);
+    bad += (x[i] - x[i]) + (y[i] - y[i]) + (z[i] - z[i]);
+    source[i] = {{0, 0, 0}, static_cast<std::int32_t>(first_atom + i)};
   }
-  if (!(bad == 0)) refuse_positions(positions, points.n_atoms, first_atom);
+  if (!(bad == 0) || !measure(points)) refuse_positions(positions, n_atoms, first_atom);
+}
+
+template <class Scalar>
+void ImageFinder::find_periodic(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom,
+                                const Lattice& lattice, double cutoff, Points& points) {
+  start(n_atoms, points);
+  if (n_atoms == 0) return;
+  find_fractions(positions, first_atom, lattice, points);
+  for (int axis = 0; axis < 3; ++axis) {
+    if (lattice.periodic[axis]) wrap(lattice, axis, points);
+  }
+  place_atoms(lattice, points);
+  for (int axis = 0; axis < 3; ++axis) {
+    if (!lattice.periodic[axis]) continue;
+    const double pad = cutoff / lattice.heights[axis] * (1 + 1e-9) + 1e-6;  // 1e-6: fractions are float32
+    add_images(lattice, axis, {occupied_[axis].low - pad, occupied_[axis].high + pad}, points);
+  }
+  if (!measure(points)) refuse_positions(positions, n_atoms, first_atom);
 }
 
 /// Fractional coordinates as given, and the range of them.
@@ -227,7 +233,9 @@ void ImageFinder::add_images(const Lattice& lattice, int axis, const Range& reac
   }
 }
 
-template void ImageFinder::find(const float*, std::int64_t, std::int64_t, const Lattice&, double, Points&);
-template void ImageFinder::find(const double*, std::int64_t, std::int64_t, const Lattice&, double, Points&);
+template void ImageFinder::find_open(const float*, std::int64_t, std::int64_t, Points&);
+template void ImageFinder::find_open(const double*, std::int64_t, std::int64_t, Points&);
+template void ImageFinder::find_periodic(const float*, std::int64_t, std::int64_t, const Lattice&, double, Points&);
+template void ImageFinder::find_periodic(const double*, std::int64_t, std::int64_t, const Lattice&, double, Points&);
 
 }  // namespace scschnet::cpu

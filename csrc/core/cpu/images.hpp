@@ -27,8 +27,11 @@ class ImageFinder {
   /// `positions` (n_atoms, 3) are the atoms first_atom, first_atom + 1, ... of the batch.
   /// Throws std::invalid_argument naming `positions` or `cutoff`.
   template <class Scalar>
-  void find(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom, const Lattice& lattice,
-            double cutoff, Points& points);
+  void find_open(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom, Points& points);
+  /// The same for a lattice with at least one periodic axis.
+  template <class Scalar>
+  void find_periodic(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom, const Lattice& lattice,
+                     double cutoff, Points& points);
 
  private:
   struct Range {
@@ -36,12 +39,11 @@ class ImageFinder {
   };
 
   template <class Scalar>
-  void find_open(const Scalar* positions, std::int64_t first_atom, Points& points);
-  template <class Scalar>
   void find_fractions(const Scalar* positions, std::int64_t first_atom, const Lattice& lattice, Points& points);
   void wrap(const Lattice& lattice, int axis, Points& points);
   void place_atoms(const Lattice& lattice, Points& points);
   void add_images(const Lattice& lattice, int axis, const Range& reach, Points& points);
+  void start(std::int64_t n_atoms, Points& points);
   void reserve(std::int64_t count, Points& points);
 
   std::array<Scratch<float>, 3> fractions_;  ///< per axis, of every point

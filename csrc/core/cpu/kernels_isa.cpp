@@ -8,35 +8,64 @@ namespace {
 
 static_assert(sweep_padding % simd::width == 0);
 
-int sweep(const Candidates& candidates, const std::int32_t* centers, int n_centers,
-                   const Limits& limits, RowOutput& output) {
-  using namespace simd;
-  float* const __restrict x = candidates.x;
-  const float* const __restrict y = candidates.y;
-  const float* const __restrict z = candidates.z;
-  const std::int32_t* const __restrict slot = candidates.slot;
-  const std::int64_t count = candidates.count;
-  const Floats limit = broadcast(limits.limit);
-  std::int32_t* __restrict out = output.slots;
+using namespace simd;
+
+/// The center of a row, and how near a candidate of it came to the limit.
+struct Center {
+  Floats x, y, z, margin;
+};
+
+/// Squared distance minus the limit; negative for a neighbor.
+inline Floats beyond_limit(const Candidates& c, std::int64_t k, Center& center, Floats limit) {
+  const Floats dx = subtract(load(c.x + k), center.x);
+  const Floats dy = subtract(load(c.y + k), center.y);
+  const Floats dz = subtract(load(c.z + k), center.z);
+  const Floats d2 = multiply_add(dz, dz, multiply_add(dy, dy, multiply(dx, dx)));
+  return subtract(d2, limit);
+}
+
+/// A row of few candidates: the atom itself is left out by its slot.
+inline std::int64_t make_short_row(const Candidates& c, std::int32_t self, Center& center, Floats limit,
+                                   std::int32_t* __restrict out) {
+  std::int64_t n = 0;
+  for (std::int64_t k = 0; k < c.count; k += width) {
+    const Floats others = replace_where_equal(beyond_limit(c, k, center, limit), c.slot + k, c.slot[self],
+                                              broadcast(far_away));
+    center.margin = smaller_magnitude(center.margin, others);
+    n += store_where_negative(others, c.slot + k, out + n);
+  }
+  return n;
+}
+
+/// A row of many candidates: the atom itself is moved away meanwhile. Reading it right after it is written stalls the
+/// processor once, but the loop has less to do.
+inline std::int64_t make_long_row(const Candidates& c, std::int32_t self, Center& center, Floats limit,
+                                  std::int32_t* __restrict out) {
+  const float own_x = c.x[self];
+  c.x[self] = far_away;
+  std::int64_t n = 0;
+  for (std::int64_t k = 0; k < c.count; k += width) {
+    const Floats others = beyond_limit(c, k, center, limit);
+    center.margin = smaller_magnitude(center.margin, others);
+    n += store_where_negative(others, c.slot + k, out + n);
+  }
+  c.x[self] = own_x;
+  return n;
+}
+
+int sweep(const Candidates& candidates, const std::int32_t* centers, int n_centers, const Limits& limits,
+          RowOutput& output) {
+  const Candidates c = candidates;
+  const Floats limit = broadcast(limits.limit), tolerance = broadcast(limits.tolerance);
+  const bool is_short = c.count <= 4 * width;
+  std::int32_t* out = output.slots;
   int done = 0;
   for (; done < n_centers; ++done) {
     const std::int32_t self = centers[done];
-    const float own_x = x[self];
-    const Floats cx = broadcast(own_x), cy = broadcast(y[self]), cz = broadcast(z[self]);
-    Floats margin = broadcast(far_away);  // how near a candidate comes to the limit
-    std::int64_t n = 0;
-    x[self] = far_away;  // an atom is not its own neighbor, but its images and twins are
-    for (std::int64_t k = 0; k < count; k += width) {
-      const Floats dx = subtract(load(x + k), cx);
-      const Floats dy = subtract(load(y + k), cy);
-      const Floats dz = subtract(load(z + k), cz);
-      const Floats d2 = multiply_add(dz, dz, multiply_add(dy, dy, multiply(dx, dx)));
-      const Floats beyond = subtract(d2, limit);
-      margin = smaller_magnitude(margin, beyond);
-      n += store_where_negative(beyond, slot + k, out + n);
-    }
-    x[self] = own_x;
-    if (any_less(margin, broadcast(limits.tolerance))) break;
+    Center center{broadcast(c.x[self]), broadcast(c.y[self]), broadcast(c.z[self]), broadcast(far_away)};
+    const std::int64_t n = is_short ? make_short_row(c, self, center, limit, out)
+                                    : make_long_row(c, self, center, limit, out);
+    if (any_less(center.margin, tolerance)) break;
     output.counts[done] = static_cast<std::int32_t>(n);
     out += n;
   }

@@ -118,9 +118,14 @@ std::vector<int> divide_columns(const CellGrid& grid, std::int64_t n_atoms, int 
 template <class Scalar>
 void Search::run(const StructureInput<Scalar>& input, const Cutoff& cutoff, const Kernels& kernels, int n_threads,
                  Rows* const* rows, SlotTable& table, std::int32_t* atom_slot) {
-  const Lattice lattice = reduce_lattice(input.cell, input.pbc);
   const std::int64_t n_atoms = input.end - input.begin;
-  finder_.find(input.positions + 3 * input.begin, n_atoms, input.begin, lattice, cutoff.length, points_);
+  const Scalar* positions = input.positions + 3 * input.begin;
+  if (input.pbc == nullptr || !(input.pbc[0] || input.pbc[1] || input.pbc[2])) {
+    finder_.find_open(positions, n_atoms, input.begin, points_);
+  } else {
+    const Lattice lattice = reduce_lattice(input.cell, input.pbc);
+    finder_.find_periodic(positions, n_atoms, input.begin, lattice, cutoff.length, points_);
+  }
   if (n_atoms == 0) return;
   const std::int64_t n_slots = table.count + points_.count;
   if (n_slots > std::numeric_limits<std::int32_t>::max()) {

@@ -25,6 +25,12 @@ inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_p
 inline Floats smaller_magnitude(Floats a, Floats b) { return _mm512_range_ps(a, b, 0b1010); }
 inline bool any_less(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ) != 0; }
 
+/// b where value k is `value`, else a.
+inline Floats replace_where_equal(Floats a, const std::int32_t* values, std::int32_t value, Floats b) {
+  const __m512i loaded = _mm512_loadu_si512(values);
+  return _mm512_mask_mov_ps(a, _mm512_cmpeq_epi32_mask(loaded, _mm512_set1_epi32(value)), b);
+}
+
 /// Writes the values whose key is negative to out, in order, and perhaps garbage behind them, up to out[width]. Returns
 /// their number. (Compressing into a register and storing all of it beats the compressing store.)
 inline std::int64_t store_where_negative(Floats key, const std::int32_t* values, std::int32_t* out) {
@@ -48,6 +54,12 @@ inline Floats smaller_magnitude(Floats a, Floats b) {
 }
 inline bool any_less(Floats a, Floats b) {
   return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ)) != 0;
+}
+
+inline Floats replace_where_equal(Floats a, const std::int32_t* values, std::int32_t value, Floats b) {
+  const __m256i loaded = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values));
+  const __m256i equal = _mm256_cmpeq_epi32(loaded, _mm256_set1_epi32(value));
+  return _mm256_blendv_ps(a, b, _mm256_castsi256_ps(equal));
 }
 
 /// For each mask of eight lanes the lanes that are set, first ones first, one byte each.
@@ -96,6 +108,9 @@ inline Floats smaller_magnitude(Floats a, Floats b) {
     const float m = b.lane[k] < 0 ? -b.lane[k] : b.lane[k];
     return m < a.lane[k] ? m : a.lane[k];
   });
+}
+inline Floats replace_where_equal(Floats a, const std::int32_t* values, std::int32_t value, Floats b) {
+  return map([&](int k) { return values[k] == value ? b.lane[k] : a.lane[k]; });
 }
 inline bool any_less(Floats a, Floats b) {
   bool any = false;

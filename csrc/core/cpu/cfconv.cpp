@@ -1,0 +1,210 @@
+// The convolution for a range of features: block after block, each with its slice of the table close to the processor.
+#include "../cfconv.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <type_traits>
+
+#include "cfconv_kernels.hpp"
+
+namespace scschnet::cpu {
+namespace {
+
+template <class Scalar>
+const CfconvKernels<Scalar>& kernels_of(const AllCfconvKernels& all) {
+  if constexpr (std::is_same_v<Scalar, float>) {
+    return all.single_precision;
+  } else {
+    return all.double_precision;
+  }
+}
+
+template <class Scalar>
+const CfconvKernels<Scalar>& kernels_for(InstructionSet isa) {
+  switch (isa) {
+#if defined(SCSCHNET_X86)
+    case InstructionSet::avx512:
+      return kernels_of<Scalar>(cfconv_kernels_avx512);
+    case InstructionSet::avx2:
+      return kernels_of<Scalar>(cfconv_kernels_avx2);
+#endif
+    default:
+      return kernels_of<Scalar>(cfconv_kernels_generic);
+  }
+}
+
+/// Rows of a block of features, side by side: a block fits the first-level cache, whole rows do not, and rows a power
+/// of two apart would compete for a few of its sets.
+template <class Scalar>
+class Slice {
+ public:
+  static constexpr std::align_val_t alignment{64};
+
+  explicit Slice(std::int64_t n_rows)
+      : n_rows_(n_rows),
+        values_(static_cast<Scalar*>(
+            ::operator new[](sizeof(Scalar) * static_cast<std::size_t>(n_rows * feature_block<Scalar>), alignment))) {}
+
+  Scalar* data() const { return values_.get(); }
+
+  void copy_from(const Scalar* rows, std::int64_t stride, int width) const {
+    for (std::int64_t k = 0; k < n_rows_; ++k) std::copy_n(rows + k * stride, width, data() + k * width);
+  }
+  void copy_to(Scalar* rows, std::int64_t stride, int width) const {
+    for (std::int64_t k = 0; k < n_rows_; ++k) std::copy_n(data() + k * width, width, rows + k * stride);
+  }
+  void set_to_zero(int width) const { std::fill_n(data(), n_rows_ * width, Scalar{0}); }
+
+ private:
+  struct Free {
+    void operator()(Scalar* p) const { ::operator delete[](p, alignment); }
+  };
+  std::int64_t n_rows_;
+  std::unique_ptr<Scalar[], Free> values_;
+};
+
+template <class Scalar>
+CfconvBlock<Scalar> block_of(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table) {
+  return {.n_atoms = pairs.n_atoms,
+          .row_ptr = pairs.row_ptr,
+          .idx_j = pairs.idx_j,
+          .bins = pairs.bins,
+          .w = pairs.w,
+          .z = pairs.z,
+          .stride = table.n_features,
+          .table = nullptr,
+          .table_stride = table.n_features,
+          .width = 0};
+}
+
+/// Calls work(first feature, width) for pieces of the range, widest first. What a feature's piece is depends on its block
+/// alone, not on the range.
+template <class Scalar, class Work>
+void for_each_piece(FeatureRange range, const Work& work) {
+  std::int64_t first = range.first;
+  for (const int width : block_widths<Scalar>) {
+    for (; first + width <= range.last; first += width) work(first, width);
+  }
+}
+
+/// Is the slice worth its copy? Rows are read n_taps times per pair.
+template <class Scalar>
+bool worth_a_slice(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table) {
+  return pairs.row_ptr[pairs.n_atoms] > 2 * table.n_rows;
+}
+
+/// Runs work(block, first feature) with the table in place or as slices.
+template <class Scalar, class Work>
+void with_table(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, FeatureRange range, const Work& work) {
+  CfconvBlock<Scalar> block = block_of(pairs, table);
+  const bool sliced = worth_a_slice(pairs, table);
+  const Slice<Scalar> slice(sliced ? table.n_rows : 0);
+  for_each_piece<Scalar>(range, [&](std::int64_t first, int width) {
+    block.width = width;
+    block.table = table.rows + first;
+    if (sliced) {
+      slice.copy_from(block.table, table.n_features, width);
+      block.table = slice.data();
+      block.table_stride = width;
+    }
+    work(block, first);
+  });
+}
+
+/// Runs work(block, first feature, table_bar to add to) for a table gradient.
+template <class Scalar, class Work>
+void with_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, FeatureRange range,
+                         Scalar* table_bar, const Work& work) {
+  CfconvBlock<Scalar> block = block_of(pairs, table);
+  const Slice<Scalar> slice(table.n_rows);
+  for_each_piece<Scalar>(range, [&](std::int64_t first, int width) {
+    block.width = width;
+    block.table_stride = width;
+    slice.set_to_zero(width);
+    work(block, first, slice.data());
+    slice.copy_to(table_bar + first, table.n_features, width);
+  });
+}
+
+}  // namespace
+
+template <class Scalar>
+void cfconv(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* x, FeatureRange range,
+            Scalar* y, InstructionSet isa) {
+  with_table(pairs, table, range, [&](const CfconvBlock<Scalar>& block, std::int64_t f) {
+    kernels_for<Scalar>(isa).forward(block, x + f, y + f);
+  });
+}
+
+template <class Scalar>
+void cfconv_backward(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* y_bar,
+                     const Scalar* x, FeatureRange range, Scalar* x_bar, Scalar* d_bar, InstructionSet isa) {
+  with_table(pairs, table, range, [&](const CfconvBlock<Scalar>& block, std::int64_t f) {
+    kernels_for<Scalar>(isa).backward(block, y_bar + f, x + f, x_bar + f, d_bar);
+  });
+}
+
+template <class Scalar>
+void cfconv_dot(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* a, const Scalar* b,
+                FeatureRange range, Scalar* dot, InstructionSet isa) {
+  with_table(pairs, table, range, [&](const CfconvBlock<Scalar>& block, std::int64_t f) {
+    kernels_for<Scalar>(isa).dot(block, a + f, b + f, dot);
+  });
+}
+
+template <class Scalar>
+void cfconv_double_backward(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* u,
+                            const Scalar* v, const Scalar* x, FeatureRange range, Scalar* out, InstructionSet isa) {
+  with_table(pairs, table, range, [&](const CfconvBlock<Scalar>& block, std::int64_t f) {
+    kernels_for<Scalar>(isa).double_backward(block, u + f, v, x + f, out + f);
+  });
+}
+
+template <class Scalar>
+void cfconv_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* a,
+                           const Scalar* b, FeatureRange range, Scalar* table_bar, InstructionSet isa) {
+  with_table_gradient(pairs, table, range, table_bar,
+                      [&](const CfconvBlock<Scalar>& block, std::int64_t f, Scalar* slice) {
+                        kernels_for<Scalar>(isa).table_gradient(block, a + f, b + f, slice);
+                      });
+}
+
+template <class Scalar>
+void cfconv_backward_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* u,
+                                    const Scalar* v, const Scalar* y_bar, const Scalar* x, FeatureRange range,
+                                    Scalar* table_bar, InstructionSet isa) {
+  with_table_gradient(pairs, table, range, table_bar,
+                      [&](const CfconvBlock<Scalar>& block, std::int64_t f, Scalar* slice) {
+                        kernels_for<Scalar>(isa).backward_table_gradient(block, u + f, v, y_bar + f, x + f, slice);
+                      });
+}
+
+template <class Scalar>
+void cfconv_total_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
+                                 const Scalar* lambda, const Scalar* u, const Scalar* v, const Scalar* y_bar,
+                                 const Scalar* x, FeatureRange range, Scalar* table_bar, InstructionSet isa) {
+  with_table_gradient(
+      pairs, table, range, table_bar, [&](const CfconvBlock<Scalar>& block, std::int64_t f, Scalar* slice) {
+        kernels_for<Scalar>(isa).total_table_gradient(block, lambda + f, u + f, v, y_bar + f, x + f, slice);
+      });
+}
+
+#define SCSCHNET_INSTANTIATE(S)                                                                                     \
+  template void cfconv(const HalfPairs<S>&, const FilterTable<S>&, const S*, FeatureRange, S*, InstructionSet);     \
+  template void cfconv_backward(const HalfPairs<S>&, const FilterTable<S>&, const S*, const S*, FeatureRange, S*,   \
+                                S*, InstructionSet);                                                                \
+  template void cfconv_dot(const HalfPairs<S>&, const FilterTable<S>&, const S*, const S*, FeatureRange, S*,        \
+                           InstructionSet);                                                                         \
+  template void cfconv_double_backward(const HalfPairs<S>&, const FilterTable<S>&, const S*, const S*, const S*,    \
+                                       FeatureRange, S*, InstructionSet);                                           \
+  template void cfconv_table_gradient(const HalfPairs<S>&, const FilterTable<S>&, const S*, const S*, FeatureRange, \
+                                      S*, InstructionSet);                                                          \
+  template void cfconv_backward_table_gradient(const HalfPairs<S>&, const FilterTable<S>&, const S*, const S*,      \
+                                               const S*, const S*, FeatureRange, S*, InstructionSet);               \
+  template void cfconv_total_table_gradient(const HalfPairs<S>&, const FilterTable<S>&, const S*, const S*,         \
+                                            const S*, const S*, const S*, FeatureRange, S*, InstructionSet);
+SCSCHNET_INSTANTIATE(float)
+SCSCHNET_INSTANTIATE(double)
+
+}  // namespace scschnet::cpu

@@ -1,0 +1,155 @@
+// Spline weights of many distances at a time. Compiled once per instruction set, SCSCHNET_KERNELS naming it; exports one
+// symbol and no other (see simd.hpp).
+#include "cfconv_kernels.hpp"
+
+namespace scschnet::cpu {
+namespace {
+
+constexpr int chunk = 32;
+constexpr int n_powers = 6;
+constexpr double pi = 3.14159265358979323846;
+
+/// 120 B_m(t) = sum_p pieces[m][p] t^p: the quintic B-spline on one cell, seen from its six nodes.
+constexpr double pieces[n_taps][n_powers] = {
+    {1, -5, 10, -10, 5, -1},      {26, -50, 20, 20, -20, 5}, {66, 0, -60, 0, 30, -10},
+    {26, 50, 20, -20, -20, 10},   {1, 5, 10, 10, 5, -5},     {0, 0, 0, 0, 0, 1},
+};
+
+/// Coefficients of derivative k of all pieces, in t.
+struct PieceDerivatives {
+  double of[n_powers][n_taps][n_powers] = {};
+  constexpr PieceDerivatives() {
+    for (int m = 0; m < n_taps; ++m) {
+      for (int p = 0; p < n_powers; ++p) of[0][m][p] = pieces[m][p] / 120;
+    }
+    for (int k = 1; k < n_powers; ++k) {
+      for (int m = 0; m < n_taps; ++m) {
+        for (int p = 0; p + 1 < n_powers; ++p) of[k][m][p] = (p + 1) * of[k - 1][m][p + 1];
+      }
+    }
+  }
+};
+constexpr PieceDerivatives derivatives;
+
+/// One value per distance of a chunk.
+struct Lanes {
+  alignas(64) double at[chunk];
+};
+
+/// sin(a - pi/2) and cos(a - pi/2) for 0 <= a <= pi, to double precision: Taylor's series up to 23rd order.
+inline void sine_and_cosine(const Lanes& a, Lanes& sine, Lanes& cosine) {
+  for (int l = 0; l < chunk; ++l) {
+    const double y = a.at[l] - pi / 2, q = y * y;
+    double s = 1, c = 1;
+    for (int k = 11; k >= 1; --k) {
+      s = 1 - q * s * (1.0 / (2 * k * (2 * k + 1)));
+      c = 1 - q * c * (1.0 / (2 * k * (2 * k - 1)));
+    }
+    sine.at[l] = y * s;
+    cosine.at[l] = c;
+  }
+}
+
+/// fc and its derivatives in d, up to `order`. `inside` is one for pairs below the cutoff, else zero.
+inline void cutoff_derivatives(const SplineGrid& grid, int order, const Lanes& d, const Lanes& inside, Lanes* f) {
+  if (grid.cutoff_function == CutoffFunction::none) {
+    for (int k = 0; k <= order; ++k) {
+      for (int l = 0; l < chunk; ++l) f[k].at[l] = k == 0 ? 1 : 0;
+    }
+    return;
+  }
+  const double rate = pi / grid.cutoff;
+  Lanes angle, sine, cosine;
+  for (int l = 0; l < chunk; ++l) angle.at[l] = d.at[l] * rate;
+  sine_and_cosine(angle, sine, cosine);  // cos(angle) = -sine, sin(angle) = cosine
+  double factor = 0.5;
+  for (int k = 0; k <= order; ++k) {
+    const Lanes& wave = k % 2 == 0 ? sine : cosine;
+    const double signed_factor = (k % 4 == 0 || k % 4 == 1) ? -factor : factor;  // -s, -c, s, c
+    const double offset = k == 0 ? 0.5 : 0;
+    for (int l = 0; l < chunk; ++l) f[k].at[l] = inside.at[l] * (signed_factor * wave.at[l] + offset);
+    factor *= rate;
+  }
+}
+
+/// Derivative k in t of piece m.
+inline void piece(int k, int m, const Lanes& t, Lanes& value) {
+  const double* const c = derivatives.of[k][m];
+  for (int l = 0; l < chunk; ++l) {
+    double v = c[5];
+    v = v * t.at[l] + c[4];
+    v = v * t.at[l] + c[3];
+    v = v * t.at[l] + c[2];
+    v = v * t.at[l] + c[1];
+    value.at[l] = v * t.at[l] + c[0];
+  }
+}
+
+/// Where the distances of a chunk lie; false if one is bad. Lanes past the end hold distance zero.
+struct Places {
+  Lanes d, inside, t;
+  std::int32_t bin[chunk];
+
+  template <class Distance>
+  inline bool find(const SplineGrid& grid, double inverse_step, const Distance* distances, int count) {
+    const bool hard = grid.cutoff_function == CutoffFunction::none;
+    const double limit = hard ? grid.step * static_cast<double>(grid.n_rows - n_taps + 1) : 1e300;
+    const double cutoff = hard ? limit : grid.cutoff;
+    int good = 0;
+    for (int l = 0; l < chunk; ++l) {
+      const double given = l < count ? static_cast<double>(distances[l]) : 0.0;
+      good += given >= 0 && given < limit;
+      inside.at[l] = given < cutoff ? 1 : 0;
+      d.at[l] = given < cutoff ? given : 0;
+      const double u = d.at[l] * inverse_step;
+      bin[l] = static_cast<std::int32_t>(u);
+      t.at[l] = u - static_cast<double>(bin[l]);
+    }
+    return good == chunk;
+  }
+};
+
+template <class Distance, class Scalar>
+std::int64_t spline_weights(const SplineOrders& orders, const Distance* d, std::int64_t n_pairs, std::int32_t* bins,
+                            Scalar* weights) {
+  const double inverse_step = 1 / orders.grid.step;
+  const int last = orders.first_order + orders.n_orders - 1;
+  Places places;
+  Lanes f[max_spline_order + 1], value, weight[n_taps];
+  for (std::int64_t begin = 0; begin < n_pairs; begin += chunk) {
+    const int count = n_pairs - begin < chunk ? static_cast<int>(n_pairs - begin) : chunk;
+    if (!places.find(orders.grid, inverse_step, d + begin, count)) {
+      for (int l = 0; l < count; ++l) {
+        if (!places.find(orders.grid, inverse_step, d + begin + l, 1)) return begin + l;
+      }
+    }
+    if (bins != nullptr) __builtin_memcpy(bins + begin, places.bin, count * sizeof(std::int32_t));
+    cutoff_derivatives(orders.grid, last, places.d, places.inside, f);
+    for (int n = orders.first_order; n <= last; ++n) {
+      for (int m = 0; m < n_taps; ++m) {  // Leibniz: sum_k binomial(n, k) fc^(n-k) B_m^(k) / step^k
+        weight[m] = Lanes{};
+        double factor = 1;
+        for (int k = 0; k <= n && k < n_powers; ++k) {
+          piece(k, m, places.t, value);
+          for (int l = 0; l < chunk; ++l) weight[m].at[l] += factor * f[n - k].at[l] * value.at[l];
+          factor *= inverse_step * (n - k) / (k + 1);
+        }
+      }
+      Scalar* out = weights + ((n - orders.first_order) * n_pairs + begin) * n_taps;
+      for (int l = 0; l < count; ++l) {
+        for (int m = 0; m < n_taps; ++m) out[l * n_taps + m] = static_cast<Scalar>(weight[m].at[l]);
+      }
+    }
+  }
+  return -1;
+}
+
+}  // namespace
+
+#define SCSCHNET_JOIN_(a, b) a##b
+#define SCSCHNET_JOIN(a, b) SCSCHNET_JOIN_(a, b)
+extern const SplineKernels SCSCHNET_JOIN(spline_, SCSCHNET_KERNELS){
+    spline_weights<float, float>, spline_weights<double, float>, spline_weights<float, double>,
+    spline_weights<double, double>};
+
+}  // namespace scschnet::cpu
