@@ -39,20 +39,21 @@ template <class T>
 std::pair<T, T> range_of(const T* values, std::int64_t n) {
   constexpr int lanes = 8;
   T low[lanes], high[lanes];
-  for (int lane = 0; lane < lanes; ++lane) low[lane] = high[lane] = values[0];
-  std::int64_t k = 0;
-  for (; k + lanes <= n; k += lanes) {
+  for (int lane = 0; lane < lanes; ++lane) low[lane] = high[lane] = values[lane < n ? lane : 0];
+  for (std::int64_t k = lanes; k < n; k += lanes) {
+    const T* next = values + std::min(k, n - lanes);  // the last ones may be looked at twice
     for (int lane = 0; lane < lanes; ++lane) {
-      const T value = values[k + lane];
-      low[lane] = value < low[lane] ? value : low[lane];
-      high[lane] = value > high[lane] ? value : high[lane];
+      low[lane] = next[lane] < low[lane] ? next[lane] : low[lane];
+      high[lane] = next[lane] > high[lane] ? next[lane] : high[lane];
     }
   }
-  for (; k < n; ++k) {
-    low[0] = std::min(low[0], values[k]);
-    high[0] = std::max(high[0], values[k]);
+  for (int half = lanes / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) {
+      low[lane] = low[lane + half] < low[lane] ? low[lane + half] : low[lane];
+      high[lane] = high[lane + half] > high[lane] ? high[lane + half] : high[lane];
+    }
   }
-  return {*std::min_element(low, low + lanes), *std::max_element(high, high + lanes)};
+  return {low[0], high[0]};
 }
 
 /// Sets the ranges and the extent. False if a coordinate is too large for float32 arithmetic.

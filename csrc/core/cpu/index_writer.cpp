@@ -38,13 +38,15 @@ RowTarget advanced(const RowTarget& target, std::int64_t n_pairs) {
 }  // namespace
 
 IndexWriter::IndexWriter(const PairArrays& output, std::int64_t begin, std::int64_t end, bool stream,
-                         const Kernels& kernels)
+                         bool molecules, const Kernels& kernels)
     : output_(advanced({output.idx_i, output.idx_j, output.shifts}, begin)),
       left_(end - begin),
       stream_(stream),
+      molecules_(molecules),
       kernels_(kernels) {}
 
 void IndexWriter::expand(std::int64_t center, const CompactRow& row, const RowTarget& to) const {
+  if (molecules_) return kernels_.expand_molecule_row(row.slots, row.count, row.images->atom, center, to);
   kernels_.expand_row(row.slots, row.count, row.images->shift, row.center->shift, center, to);
 }
 

@@ -14,7 +14,9 @@ namespace scschnet::cpu {
 class IndexWriter {
  public:
   /// The rows will fill the pairs [begin, end) of the arrays in `output`. Only idx_i, idx_j and shifts are written.
-  IndexWriter(const PairArrays& output, std::int64_t begin, std::int64_t end, bool stream,
+  /// `stream`: past the caches. `molecules`: shifts are zero and slots
+  /// follow the atoms, as in open structures below `grid_from`.
+  IndexWriter(const PairArrays& output, std::int64_t begin, std::int64_t end, bool stream, bool molecules,
               const Kernels& kernels);
 
   void append(std::int64_t center, const CompactRow& row);
@@ -31,6 +33,7 @@ class IndexWriter {
   RowTarget output_;  ///< the caller's, at the next pair that is not in the stage
   std::int64_t left_;  ///< pairs that are still to be written there
   bool stream_;
+  bool molecules_;
   const Kernels& kernels_;
   std::int64_t n_staged_ = 0;
   alignas(64) std::int64_t staged_i_[stage_room];

@@ -66,6 +66,10 @@ struct Kernels {
   /// behind the row are read from `slots`, which must be valid slots, and are written to `to`.
   void (*expand_row)(const std::int32_t* slots, std::int64_t count, const std::int32_t* images,
                      const std::int32_t* center, std::int64_t center_index, const RowTarget& to);
+
+  /// The same where all shifts are zero and slot s is the atom first_atom + s.
+  void (*expand_molecule_row)(const std::int32_t* slots, std::int64_t count, std::int32_t first_atom,
+                              std::int64_t center_index, const RowTarget& to);
 };
 
 extern const Kernels kernels_generic;

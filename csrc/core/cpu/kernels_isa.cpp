@@ -114,21 +114,35 @@ void expand_row(const std::int32_t* slots, std::int64_t count, const std::int32_
       for (int lane = 0; lane < chunk; ++lane) to.idx_i[k + lane] = center_index;
     }
     if (to.idx_j) {
-      for (int lane = 0; lane < chunk; ++lane) to.idx_j[k + lane] = images[4 * static_cast<std::int64_t>(slots[k + lane]) + 3];
-    }
-    if (to.shifts) {
-      for (int lane = 0; lane < chunk; ++lane) {  // of the 16 bytes the next pair overwrites four
-        FourInts image;
-        __builtin_memcpy(&image, images + 4 * static_cast<std::int64_t>(slots[k + lane]), sizeof image);
-        image -= origin;
-        __builtin_memcpy(to.shifts + 3 * (k + lane), &image, sizeof image);
+      for (int lane = 0; lane < chunk; ++lane) {
+        to.idx_j[k + lane] = images[4 * static_cast<std::int64_t>(slots[k + lane]) + 3];
       }
     }
+    if (!to.shifts) continue;
+    for (int lane = 0; lane < chunk; ++lane) {  // of the 16 bytes the next pair overwrites four
+      FourInts image;
+      __builtin_memcpy(&image, images + 4 * static_cast<std::int64_t>(slots[k + lane]), sizeof image);
+      image -= origin;
+      __builtin_memcpy(to.shifts + 3 * (k + lane), &image, sizeof image);
+    }
+  }
+}
+
+void expand_molecule_row(const std::int32_t* slots, std::int64_t count, std::int32_t first_atom,
+                         std::int64_t center_index, const RowTarget& to) {
+  for (std::int64_t k = 0; k < count; k += chunk) {
+    if (to.idx_i) {
+      for (int lane = 0; lane < chunk; ++lane) to.idx_i[k + lane] = center_index;
+    }
+    if (to.idx_j) {
+      for (int lane = 0; lane < chunk; ++lane) to.idx_j[k + lane] = slots[k + lane] + first_atom;
+    }
+    if (to.shifts) __builtin_memset(to.shifts + 3 * k, 0, 3 * chunk * sizeof(std::int32_t));
   }
 }
 
 }  // namespace
 
-extern const Kernels SCSCHNET_KERNELS{sweep, copy_runs, expand_row};
+extern const Kernels SCSCHNET_KERNELS{sweep, copy_runs, expand_row, expand_molecule_row};
 
 }  // namespace scschnet::cpu

@@ -72,6 +72,14 @@ struct NeighborList::State {
     return {positions, atom_ptr[m], atom_ptr[m + 1], cells ? cells + 9 * m : nullptr, pbc ? pbc + 3 * m : nullptr};
   }
 
+  /// All structures are open and small: there are no images, and slots follow the atoms.
+  bool all_molecules() const {
+    for (std::size_t m = 0; m + 1 < atom_ptr.size(); ++m) {
+      if (atom_ptr[m + 1] - atom_ptr[m] >= grid_from) return false;
+    }
+    return pbc == nullptr || std::none_of(pbc, pbc + 3 * (atom_ptr.size() - 1), [](bool axis) { return axis; });
+  }
+
   template <class Scalar>
   void search_one_after_the_other(const Scalar* positions, const Cutoff& cutoff);
   template <class Scalar>
@@ -171,7 +179,7 @@ void NeighborList::State::for_rows(std::int64_t begin, std::int64_t end, const F
 }
 
 void NeighborList::State::write_indices(const PairArrays& output, std::int64_t begin, std::int64_t end) const {
-  IndexWriter writer(output, row_ptr[begin], row_ptr[end], row_ptr[n_atoms] >= stream_from, *kernels);
+  IndexWriter writer(output, row_ptr[begin], row_ptr[end], row_ptr[n_atoms] >= stream_from, all_molecules(), *kernels);
   for_rows(begin, end, [&](std::int64_t i, const CompactRow& row) { writer.append(i, row); });
   writer.finish();
 }

@@ -13,7 +13,6 @@
 namespace scschnet::cpu {
 namespace {
 
-constexpr std::int64_t grid_from = 321;  // points; below, comparing all with all is faster
 constexpr int centers_at_once = 16;      // bounds the room that must be reserved for rows
 constexpr double longest_float_cutoff = 1e13;  // longer than any distance between points, yet finite when squared
 

@@ -45,6 +45,9 @@ struct StructureInput {
   const bool* pbc;
 };
 
+/// Fewer points than this are compared all with all, which is faster; slots then follow the points' order.
+constexpr std::int64_t grid_from = 321;
+
 /// Finds rows, one structure at a time. Keeps scratch memory; one per thread, or one per structure with several threads.
 class Search {
  public:
