@@ -19,9 +19,9 @@ from scschnet.evaluate import (
     errors,
     errors_in_detail,
     in_units,
-    main,
     predict,
 )
+from scschnet.evaluate.__main__ import main
 from scschnet.nn import ModelConfig, SchNet
 
 KCAL = 0.04336411530877085  # eV, CODATA 2014

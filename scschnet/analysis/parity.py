@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from scschnet.analysis import plots
 from scschnet.data import StructureSet
-
-if TYPE_CHECKING:
-    from scschnet.evaluate import Predictions
+from scschnet.evaluate import Predictions
 
 DENSITY = ListedColormap(colormaps["viridis"](np.linspace(0.92, 0.0, 256)))  # no yellow on white
 MANY = 2000  # beyond so many points a panel shows their density
@@ -40,7 +38,7 @@ class Panel:
 
 
 def plot_parity(
-    predictions: "Predictions", labels: StructureSet, path: str | os.PathLike[str]
+    predictions: Predictions, labels: StructureSet, path: str | os.PathLike[str]
 ) -> Path:
     """Draw a panel for every quantity with labels: predicted against reference, with the errors.
 
@@ -70,7 +68,7 @@ def plot_parity(
         return plots.save_figure(figure, path)
 
 
-def parity_panels(predictions: "Predictions", labels: StructureSet) -> list[Panel]:
+def parity_panels(predictions: Predictions, labels: StructureSet) -> list[Panel]:
     """What is to be drawn. Energies are relative to the least squares fit of the labels to the composition.
 
     That takes away the thousands of eV which say nothing about a model: for a single molecule it is

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scschnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from scschnet.data import Batch, Split, StructureSet, collate, load_split
-from scschnet.evaluate import Error, errors, predict
+from scschnet.evaluate import Error, errors, in_units, predict
 from scschnet.train.config import TrainConfig
 from scschnet.train.loss import combined_loss
 from scschnet.train.progress import Progress
@@ -24,7 +24,6 @@ from scschnet.train.run_folder import EpochMetrics, RunFolder
 from scschnet.train.schedule import learning_rate
 from scschnet.train.setup import build_model, choose_split, describe, read_structures
 from scschnet.train.state import TrainingState
-from scschnet.units import energy_factor
 
 LOST_FACTOR = 10.0  # a train loss so far above the best one, for LOST_PATIENCE epochs, is named
 LOST_PATIENCE = 5
@@ -270,19 +269,9 @@ def _finish(
             model, structures, split.test, forces=config.rho < 1, stress=config.stress_weight > 0
         )
         for name, error in errors(predictions, structures.select(split.test)).items():
-            content[name] = _in_units(name, error)
+            content[name] = in_units(name, error)
     run.write_test(content)
     return run
-
-
-def _in_units(name: str, error: Error) -> dict[str, Any]:
-    """MAE and RMSE in eV (and Å), and in kcal/mol (and Å)."""
-    found: dict[str, Any] = {"n": error.n}
-    length = {"energy": "", "forces": "/Å", "stress": "/Å^3"}[name]
-    for unit in ("eV", "kcal/mol"):
-        factor = 1.0 / energy_factor(unit)
-        found[unit + length] = {"mae": error.mae * factor, "rmse": error.rmse * factor}
-    return found
 
 
 @contextmanager

@@ -1,0 +1,188 @@
+"""Predictions of a model for many structures, and their errors."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from numpy.typing import ArrayLike, NDArray
+
+from scschnet.data import StructureSet, collate
+from scschnet.nn import SchNet
+from scschnet.units import energy_factor, stress_factor
+
+MAX_ATOMS_PER_BATCH = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model says of structures, in the order in which they were asked for.
+
+    Args:
+        energy: (n_structures,), eV.
+        forces: (n_atoms, 3), eV/Å, or None if not asked for.
+        stress: (n_structures, 3, 3), eV/Å^3, or None if not asked for.
+    """
+
+    energy: NDArray[np.float64]
+    forces: NDArray[np.float64] | None
+    stress: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Error:
+    """Error of one quantity over `n` numbers: mean absolute and root mean square."""
+
+    mae: float
+    rmse: float
+    n: int
+
+
+def predict(
+    model: SchNet,
+    structures: StructureSet,
+    indices: ArrayLike | None = None,
+    *,
+    forces: bool = True,
+    stress: bool = False,
+    progress: Callable[[int], object] | None = None,
+) -> Predictions:
+    """Evaluate a model on structures, a few at a time, where its parameters are.
+
+    Args:
+        model: left in the mode (training or evaluation) it is in.
+        structures: the set.
+        indices: which of them, in which order; None: all.
+        forces: whether to predict forces.
+        stress: whether to predict stress.
+        progress: called with the number of structures that have just been done.
+
+    Returns:
+        Predictions; bit for bit the same for the same model, set and indices on one machine.
+    """
+    chosen = np.arange(len(structures)) if indices is None else np.asarray(indices, dtype=np.int64)
+    device = next(model.parameters()).device
+    parts: dict[str, list[NDArray[np.float64]]] = {"energy": [], "forces": [], "stress": []}
+    for some in _chunks(structures, chosen):
+        batch = collate(structures, some, model.config.cutoff).to(device)
+        with torch.no_grad():
+            result = model(**batch.inputs, forces=forces, stress=stress)
+        for name, found in parts.items():
+            if name in result:
+                found.append(result[name].cpu().numpy())
+        if progress is not None:
+            progress(len(some))
+    return Predictions(
+        energy=np.concatenate(parts["energy"]) if len(chosen) else np.zeros(0),
+        forces=_joined(parts["forces"], (0, 3)) if forces else None,
+        stress=_joined(parts["stress"], (0, 3, 3)) if stress else None,
+    )
+
+
+def error(predicted: NDArray[np.float64], label: NDArray[np.float64]) -> Error:
+    """Error of predictions where there is a label (not NaN), over single numbers.
+
+    Args:
+        predicted: any shape.
+        label: same shape; NaN where there is none.
+    """
+    difference = (predicted - label)[~np.isnan(label)]
+    if difference.size == 0:
+        return Error(float("nan"), float("nan"), 0)
+    return Error(
+        mae=float(np.abs(difference).mean()),
+        rmse=float(np.sqrt(np.square(difference).mean())),
+        n=int(difference.size),
+    )
+
+
+def errors(predictions: Predictions, labels: StructureSet) -> dict[str, Error]:
+    """Errors of every quantity that was predicted and has labels.
+
+    Args:
+        predictions: of all structures of `labels`, in its order.
+        labels: the structures themselves.
+
+    Returns:
+        energy (eV per structure), forces (eV/Å per component), stress (eV/Å^3 per component).
+    """
+    found = {}
+    for name in ("energy", "forces", "stress"):
+        predicted, label = getattr(predictions, name), getattr(labels, name)
+        if predicted is not None and label is not None:
+            found[name] = error(predicted, label)
+    return found
+
+
+def errors_in_detail(predictions: Predictions, labels: StructureSet) -> dict[str, Error]:
+    """Errors in total, of the energy per atom, and of the forces on each element.
+
+    Args:
+        predictions: of all structures of `labels`, in its order.
+        labels: the structures themselves.
+
+    Returns:
+        As `errors`, with energy_per_atom (eV) after energy, and forces_H, forces_C ... (eV/Å) after
+        forces.
+    """
+    found: dict[str, Error] = {}
+    for name, total in errors(predictions, labels).items():
+        found[name] = total
+        if name == "energy":
+            n_atoms = np.maximum(labels.n_atoms, 1)
+            found["energy_per_atom"] = error(
+                predictions.energy / n_atoms, np.asarray(labels.energy) / n_atoms
+            )
+        if name == "forces":
+            assert predictions.forces is not None and labels.forces is not None
+            for z in labels.elements:
+                atoms = labels.atomic_numbers == z
+                found[f"forces_{chemical_symbols[z]}"] = error(
+                    predictions.forces[atoms], labels.forces[atoms]
+                )
+    return found
+
+
+def in_units(name: str, found: Error) -> dict[str, Any]:
+    """An error as JSON: n, and MAE and RMSE in eV (and Å) and in kcal/mol (and Å); stress also in GPa.
+
+    Args:
+        name: a key of `errors_in_detail`.
+        found: the error.
+    """
+    scaled = {
+        unit: {"mae": found.mae * factor, "rmse": found.rmse * factor}
+        for unit, factor in display_units(name).items()
+    }
+    return {"n": found.n, **scaled}
+
+
+def display_units(name: str) -> dict[str, float]:
+    """Unit to its value per eV, eV/Å or eV/Å^3; tables show the first two.
+
+    Args:
+        name: a key of `errors_in_detail`.
+    """
+    kcal = 1.0 / energy_factor("kcal/mol")
+    if name == "stress":
+        return {"eV/Å^3": 1.0, "GPa": 1.0 / stress_factor("GPa"), "kcal/mol/Å^3": kcal}
+    length = "/Å" if name.startswith("forces") else ""
+    return {f"eV{length}": 1.0, f"kcal/mol{length}": kcal}
+
+
+def _chunks(structures: StructureSet, indices: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Split `indices`, in order, into parts of at most MAX_ATOMS_PER_BATCH atoms (or one structure)."""
+    start, atoms = 0, 0
+    for position, size in enumerate(structures.n_atoms[indices]):
+        if position > start and atoms + size > MAX_ATOMS_PER_BATCH:
+            yield indices[start:position]
+            start, atoms = position, 0
+        atoms += int(size)
+    if start < len(indices):
+        yield indices[start:]
+
+
+def _joined(parts: list[NDArray[np.float64]], empty: tuple[int, ...]) -> NDArray[np.float64]:
+    return np.concatenate(parts) if parts else np.zeros(empty)
