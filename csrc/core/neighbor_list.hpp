@@ -11,21 +11,24 @@ namespace scschnet {
 /// Structures lying one after the other in flat arrays. Nothing is owned, nothing is changed.
 template <class Scalar>
 struct Structures {
-  const Scalar* positions;        ///< (n_atoms, 3) Å; n_atoms = atom_ptr[n_structures]
-  const std::int64_t* atom_ptr;   ///< (n_structures + 1,) structure m owns atoms atom_ptr[m] .. atom_ptr[m+1]
-  const double* cells = nullptr;  ///< (n_structures, 3, 3) rows are lattice vectors, Å; null if all is open
-  const bool* pbc = nullptr;      ///< (n_structures, 3) periodic along each vector; null if all is open
+  const Scalar* positions;  ///< (n_atoms, 3) Å; n_atoms = atom_ptr[n_structures]
+  const std::int64_t*
+      atom_ptr;  ///< (n_structures + 1,) structure m owns atoms atom_ptr[m] .. atom_ptr[m+1]
+  const double* cells =
+      nullptr;  ///< (n_structures, 3, 3) rows are lattice vectors, Å; null if all is open
+  const bool* pbc = nullptr;  ///< (n_structures, 3) periodic along each vector; null if all is open
   std::int64_t n_structures = 1;
 };
 
 /// Where to write the pairs found. The caller owns the arrays; a null pointer means "not wanted".
 struct PairArrays {
-  std::int64_t* idx_i = nullptr;    ///< (n_pairs,) center
-  std::int64_t* idx_j = nullptr;    ///< (n_pairs,) neighbor
-  std::int32_t* shifts = nullptr;   ///< (n_pairs, 3) S
-  std::int64_t* row_ptr = nullptr;  ///< (n_atoms + 1,) pairs row_ptr[i] .. row_ptr[i+1] have center i
-  double* d_ij = nullptr;           ///< (n_pairs,) Å, |r_ij|
-  double* r_ij = nullptr;           ///< (n_pairs, 3) Å, r_j - r_i + S·cell
+  std::int64_t* idx_i = nullptr;   ///< (n_pairs,) center
+  std::int64_t* idx_j = nullptr;   ///< (n_pairs,) neighbor
+  std::int32_t* shifts = nullptr;  ///< (n_pairs, 3) S
+  std::int64_t* row_ptr =
+      nullptr;             ///< (n_atoms + 1,) pairs row_ptr[i] .. row_ptr[i+1] have center i
+  double* d_ij = nullptr;  ///< (n_pairs,) Å, |r_ij|
+  double* r_ij = nullptr;  ///< (n_pairs, 3) Å, r_j - r_i + S·cell
 };
 
 namespace cpu {
@@ -45,8 +48,8 @@ struct alignas(16) ImageAtom {
   std::int32_t atom;      ///< index in the whole batch
 };
 
-/// One row of the list in its compact form, 4 bytes per pair: neighbor k is images[slots[k]]. Images close in space have slots
-/// close to each other.
+/// One row of the list in its compact form, 4 bytes per pair: neighbor k is images[slots[k]].
+/// Images close in space have slots close to each other.
 struct CompactRow {
   const std::int32_t* slots;
   std::int64_t count;
@@ -65,15 +68,17 @@ struct NeighborOptions {
 ///
 /// A pair (i, j, S) is in the list when both atoms belong to the same structure and
 ///     d2 = |((r_j - r_i) + S_0 a_0) + (S_1 a_1 + S_2 a_2)|^2,  sqrt(d2) < cutoff,
-/// evaluated in double precision from the positions as given: an atom exactly at the cutoff is no neighbor.
-/// The atom itself (i = j, S = 0) is none; its periodic images are; two atoms on one spot are. S is zero along
-/// open axes. With (i, j, S) the list holds (j, i, -S). The list is never truncated.
+/// evaluated in double precision from the positions as given: an atom exactly at the cutoff is no
+/// neighbor. The atom itself (i = j, S = 0) is none; its periodic images are; two atoms on one spot
+/// are. S is zero along open axes. With (i, j, S) the list holds (j, i, -S). The list is never
+/// truncated.
 ///
-/// Any cell will do: skewed, left-handed, thinner than the cutoff. Vectors along open axes are ignored and may be
-/// zero. Atoms may lie outside the cell; S refers to the positions as given.
+/// Any cell will do: skewed, left-handed, thinner than the cutoff. Vectors along open axes are
+/// ignored and may be zero. Atoms may lie outside the cell; S refers to the positions as given.
 ///
-/// Order: by i; within a row an order that depends on the input alone, not on threads, instruction set or batch. A
-/// structure without periodic axes and with at most 256 atoms has its rows sorted by j.
+/// Order: by i; within a row an order that depends on the input alone, not on threads, instruction
+/// set or batch. A structure without periodic axes and with at most 256 atoms has its rows sorted
+/// by j.
 ///
 /// The object keeps its scratch memory for the next call. One object serves one thread at a time.
 class NeighborList {
@@ -83,21 +88,24 @@ class NeighborList {
   NeighborList(NeighborList&&) noexcept;
   NeighborList& operator=(NeighborList&&) noexcept;
 
-  /// Finds the pairs and keeps them inside. Returns their number. The arrays of `input` must live until the last
-  /// `write` after it. Linear in the number of atoms for bounded density.
+  /// Finds the pairs and keeps them inside. Returns their number. The arrays of `input` must live
+  /// until the last `write` after it. Linear in the number of atoms for bounded density.
   ///
-  /// Throws std::invalid_argument, naming the argument in backticks, when `cutoff` is not a positive finite number;
-  /// `positions` hold a NaN or an infinity, or lie more than 1e8 cells outside or 1e12 Å apart; `cell` is singular along its periodic
-  /// axes; `atom_ptr` does not begin at 0 or decreases; or when atoms and images together exceed 2^31 - 1.
+  /// Throws std::invalid_argument, naming the argument in backticks, when `cutoff` is not a
+  /// positive finite number; `positions` hold a NaN or an infinity, or lie more than 1e8 cells
+  /// outside or 1e12 Å apart; `cell` is singular along its periodic axes; `atom_ptr` does not begin
+  /// at 0 or decreases; or when atoms and images together exceed 2^31 - 1.
   template <class Scalar>
-  std::int64_t find(const Structures<Scalar>& input, double cutoff, const NeighborOptions& options = {});
+  std::int64_t find(const Structures<Scalar>& input, double cutoff,
+                    const NeighborOptions& options = {});
 
   /// Writes the pairs of the last `find`, with as many threads.
   void write(const PairArrays& output) const;
 
   /// Row i of the last `find`, valid until the next one.
   CompactRow row(std::int64_t i) const;
-  /// (n_atoms,) the centers in the order in which their rows lie in memory: neighbors in space follow each other.
+  /// (n_atoms,) the centers in the order in which their rows lie in memory: neighbors in space
+  /// follow each other.
   const std::int32_t* spatial_order() const;
 
   std::int64_t n_atoms() const;

@@ -1,4 +1,5 @@
-// Contract of the splines behind a tabulated filter: where a distance lies in the table, and with which weights.
+// Contract of the splines behind a tabulated filter: where a distance lies in the table, and with
+// which weights.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +12,10 @@ enum class CutoffFunction {
   cosine,  ///< (1 + cos(pi d / cutoff)) / 2 below the cutoff, 0 at and beyond it
 };
 
-/// A filter is W_f(d) = fc(d) sum_m B_m(t) table[k + m][f] with k = floor(d / step), t = d / step - k, and the six
-/// quintic B-splines B_0 .. B_5 that are not zero on a cell of a uniform grid. Row 0 of the table belongs to the node
-/// at -2 step. The filter is four times continuously differentiable, but for the cutoff function.
+/// A filter is W_f(d) = fc(d) sum_m B_m(t) table[k + m][f] with k = floor(d / step), t = d / step -
+/// k, and the six quintic B-splines B_0 .. B_5 that are not zero on a cell of a uniform grid. Row 0
+/// of the table belongs to the node at -2 step. The filter is four times continuously
+/// differentiable, but for the cutoff function.
 struct SplineGrid {
   double step;    ///< Å, a power of two: then d / step is exact
   double cutoff;  ///< Å
@@ -23,7 +25,8 @@ struct SplineGrid {
 
 /// Table rows that one distance touches.
 constexpr int n_taps = 6;
-/// Highest derivative of a filter. (From the fifth on the splines are piecewise constant, then zero.)
+/// Highest derivative of a filter. (From the fifth on the splines are piecewise constant, then
+/// zero.)
 constexpr int max_spline_order = 8;
 
 /// Fewest rows of a table that serves all distances up to the cutoff.
@@ -31,18 +34,21 @@ std::int64_t least_spline_rows(double step, double cutoff);
 
 namespace cpu {
 
-/// Weights of the filter's derivatives, W^(n)_f(d_p) = sum_m weights[n - first_order][p][m] table[bins[p] + m][f] for
-/// n = first_order .. first_order + n_orders - 1, by Leibniz' rule; evaluated in double precision.
+/// Weights of the filter's derivatives, W^(n)_f(d_p) = sum_m weights[n - first_order][p][m]
+/// table[bins[p] + m][f] for n = first_order .. first_order + n_orders - 1, by Leibniz' rule;
+/// evaluated in double precision.
 ///
-/// d: (n_pairs,) Å; bins: (n_pairs,) written, or null if known already; weights: (n_orders, n_pairs, n_taps) written.
-/// A pair at or beyond the cutoff has zero weights, and bin 0, if the cutoff function is `cosine`.
+/// d: (n_pairs,) Å; bins: (n_pairs,) written, or null if known already; weights: (n_orders,
+/// n_pairs, n_taps) written. A pair at or beyond the cutoff has zero weights, and bin 0, if the
+/// cutoff function is `cosine`.
 ///
-/// Throws std::invalid_argument, naming the argument in backticks, when a distance is negative, not finite or (without
-/// cutoff function) beyond the table; when the table is shorter than least_spline_rows; when step is no power of two;
-/// or when an order exceeds max_spline_order. Scalar: float or double; Distance: float or double.
+/// Throws std::invalid_argument, naming the argument in backticks, when a distance is negative, not
+/// finite or (without cutoff function) beyond the table; when the table is shorter than
+/// least_spline_rows; when step is no power of two; or when an order exceeds max_spline_order.
+/// Scalar: float or double; Distance: float or double.
 template <class Distance, class Scalar>
-void spline_weights(const SplineGrid& grid, const Distance* d, std::int64_t n_pairs, int first_order, int n_orders,
-                    std::int32_t* bins, Scalar* weights);
+void spline_weights(const SplineGrid& grid, const Distance* d, std::int64_t n_pairs,
+                    int first_order, int n_orders, std::int32_t* bins, Scalar* weights);
 
 }  // namespace cpu
 }  // namespace scschnet

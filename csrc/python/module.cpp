@@ -1,5 +1,5 @@
-// scschnet._C: facts about the build, and the core on NumPy arrays. Thin: it is called for single molecules too, where
-// a microsecond counts.
+// scschnet._C: facts about the build, and the core on NumPy arrays. Thin: it is called for single
+// molecules too, where a microsecond counts.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -22,7 +22,8 @@ using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
 
 // ---- results
 
-/// Buffers that come back when Python drops the array. Never destroyed: arrays may outlive the module.
+/// Buffers that come back when Python drops the array. Never destroyed: arrays may outlive the
+/// module.
 BufferPool& pool() {
   static auto* const instance = new BufferPool;
   return *instance;
@@ -46,11 +47,12 @@ py::array new_array(std::int64_t n, int columns) {
     buffer.release();
   }
   void* data = owner ? owner->get_pointer<Buffer>()->data() : nullptr;
-  constexpr int writeable = py::detail::npy_api::NPY_ARRAY_WRITEABLE_ | py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ |
+  constexpr int writeable = py::detail::npy_api::NPY_ARRAY_WRITEABLE_ |
+                            py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ |
                             py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  auto result = py::reinterpret_steal<py::array>(
-      api.PyArray_NewFromDescr_(api.PyArray_Type_, py::dtype::of<T>().release().ptr(), columns > 1 ? 2 : 1,
-                                shape.data(), nullptr, data, data ? writeable : 0, nullptr));
+  auto result = py::reinterpret_steal<py::array>(api.PyArray_NewFromDescr_(
+      api.PyArray_Type_, py::dtype::of<T>().release().ptr(), columns > 1 ? 2 : 1, shape.data(),
+      nullptr, data, data ? writeable : 0, nullptr));
   if (!result) throw py::error_already_set();
   if (owner) api.PyArray_SetBaseObject_(result.ptr(), owner->release().ptr());
   return result;
@@ -63,7 +65,9 @@ T* data_of(const py::array& array) {
 
 // ---- arguments
 
-std::string shape_of(const py::array& array) { return py::str(array.attr("shape")).cast<std::string>(); }
+std::string shape_of(const py::array& array) {
+  return py::str(array.attr("shape")).cast<std::string>();
+}
 
 [[noreturn]] void refuse(const char* what, const py::handle& got) {
   throw py::value_error(std::string(what) + ", got " + py::repr(got).cast<std::string>());
@@ -91,7 +95,8 @@ py::array checked_positions(const py::object& value) {
     if (!given) throw py::type_error("`positions` must be an array of numbers");
     const char kind = given.dtype().kind();
     if (given.size() > 0 && kind != 'f' && kind != 'i' && kind != 'u') {
-      throw py::type_error("`positions` must be real numbers, got dtype " + py::str(given.dtype()).cast<std::string>());
+      throw py::type_error("`positions` must be real numbers, got dtype " +
+                           py::str(given.dtype()).cast<std::string>());
     }
     array = kind == 'f' && given.itemsize() == 4 ? py::array(Array<float>::ensure(given))
                                                  : py::array(Array<double>::ensure(given));
@@ -113,7 +118,8 @@ double checked_cutoff(const py::object& value) {
 
 core::cpu::NeighborOptions checked_options(int threads, const py::object& isa) {
   core::cpu::NeighborOptions options{.threads = threads};
-  if (threads < 1) throw py::value_error("`threads` must be at least 1, got " + std::to_string(threads));
+  if (threads < 1)
+    throw py::value_error("`threads` must be at least 1, got " + std::to_string(threads));
   if (isa.is_none()) return options;
   const auto wanted = isa.cast<std::string>();
   for (auto set : core::cpu::available_instruction_sets()) {
@@ -158,7 +164,8 @@ void read_pbc(const py::object& value, Box& box) {
     std::fill_n(box.pbc, 3, value.ptr() == Py_True);
   } else if (is_plain<bool>(value) && py::reinterpret_borrow<py::array>(value).size() == 3) {
     std::copy_n(data_of<bool>(py::reinterpret_borrow<py::array>(value)), 3, box.pbc);
-  } else if (PySequence_Check(value.ptr()) && !py::isinstance<py::str>(value) && py::len(value) == 3) {
+  } else if (PySequence_Check(value.ptr()) && !py::isinstance<py::str>(value) &&
+             py::len(value) == 3) {
     for (int k = 0; k < 3; ++k) box.pbc[k] = truth(value[py::int_(k)]);
   } else if (PyNumber_Check(value.ptr()) && !PySequence_Check(value.ptr())) {
     std::fill_n(box.pbc, 3, truth(value));
@@ -185,18 +192,20 @@ void without_gil(std::int64_t n_atoms, const Function& function) {
 }
 
 /// Finds the pairs, whatever the type of the positions.
-std::int64_t find(core::cpu::NeighborList& list, const py::array& positions, const std::int64_t* atom_ptr,
-                  std::int64_t n_structures, const double* cells, const bool* pbc, double cutoff,
-                  const core::cpu::NeighborOptions& options) {
+std::int64_t find(core::cpu::NeighborList& list, const py::array& positions,
+                  const std::int64_t* atom_ptr, std::int64_t n_structures, const double* cells,
+                  const bool* pbc, double cutoff, const core::cpu::NeighborOptions& options) {
   const bool is_float = positions.itemsize() == sizeof(float);
   const void* data = positions.data();
   without_gil(positions.shape(0), [&] {
     if (is_float) {
-      list.find(core::Structures<float>{static_cast<const float*>(data), atom_ptr, cells, pbc, n_structures}, cutoff,
-                options);
+      list.find(core::Structures<float>{static_cast<const float*>(data), atom_ptr, cells, pbc,
+                                        n_structures},
+                cutoff, options);
     } else {
-      list.find(core::Structures<double>{static_cast<const double*>(data), atom_ptr, cells, pbc, n_structures}, cutoff,
-                options);
+      list.find(core::Structures<double>{static_cast<const double*>(data), atom_ptr, cells, pbc,
+                                         n_structures},
+                cutoff, options);
     }
   });
   return list.n_pairs();
@@ -223,8 +232,9 @@ py::array array_for(char letter, std::int64_t n_pairs, core::PairArrays& output)
   }
 }
 
-py::object neighbor_list(const std::string& quantities, const py::object& positions, const py::object& cell,
-                         const py::object& pbc, const py::object& cutoff, int threads, const py::object& isa) {
+py::object neighbor_list(const std::string& quantities, const py::object& positions,
+                         const py::object& cell, const py::object& pbc, const py::object& cutoff,
+                         int threads, const py::object& isa) {
   if (quantities.empty() || quantities.find_first_not_of("ijdDS") != std::string::npos) {
     throw py::value_error("`quantities` must be letters out of 'ijdDS', got '" + quantities + "'");
   }
@@ -234,8 +244,8 @@ py::object neighbor_list(const std::string& quantities, const py::object& positi
   read_pbc(pbc, box);
   const std::int64_t atom_ptr[2] = {0, r.shape(0)};
   auto& list = neighbor_list_of_this_thread();
-  const std::int64_t n_pairs = find(list, r, atom_ptr, 1, box.has_cell ? box.cell : nullptr, box.pbc,
-                                    checked_cutoff(cutoff), checked_options(threads, isa));
+  const std::int64_t n_pairs = find(list, r, atom_ptr, 1, box.has_cell ? box.cell : nullptr,
+                                    box.pbc, checked_cutoff(cutoff), checked_options(threads, isa));
   core::PairArrays output;
   py::tuple result(quantities.size());
   for (std::size_t k = 0; k < quantities.size(); ++k) {
@@ -250,8 +260,9 @@ py::object neighbor_list(const std::string& quantities, const py::object& positi
   return result;
 }
 
-py::tuple batch_neighbor_list(const py::object& positions, const py::object& atom_ptr, const py::object& cells,
-                              const py::object& pbc, const py::object& cutoff, int threads, const py::object& isa) {
+py::tuple batch_neighbor_list(const py::object& positions, const py::object& atom_ptr,
+                              const py::object& cells, const py::object& pbc,
+                              const py::object& cutoff, int threads, const py::object& isa) {
   const py::array r = checked_positions(positions);
   const auto ptr = converted<std::int64_t>(atom_ptr, "atom_ptr");
   if (ptr.ndim() != 1 || ptr.size() == 0) {
@@ -259,27 +270,30 @@ py::tuple batch_neighbor_list(const py::object& positions, const py::object& ato
   }
   const py::ssize_t n = ptr.size() - 1;
   if (ptr.data()[n] != r.shape(0)) {
-    throw py::value_error("`atom_ptr` must end at the number of atoms, " + std::to_string(r.shape(0)) + ", got " +
-                          std::to_string(ptr.data()[n]));
+    throw py::value_error("`atom_ptr` must end at the number of atoms, " +
+                          std::to_string(r.shape(0)) + ", got " + std::to_string(ptr.data()[n]));
   }
   Array<double> boxes;
   Array<bool> periodic;
   if (!cells.is_none()) {
     boxes = converted<double>(cells, "cells");
     if (boxes.ndim() != 3 || boxes.shape(0) != n || boxes.shape(1) != 3 || boxes.shape(2) != 3) {
-      throw py::value_error("`cells` must have shape (" + std::to_string(n) + ", 3, 3), got " + shape_of(boxes));
+      throw py::value_error("`cells` must have shape (" + std::to_string(n) + ", 3, 3), got " +
+                            shape_of(boxes));
     }
   }
   if (!pbc.is_none()) {
     periodic = converted<bool>(pbc, "pbc");
     if (periodic.ndim() != 2 || periodic.shape(0) != n || periodic.shape(1) != 3) {
-      throw py::value_error("`pbc` must have shape (" + std::to_string(n) + ", 3), got " + shape_of(periodic));
+      throw py::value_error("`pbc` must have shape (" + std::to_string(n) + ", 3), got " +
+                            shape_of(periodic));
     }
   }
   auto& list = neighbor_list_of_this_thread();
   const std::int64_t n_pairs =
-      find(list, r, ptr.data(), n, cells.is_none() ? nullptr : boxes.data(), pbc.is_none() ? nullptr : periodic.data(),
-           checked_cutoff(cutoff), checked_options(threads, isa));
+      find(list, r, ptr.data(), n, cells.is_none() ? nullptr : boxes.data(),
+           pbc.is_none() ? nullptr : periodic.data(), checked_cutoff(cutoff),
+           checked_options(threads, isa));
   core::PairArrays output;
   const py::array idx_i = array_for('i', n_pairs, output), idx_j = array_for('j', n_pairs, output);
   const py::array shifts = array_for('S', n_pairs, output);
@@ -300,9 +314,12 @@ py::list instruction_sets() {
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Build facts, and the core of scschnet on NumPy arrays.";
   module.attr("build_torch") = SCSCHNET_BUILD_TORCH;
-  module.def("instruction_sets", &instruction_sets, "Names of the instruction sets that run here, worst first.");
-  module.def("neighbor_list", &neighbor_list, py::arg("quantities"), py::arg("positions"), py::arg("cell"),
-             py::arg("pbc"), py::arg("cutoff"), py::arg("threads"), py::arg("isa") = py::none());
-  module.def("batch_neighbor_list", &batch_neighbor_list, py::arg("positions"), py::arg("atom_ptr"), py::arg("cells"),
-             py::arg("pbc"), py::arg("cutoff"), py::arg("threads"), py::arg("isa") = py::none());
+  module.def("instruction_sets", &instruction_sets,
+             "Names of the instruction sets that run here, worst first.");
+  module.def("neighbor_list", &neighbor_list, py::arg("quantities"), py::arg("positions"),
+             py::arg("cell"), py::arg("pbc"), py::arg("cutoff"), py::arg("threads"),
+             py::arg("isa") = py::none());
+  module.def("batch_neighbor_list", &batch_neighbor_list, py::arg("positions"), py::arg("atom_ptr"),
+             py::arg("cells"), py::arg("pbc"), py::arg("cutoff"), py::arg("threads"),
+             py::arg("isa") = py::none());
 }

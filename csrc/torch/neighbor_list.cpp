@@ -1,6 +1,6 @@
 // The operator scschnet::neighbor_list: checks, outputs, threads; the work is done by core.
-#include "../core/cpu/buffer.hpp"
 #include "../core/neighbor_list.hpp"
+#include "../core/cpu/buffer.hpp"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -18,7 +18,8 @@ namespace {
 
 using at::Tensor;
 
-void check(const Tensor& positions, const Tensor& atom_ptr, const Tensor& cells, const Tensor& pbc) {
+void check(const Tensor& positions, const Tensor& atom_ptr, const Tensor& cells,
+           const Tensor& pbc) {
   TORCH_CHECK_VALUE(positions.dim() == 2 && positions.size(1) == 3,
                     "`positions` must have shape (n_atoms, 3), got ", positions.sizes());
   TORCH_CHECK_TYPE(positions.scalar_type() == at::kDouble || positions.scalar_type() == at::kFloat,
@@ -33,21 +34,21 @@ void check(const Tensor& positions, const Tensor& atom_ptr, const Tensor& cells,
   TORCH_CHECK_VALUE(pbc.sizes() == at::IntArrayRef({n_structures, 3}), "`pbc` must have shape (",
                     n_structures, ", 3), got ", pbc.sizes());
   TORCH_CHECK_TYPE(pbc.scalar_type() == at::kBool, "`pbc` must be bool, got ", pbc.scalar_type());
-  TORCH_CHECK_TYPE(at::isFloatingType(cells.scalar_type()), "`cells` must be float32 or float64, got ",
-                   cells.scalar_type());
+  TORCH_CHECK_TYPE(at::isFloatingType(cells.scalar_type()),
+                   "`cells` must be float32 or float64, got ", cells.scalar_type());
 }
 
 template <class Scalar>
 std::int64_t find(cpu::NeighborList& list, const Tensor& positions, const Tensor& atom_ptr,
                   const Tensor& cells, const Tensor& pbc, double cutoff) {
-  const Structures<Scalar> input{positions.const_data_ptr<Scalar>(),
-                                 atom_ptr.const_data_ptr<std::int64_t>(),
-                                 cells.const_data_ptr<double>(), pbc.const_data_ptr<bool>(),
-                                 atom_ptr.size(0) - 1};
+  const Structures<Scalar> input{
+      positions.const_data_ptr<Scalar>(), atom_ptr.const_data_ptr<std::int64_t>(),
+      cells.const_data_ptr<double>(), pbc.const_data_ptr<bool>(), atom_ptr.size(0) - 1};
   return list.find(input, cutoff, {.threads = at::get_num_threads()});
 }
 
-/// Buffers that come back when torch drops the tensor. Never destroyed: tensors may outlive the library.
+/// Buffers that come back when torch drops the tensor. Never destroyed: tensors may outlive the
+/// library.
 cpu::BufferPool& pool() {
   static auto* const instance = new cpu::BufferPool;
   return *instance;
@@ -58,17 +59,22 @@ constexpr std::int64_t pool_from_bytes = 1 << 16;  // below, torch's allocator i
 /// An uninitialized tensor.
 Tensor new_tensor(at::IntArrayRef shape, at::ScalarType type) {
   const auto options = at::TensorOptions().dtype(type);
-  const std::int64_t bytes = c10::multiply_integers(shape) * static_cast<std::int64_t>(c10::elementSize(type));
+  const std::int64_t bytes =
+      c10::multiply_integers(shape) * static_cast<std::int64_t>(c10::elementSize(type));
   if (bytes < pool_from_bytes) return at::empty(shape, options);
   auto buffer = std::make_shared<cpu::Buffer>(pool().take(bytes));
   void* data = buffer->data();
   return at::from_blob(
-      data, shape, [buffer = std::move(buffer)](void*) { pool().give_back(std::move(*buffer)); }, options);
+      data, shape, [buffer = std::move(buffer)](void*) { pool().give_back(std::move(*buffer)); },
+      options);
 }
 
-/// (positions (n_atoms, 3), atom_ptr (n_structures + 1,), cells (n_structures, 3, 3), pbc (n_structures, 3), cutoff)
-/// -> idx_i, idx_j (n_pairs,), shifts (n_pairs, 3) int32, row_ptr (n_atoms + 1,). Not differentiable: integers.
-std::tuple<Tensor, Tensor, Tensor, Tensor> neighbor_list(const Tensor& positions, const Tensor& atom_ptr,
+/// (positions (n_atoms, 3), atom_ptr (n_structures + 1,), cells (n_structures, 3, 3), pbc
+/// (n_structures, 3), cutoff)
+/// -> idx_i, idx_j (n_pairs,), shifts (n_pairs, 3) int32, row_ptr (n_atoms + 1,). Not
+/// differentiable: integers.
+std::tuple<Tensor, Tensor, Tensor, Tensor> neighbor_list(const Tensor& positions,
+                                                         const Tensor& atom_ptr,
                                                          const Tensor& cells, const Tensor& pbc,
                                                          double cutoff) {
   check(positions, atom_ptr, cells, pbc);
@@ -104,4 +110,6 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
       {at::Tag::pt2_compliant_tag});
 }
 
-TORCH_LIBRARY_IMPL(scschnet, CPU, library) { library.impl("neighbor_list", scschnet::neighbor_list); }
+TORCH_LIBRARY_IMPL(scschnet, CPU, library) {
+  library.impl("neighbor_list", scschnet::neighbor_list);
+}

@@ -15,7 +15,9 @@ namespace {
 constexpr std::size_t huge_page = std::size_t{2} << 20;
 constexpr std::size_t line = 64;
 
-std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
+std::size_t round_up(std::size_t bytes, std::size_t unit) {
+  return (bytes + unit - 1) / unit * unit;
+}
 
 }  // namespace
 
@@ -29,7 +31,9 @@ Buffer::Buffer(std::size_t bytes) {
 #endif
 }
 
-void Buffer::Free::operator()(void* memory) const { std::free(memory); }
+void Buffer::Free::operator()(void* memory) const {
+  std::free(memory);
+}
 
 Buffer BufferPool::take(std::size_t bytes) {
   {

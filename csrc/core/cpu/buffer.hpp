@@ -8,7 +8,8 @@
 
 namespace scschnet::cpu {
 
-/// Aligned, uninitialized memory; from 4 MiB on in huge pages, which are touched seven times faster for the first time.
+/// Aligned, uninitialized memory; from 4 MiB on in huge pages, which are touched seven times faster
+/// for the first time.
 class Buffer {
  public:
   Buffer() = default;
@@ -57,8 +58,8 @@ class Scratch {
   Buffer buffer_;
 };
 
-/// Buffers for results. A result that is dropped gives its buffer back, so that the next one of its size costs no page
-/// faults. Safe to use from several threads.
+/// Buffers for results. A result that is dropped gives its buffer back, so that the next one of its
+/// size costs no page faults. Safe to use from several threads.
 class BufferPool {
  public:
   /// A buffer of at least `bytes`, at most four times as large.

@@ -4,10 +4,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "range.hpp"
+
 namespace scschnet::cpu {
 namespace {
 
-// Tuned on liquid water. Shorter columns or blocks mean fewer candidates but more, emptier vectors: slower.
+// Tuned on liquid water. Shorter columns or blocks mean fewer candidates but more, emptier vectors:
+// slower.
 constexpr double points_per_column_piece = 26;  // in two cutoffs of height
 constexpr int bins_per_cutoff = 6;
 constexpr int block_bins = 3;
@@ -17,7 +20,8 @@ int bins_for(float extent, double width) {
   return static_cast<int>(std::clamp(std::ceil(extent / width), 1.0, 1e6));
 }
 
-/// Bin of a coordinate measured from the low end; what lies below or above belongs to the first or last bin.
+/// Bin of a coordinate measured from the low end; what lies below or above belongs to the first or
+/// last bin.
 int bin_of(float offset, float inverse_width, int n_bins) {
   const float bin = offset * inverse_width;
   return bin < static_cast<float>(n_bins) ? std::max(0, static_cast<int>(bin)) : n_bins - 1;
@@ -36,9 +40,11 @@ void CellGrid::build(const Points& points, float reach, std::int32_t first_slot,
 void CellGrid::choose_bins(const Points& points) {
   float extent[3];
   double volume = 1;
+  const Scratch<float>* coordinates[3] = {&points.x, &points.y, &points.z};
   for (int k = 0; k < 3; ++k) {
-    low_[k] = points.low[k];
-    extent[k] = points.high[k] - points.low[k];
+    const auto [low, high] = range_of(coordinates[k]->data(), points.count);
+    low_[k] = low;
+    extent[k] = high - low;
     volume *= std::max(extent[k], 0.3f * reach_);
   }
   const double density = static_cast<double>(points.count) / volume;
@@ -48,10 +54,12 @@ void CellGrid::choose_bins(const Points& points) {
   width[2] = static_cast<double>(reach_) / bins_per_cutoff;
   int* n_bins[3] = {&nx_, &ny_, &nz_};
   for (int k = 0; k < 3; ++k) *n_bins[k] = bins_for(extent[k], width[k]);
-  // A thinly filled space must not cost more bins than points: halve the finest direction until it does not.
+  // A thinly filled space must not cost more bins than points: halve the finest direction until it
+  // does not.
   const double most_bins = 4.0 * static_cast<double>(points.count) + 64;
   while (static_cast<double>(nx_) * ny_ * nz_ > most_bins) {
-    int* largest = *std::max_element(n_bins, n_bins + 3, [](const int* a, const int* b) { return *a < *b; });
+    int* largest =
+        *std::max_element(n_bins, n_bins + 3, [](const int* a, const int* b) { return *a < *b; });
     *largest = (*largest + 1) / 2;
   }
   for (int k = 0; k < 3; ++k) {
@@ -79,7 +87,8 @@ void CellGrid::sort(const Points& points, ImageAtom* sorted, std::int32_t* atom_
     bin_of_point[k] = (ix * ny_ + iy) * nz_ + iz;
     ++start[bin_of_point[k] + 2];
   }
-  // start[b + 1] is where bin b begins; while points are placed it moves to where bin b ends and b + 1 begins.
+  // start[b + 1] is where bin b begins; while points are placed it moves to where bin b ends and b
+  // + 1 begins.
   for (std::int64_t b = 2; b < n_bins + 2; ++b) start[b] += start[b - 1];
   for (std::int64_t k = 0; k < n; ++k) {
     const std::int32_t place = start[bin_of_point[k] + 1]++;
@@ -100,7 +109,8 @@ std::int64_t CellGrid::atoms_in_column(int column) const {
   return count;
 }
 
-/// Takes the atoms of consecutive bins until there are enough of them or the block is high enough. Returns the next bin.
+/// Takes the atoms of consecutive bins until there are enough of them or the block is high enough.
+/// Returns the next bin.
 int BlockWalker::collect_centers(const CellGrid& grid, int column, int first_bin) {
   const std::int32_t* start = grid.start_.data() + static_cast<std::int64_t>(column) * grid.nz_;
   int n = 0, bin = first_bin, lowest_bin = first_bin;
@@ -165,7 +175,8 @@ void BlockWalker::find_runs(const CellGrid& grid) {
 void BlockWalker::collect_candidates(const CellGrid& grid, const Kernels& kernels) {
   find_runs(grid);
   const std::size_t room = static_cast<std::size_t>(n_candidates_) + copy_overrun;
-  const CandidateArrays to{x_.reserve(room), y_.reserve(room), z_.reserve(room), candidate_slots_.reserve(room)};
+  const CandidateArrays to{x_.reserve(room), y_.reserve(room), z_.reserve(room),
+                           candidate_slots_.reserve(room)};
   kernels.copy_runs(grid.x_.data(), grid.y_.data(), grid.z_.data(), grid.first_slot_, runs_.data(),
                     static_cast<int>(n_runs_), to);
   block_.candidates = {to.x, to.y, to.z, to.slot, n_candidates_};

@@ -1,4 +1,5 @@
-// Points sorted into a grid of columns, and the walk over it in blocks of centers with their candidates.
+// Points sorted into a grid of columns, and the walk over it in blocks of centers with their
+// candidates.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +10,13 @@
 
 namespace scschnet::cpu {
 
-/// Columns along z, about one cutoff wide, each cut into thin bins. The points of a column lie in memory from low to high z,
-/// so that the candidates of one center are one run per column.
+/// Columns along z, about one cutoff wide, each cut into thin bins. The points of a column lie in
+/// memory from low to high z, so that the candidates of one center are one run per column.
 class CellGrid {
  public:
-  /// Sorts the points. `reach` Å is the cutoff plus rounding. sorted[slot] receives their sources, atom_slot[i] the slot
-  /// of the atom i of this structure; both hold `first_slot` + the place in the grid.
+  /// Sorts the points. `reach` Å is the cutoff plus rounding. sorted[slot] receives their sources,
+  /// atom_slot[i] the slot of the atom i of this structure; both hold `first_slot` + the place in
+  /// the grid.
   void build(const Points& points, float reach, std::int32_t first_slot, ImageAtom* sorted,
              std::int32_t* atom_slot);
 
@@ -44,8 +46,8 @@ struct Block {
   int n_centers;
 };
 
-/// Visits the atoms of a range of columns block by block, in an order that depends on the grid alone. Keeps scratch memory;
-/// one walker per thread.
+/// Visits the atoms of a range of columns block by block, in an order that depends on the grid
+/// alone. Keeps scratch memory; one walker per thread.
 class BlockWalker {
  public:
   /// Calls visit(block) for each block of the columns [first, last).

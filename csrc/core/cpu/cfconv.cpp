@@ -1,4 +1,5 @@
-// The convolution for a range of features: block after block, each with its slice of the table close to the processor.
+// The convolution for a range of features: block after block, each with its slice of the table
+// close to the processor.
 #include "../cfconv.hpp"
 
 #include <algorithm>
@@ -34,8 +35,8 @@ const CfconvKernels<Scalar>& kernels_for(InstructionSet isa) {
   }
 }
 
-/// Rows of a block of features, side by side: a block fits the first-level cache, whole rows do not, and rows a power
-/// of two apart would compete for a few of its sets.
+/// Rows of a block of features, side by side: a block fits the first-level cache, whole rows do
+/// not, and rows a power of two apart would compete for a few of its sets.
 template <class Scalar>
 class Slice {
  public:
@@ -43,16 +44,19 @@ class Slice {
 
   explicit Slice(std::int64_t n_rows)
       : n_rows_(n_rows),
-        values_(static_cast<Scalar*>(
-            ::operator new[](sizeof(Scalar) * static_cast<std::size_t>(n_rows * feature_block<Scalar>), alignment))) {}
+        values_(static_cast<Scalar*>(::operator new[](
+            sizeof(Scalar) * static_cast<std::size_t>(n_rows * feature_block<Scalar>),
+            alignment))) {}
 
   Scalar* data() const { return values_.get(); }
 
   void copy_from(const Scalar* rows, std::int64_t stride, int width) const {
-    for (std::int64_t k = 0; k < n_rows_; ++k) std::copy_n(rows + k * stride, width, data() + k * width);
+    for (std::int64_t k = 0; k < n_rows_; ++k)
+      std::copy_n(rows + k * stride, width, data() + k * width);
   }
   void copy_to(Scalar* rows, std::int64_t stride, int width) const {
-    for (std::int64_t k = 0; k < n_rows_; ++k) std::copy_n(data() + k * width, width, rows + k * stride);
+    for (std::int64_t k = 0; k < n_rows_; ++k)
+      std::copy_n(data() + k * width, width, rows + k * stride);
   }
   void set_to_zero(int width) const { std::fill_n(data(), n_rows_ * width, Scalar{0}); }
 
@@ -78,8 +82,8 @@ CfconvBlock<Scalar> block_of(const HalfPairs<Scalar>& pairs, const FilterTable<S
           .width = 0};
 }
 
-/// Calls work(first feature, width) for pieces of the range, widest first. What a feature's piece is depends on its block
-/// alone, not on the range.
+/// Calls work(first feature, width) for pieces of the range, widest first. What a feature's piece
+/// is depends on its block alone, not on the range.
 template <class Scalar, class Work>
 void for_each_piece(FeatureRange range, const Work& work) {
   std::int64_t first = range.first;
@@ -96,7 +100,8 @@ bool worth_a_slice(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& ta
 
 /// Runs work(block, first feature) with the table in place or as slices.
 template <class Scalar, class Work>
-void with_table(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, FeatureRange range, const Work& work) {
+void with_table(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
+                FeatureRange range, const Work& work) {
   CfconvBlock<Scalar> block = block_of(pairs, table);
   const bool sliced = worth_a_slice(pairs, table);
   const Slice<Scalar> slice(sliced ? table.n_rows : 0);
@@ -114,8 +119,8 @@ void with_table(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table
 
 /// Runs work(block, first feature, table_bar to add to) for a table gradient.
 template <class Scalar, class Work>
-void with_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, FeatureRange range,
-                         Scalar* table_bar, const Work& work) {
+void with_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
+                         FeatureRange range, Scalar* table_bar, const Work& work) {
   CfconvBlock<Scalar> block = block_of(pairs, table);
   const Slice<Scalar> slice(table.n_rows);
   for_each_piece<Scalar>(range, [&](std::int64_t first, int width) {
@@ -130,40 +135,43 @@ void with_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scala
 }  // namespace
 
 template <class Scalar>
-void cfconv(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* x, FeatureRange range,
-            Scalar* y, InstructionSet isa) {
+void cfconv(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* x,
+            FeatureRange range, Scalar* y, InstructionSet isa) {
   with_table(pairs, table, range, [&](const CfconvBlock<Scalar>& block, std::int64_t f) {
     kernels_for<Scalar>(isa).forward(block, x + f, y + f);
   });
 }
 
 template <class Scalar>
-void cfconv_backward(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* y_bar,
-                     const Scalar* x, FeatureRange range, Scalar* x_bar, Scalar* d_bar, InstructionSet isa) {
+void cfconv_backward(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
+                     const Scalar* y_bar, const Scalar* x, FeatureRange range, Scalar* x_bar,
+                     Scalar* d_bar, InstructionSet isa) {
   with_table(pairs, table, range, [&](const CfconvBlock<Scalar>& block, std::int64_t f) {
     kernels_for<Scalar>(isa).backward(block, y_bar + f, x + f, x_bar + f, d_bar);
   });
 }
 
 template <class Scalar>
-void cfconv_dot(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* a, const Scalar* b,
-                FeatureRange range, Scalar* dot, InstructionSet isa) {
+void cfconv_dot(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* a,
+                const Scalar* b, FeatureRange range, Scalar* dot, InstructionSet isa) {
   with_table(pairs, table, range, [&](const CfconvBlock<Scalar>& block, std::int64_t f) {
     kernels_for<Scalar>(isa).dot(block, a + f, b + f, dot);
   });
 }
 
 template <class Scalar>
-void cfconv_double_backward(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* u,
-                            const Scalar* v, const Scalar* x, FeatureRange range, Scalar* out, InstructionSet isa) {
+void cfconv_double_backward(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
+                            const Scalar* u, const Scalar* v, const Scalar* x, FeatureRange range,
+                            Scalar* out, InstructionSet isa) {
   with_table(pairs, table, range, [&](const CfconvBlock<Scalar>& block, std::int64_t f) {
     kernels_for<Scalar>(isa).double_backward(block, u + f, v, x + f, out + f);
   });
 }
 
 template <class Scalar>
-void cfconv_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* a,
-                           const Scalar* b, FeatureRange range, Scalar* table_bar, InstructionSet isa) {
+void cfconv_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
+                           const Scalar* a, const Scalar* b, FeatureRange range, Scalar* table_bar,
+                           InstructionSet isa) {
   with_table_gradient(pairs, table, range, table_bar,
                       [&](const CfconvBlock<Scalar>& block, std::int64_t f, Scalar* slice) {
                         kernels_for<Scalar>(isa).table_gradient(block, a + f, b + f, slice);
@@ -171,39 +179,46 @@ void cfconv_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Sca
 }
 
 template <class Scalar>
-void cfconv_backward_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* u,
-                                    const Scalar* v, const Scalar* y_bar, const Scalar* x, FeatureRange range,
-                                    Scalar* table_bar, InstructionSet isa) {
+void cfconv_backward_table_gradient(const HalfPairs<Scalar>& pairs,
+                                    const FilterTable<Scalar>& table, const Scalar* u,
+                                    const Scalar* v, const Scalar* y_bar, const Scalar* x,
+                                    FeatureRange range, Scalar* table_bar, InstructionSet isa) {
   with_table_gradient(pairs, table, range, table_bar,
                       [&](const CfconvBlock<Scalar>& block, std::int64_t f, Scalar* slice) {
-                        kernels_for<Scalar>(isa).backward_table_gradient(block, u + f, v, y_bar + f, x + f, slice);
+                        kernels_for<Scalar>(isa).backward_table_gradient(block, u + f, v, y_bar + f,
+                                                                         x + f, slice);
                       });
 }
 
 template <class Scalar>
 void cfconv_total_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
-                                 const Scalar* lambda, const Scalar* u, const Scalar* v, const Scalar* y_bar,
-                                 const Scalar* x, FeatureRange range, Scalar* table_bar, InstructionSet isa) {
-  with_table_gradient(
-      pairs, table, range, table_bar, [&](const CfconvBlock<Scalar>& block, std::int64_t f, Scalar* slice) {
-        kernels_for<Scalar>(isa).total_table_gradient(block, lambda + f, u + f, v, y_bar + f, x + f, slice);
-      });
+                                 const Scalar* lambda, const Scalar* u, const Scalar* v,
+                                 const Scalar* y_bar, const Scalar* x, FeatureRange range,
+                                 Scalar* table_bar, InstructionSet isa) {
+  with_table_gradient(pairs, table, range, table_bar,
+                      [&](const CfconvBlock<Scalar>& block, std::int64_t f, Scalar* slice) {
+                        kernels_for<Scalar>(isa).total_table_gradient(block, lambda + f, u + f, v,
+                                                                      y_bar + f, x + f, slice);
+                      });
 }
 
-#define SCSCHNET_INSTANTIATE(S)                                                                                     \
-  template void cfconv(const HalfPairs<S>&, const FilterTable<S>&, const S*, FeatureRange, S*, InstructionSet);     \
-  template void cfconv_backward(const HalfPairs<S>&, const FilterTable<S>&, const S*, const S*, FeatureRange, S*,   \
-                                S*, InstructionSet);                                                                \
-  template void cfconv_dot(const HalfPairs<S>&, const FilterTable<S>&, const S*, const S*, FeatureRange, S*,        \
-                           InstructionSet);                                                                         \
-  template void cfconv_double_backward(const HalfPairs<S>&, const FilterTable<S>&, const S*, const S*, const S*,    \
-                                       FeatureRange, S*, InstructionSet);                                           \
-  template void cfconv_table_gradient(const HalfPairs<S>&, const FilterTable<S>&, const S*, const S*, FeatureRange, \
-                                      S*, InstructionSet);                                                          \
-  template void cfconv_backward_table_gradient(const HalfPairs<S>&, const FilterTable<S>&, const S*, const S*,      \
-                                               const S*, const S*, FeatureRange, S*, InstructionSet);               \
-  template void cfconv_total_table_gradient(const HalfPairs<S>&, const FilterTable<S>&, const S*, const S*,         \
-                                            const S*, const S*, const S*, FeatureRange, S*, InstructionSet);
+#define SCSCHNET_INSTANTIATE(S)                                                                   \
+  template void cfconv(const HalfPairs<S>&, const FilterTable<S>&, const S*, FeatureRange, S*,    \
+                       InstructionSet);                                                           \
+  template void cfconv_backward(const HalfPairs<S>&, const FilterTable<S>&, const S*, const S*,   \
+                                FeatureRange, S*, S*, InstructionSet);                            \
+  template void cfconv_dot(const HalfPairs<S>&, const FilterTable<S>&, const S*, const S*,        \
+                           FeatureRange, S*, InstructionSet);                                     \
+  template void cfconv_double_backward(const HalfPairs<S>&, const FilterTable<S>&, const S*,      \
+                                       const S*, const S*, FeatureRange, S*, InstructionSet);     \
+  template void cfconv_table_gradient(const HalfPairs<S>&, const FilterTable<S>&, const S*,       \
+                                      const S*, FeatureRange, S*, InstructionSet);                \
+  template void cfconv_backward_table_gradient(const HalfPairs<S>&, const FilterTable<S>&,        \
+                                               const S*, const S*, const S*, const S*,            \
+                                               FeatureRange, S*, InstructionSet);                 \
+  template void cfconv_total_table_gradient(const HalfPairs<S>&, const FilterTable<S>&, const S*, \
+                                            const S*, const S*, const S*, const S*, FeatureRange, \
+                                            S*, InstructionSet);
 SCSCHNET_INSTANTIATE(float)
 SCSCHNET_INSTANTIATE(double)
 

@@ -1,9 +1,10 @@
-// The convolution and its derivatives for one block of features. Compiled once per instruction set, SCSCHNET_KERNELS
-// naming it; exports one symbol and no other (see simd.hpp).
+// The convolution and its derivatives for one block of features. Compiled once per instruction set,
+// SCSCHNET_KERNELS naming it; exports one symbol and no other (see simd.hpp).
 //
-// One pass over the half list in the order of its rows. Row i keeps what belongs to atom i in registers; what belongs to
-// atom j is read, changed and written. A row's own sum is added to memory at its end, after all its pairs, so that a pair
-// of an atom with its own image (j = i) counts twice. Nothing is stored per pair and feature.
+// One pass over the half list in the order of its rows. Row i keeps what belongs to atom i in
+// registers; what belongs to atom j is read, changed and written. A row's own sum is added to
+// memory at its end, after all its pairs, so that a pair of an atom with its own image (j = i)
+// counts twice. Nothing is stored per pair and feature.
 #include "cfconv_kernels.hpp"
 #include "features.hpp"
 
@@ -25,7 +26,8 @@ struct Taps {
   }
 
   /// The spline in the features that lie at `rows`. Two chains, so that they overlap.
-  inline __attribute__((always_inline)) Vector operator()(const Scalar* rows, std::int64_t stride) const {
+  inline __attribute__((always_inline)) Vector operator()(const Scalar* rows,
+                                                          std::int64_t stride) const {
     Vector even = weight[0] * F::load(rows), odd = weight[1] * F::load(rows + stride);
     even = weight[2] * F::load(rows + 2 * stride) + even;
     odd = weight[3] * F::load(rows + 3 * stride) + odd;
@@ -51,7 +53,8 @@ struct Row {
   }
   inline __attribute__((always_inline)) void add_to(Scalar* p) const {
     SCSCHNET_UNROLL
-    for (int b = 0; b < F::registers; ++b) F::store(p + b * F::lanes, F::load(p + b * F::lanes) + part[b]);
+    for (int b = 0; b < F::registers; ++b)
+      F::store(p + b * F::lanes, F::load(p + b * F::lanes) + part[b]);
   }
 };
 
@@ -60,7 +63,8 @@ void set_to_zero(const CfconvBlock<Scalar>& block, Scalar* y) {
   using F = Features<Scalar, n>;
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
     SCSCHNET_UNROLL
-    for (int b = 0; b < F::registers; ++b) F::store(y + i * block.stride + b * F::lanes, typename F::Vector{});
+    for (int b = 0; b < F::registers; ++b)
+      F::store(y + i * block.stride + b * F::lanes, typename F::Vector{});
   }
 }
 
@@ -90,7 +94,8 @@ void forward(const CfconvBlock<Scalar>& block, const Scalar* x, Scalar* y) {
 }
 
 template <class Scalar, int n>
-void backward(const CfconvBlock<Scalar>& block, const Scalar* y_bar, const Scalar* x, Scalar* x_bar, Scalar* d_bar) {
+void backward(const CfconvBlock<Scalar>& block, const Scalar* y_bar, const Scalar* x, Scalar* x_bar,
+              Scalar* d_bar) {
   using F = Features<Scalar, n>;
   set_to_zero<Scalar, n>(block, x_bar);
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
@@ -134,7 +139,8 @@ void dot(const CfconvBlock<Scalar>& block, const Scalar* a, const Scalar* b, Sca
       for (int c = 0; c < F::registers; ++c) {
         const std::int64_t at = c * F::lanes;
         sum = w(rows + at, block.table_stride) *
-                  (a_i.part[c] * F::load(b + j + at) + F::load(a + j + at) * b_i.part[c]) + sum;
+                  (a_i.part[c] * F::load(b + j + at) + F::load(a + j + at) * b_i.part[c]) +
+              sum;
       }
       out[p] += sum_of_lanes<Scalar, F::lanes>(sum);
     }
@@ -142,7 +148,8 @@ void dot(const CfconvBlock<Scalar>& block, const Scalar* a, const Scalar* b, Sca
 }
 
 template <class Scalar, int n>
-void double_backward(const CfconvBlock<Scalar>& block, const Scalar* u, const Scalar* v, const Scalar* x, Scalar* out) {
+void double_backward(const CfconvBlock<Scalar>& block, const Scalar* u, const Scalar* v,
+                     const Scalar* x, Scalar* out) {
   using F = Features<Scalar, n>;
   set_to_zero<Scalar, n>(block, out);
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
@@ -157,7 +164,8 @@ void double_backward(const CfconvBlock<Scalar>& block, const Scalar* u, const Sc
       SCSCHNET_UNROLL
       for (int b = 0; b < F::registers; ++b) {
         const std::int64_t at = b * F::lanes;
-        const auto W = w(rows + at, block.table_stride), D = z(rows + at, block.table_stride) * v[p];
+        const auto W = w(rows + at, block.table_stride),
+                   D = z(rows + at, block.table_stride) * v[p];
         sum.part[b] = W * F::load(u + j + at) + (D * F::load(x + j + at) + sum.part[b]);
         F::store(out + j + at, W * u_i.part[b] + (D * x_i.part[b] + F::load(out + j + at)));
       }
@@ -167,7 +175,8 @@ void double_backward(const CfconvBlock<Scalar>& block, const Scalar* u, const Sc
 }
 
 template <class Scalar, int n>
-void table_gradient(const CfconvBlock<Scalar>& block, const Scalar* a, const Scalar* b, Scalar* table_bar) {
+void table_gradient(const CfconvBlock<Scalar>& block, const Scalar* a, const Scalar* b,
+                    Scalar* table_bar) {
   using F = Features<Scalar, n>;
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
     const std::int64_t end = block.row_ptr[i + 1];
@@ -192,13 +201,14 @@ void table_gradient(const CfconvBlock<Scalar>& block, const Scalar* a, const Sca
 }
 
 template <class Scalar, int n>
-void backward_table_gradient(const CfconvBlock<Scalar>& block, const Scalar* u, const Scalar* v, const Scalar* y_bar,
-                             const Scalar* x, Scalar* table_bar) {
+void backward_table_gradient(const CfconvBlock<Scalar>& block, const Scalar* u, const Scalar* v,
+                             const Scalar* y_bar, const Scalar* x, Scalar* table_bar) {
   using F = Features<Scalar, n>;
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
     const std::int64_t end = block.row_ptr[i + 1];
     if (block.row_ptr[i] == end) continue;
-    const Row<Scalar, n> u_i(u + i * block.stride), y_bar_i(y_bar + i * block.stride), x_i(x + i * block.stride);
+    const Row<Scalar, n> u_i(u + i * block.stride), y_bar_i(y_bar + i * block.stride),
+        x_i(x + i * block.stride);
     for (std::int64_t p = block.row_ptr[i]; p < end; ++p) {
       const std::int64_t j = block.idx_j[p] * block.stride;
       Scalar* const rows = table_bar + block.bins[p] * block.table_stride;
@@ -220,14 +230,15 @@ void backward_table_gradient(const CfconvBlock<Scalar>& block, const Scalar* u, 
 }
 
 template <class Scalar, int n>
-void total_table_gradient(const CfconvBlock<Scalar>& block, const Scalar* lambda, const Scalar* u, const Scalar* v,
-                          const Scalar* y_bar, const Scalar* x, Scalar* table_bar) {
+void total_table_gradient(const CfconvBlock<Scalar>& block, const Scalar* lambda, const Scalar* u,
+                          const Scalar* v, const Scalar* y_bar, const Scalar* x,
+                          Scalar* table_bar) {
   using F = Features<Scalar, n>;
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
     const std::int64_t end = block.row_ptr[i + 1];
     if (block.row_ptr[i] == end) continue;
-    const Row<Scalar, n> l_i(lambda + i * block.stride), u_i(u + i * block.stride), y_bar_i(y_bar + i * block.stride),
-        x_i(x + i * block.stride);
+    const Row<Scalar, n> l_i(lambda + i * block.stride), u_i(u + i * block.stride),
+        y_bar_i(y_bar + i * block.stride), x_i(x + i * block.stride);
     for (std::int64_t p = block.row_ptr[i]; p < end; ++p) {
       const std::int64_t j = block.idx_j[p] * block.stride;
       Scalar* const rows = table_bar + block.bins[p] * block.table_stride;
@@ -279,6 +290,7 @@ constexpr CfconvKernels<Scalar> kernels{
 
 #define SCSCHNET_JOIN_(a, b) a##b
 #define SCSCHNET_JOIN(a, b) SCSCHNET_JOIN_(a, b)
-extern const AllCfconvKernels SCSCHNET_JOIN(cfconv_, SCSCHNET_KERNELS){kernels<float>, kernels<double>};
+extern const AllCfconvKernels SCSCHNET_JOIN(cfconv_, SCSCHNET_KERNELS){kernels<float>,
+                                                                       kernels<double>};
 
 }  // namespace scschnet::cpu

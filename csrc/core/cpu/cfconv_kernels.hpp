@@ -7,7 +7,8 @@
 
 namespace scschnet::cpu {
 
-/// One block of consecutive features. The pointers of per-atom arrays given beside it point to the first of them.
+/// One block of consecutive features. The pointers of per-atom arrays given beside it point to the
+/// first of them.
 template <class Scalar>
 struct CfconvBlock {
   std::int64_t n_atoms;
@@ -24,22 +25,27 @@ struct CfconvBlock {
 
 /// Widths for which there is code, largest first.
 template <class Scalar>
-constexpr int block_widths[4] = {static_cast<int>(128 / sizeof(Scalar)), static_cast<int>(64 / sizeof(Scalar)),
+constexpr int block_widths[4] = {static_cast<int>(128 / sizeof(Scalar)),
+                                 static_cast<int>(64 / sizeof(Scalar)),
                                  static_cast<int>(16 / sizeof(Scalar)), 1};
 
-/// See cfconv.hpp; here table gradients are added to `table_bar`, whose rows lie `table_stride` apart.
+/// See cfconv.hpp; here table gradients are added to `table_bar`, whose rows lie `table_stride`
+/// apart.
 template <class Scalar>
 struct CfconvKernels {
   using Block = CfconvBlock<Scalar>;
   void (*forward)(const Block& block, const Scalar* x, Scalar* y);
-  void (*backward)(const Block& block, const Scalar* y_bar, const Scalar* x, Scalar* x_bar, Scalar* d_bar);
+  void (*backward)(const Block& block, const Scalar* y_bar, const Scalar* x, Scalar* x_bar,
+                   Scalar* d_bar);
   void (*dot)(const Block& block, const Scalar* a, const Scalar* b, Scalar* dot);
-  void (*double_backward)(const Block& block, const Scalar* u, const Scalar* v, const Scalar* x, Scalar* out);
+  void (*double_backward)(const Block& block, const Scalar* u, const Scalar* v, const Scalar* x,
+                          Scalar* out);
   void (*table_gradient)(const Block& block, const Scalar* a, const Scalar* b, Scalar* table_bar);
-  void (*backward_table_gradient)(const Block& block, const Scalar* u, const Scalar* v, const Scalar* y_bar,
-                                  const Scalar* x, Scalar* table_bar);
-  void (*total_table_gradient)(const Block& block, const Scalar* lambda, const Scalar* u, const Scalar* v,
-                               const Scalar* y_bar, const Scalar* x, Scalar* table_bar);
+  void (*backward_table_gradient)(const Block& block, const Scalar* u, const Scalar* v,
+                                  const Scalar* y_bar, const Scalar* x, Scalar* table_bar);
+  void (*total_table_gradient)(const Block& block, const Scalar* lambda, const Scalar* u,
+                               const Scalar* v, const Scalar* y_bar, const Scalar* x,
+                               Scalar* table_bar);
 };
 
 /// What spline_weights needs besides the distances.
@@ -49,13 +55,17 @@ struct SplineOrders {
   int n_orders;
 };
 
-/// Of spline_weights, for each type of distance and weight. Returns the index of the first distance that is negative,
-/// not finite or beyond the table, or -1.
+/// Of spline_weights, for each type of distance and weight. Returns the index of the first distance
+/// that is negative, not finite or beyond the table, or -1.
 struct SplineKernels {
-  std::int64_t (*float_to_float)(const SplineOrders&, const float*, std::int64_t, std::int32_t*, float*);
-  std::int64_t (*double_to_float)(const SplineOrders&, const double*, std::int64_t, std::int32_t*, float*);
-  std::int64_t (*float_to_double)(const SplineOrders&, const float*, std::int64_t, std::int32_t*, double*);
-  std::int64_t (*double_to_double)(const SplineOrders&, const double*, std::int64_t, std::int32_t*, double*);
+  std::int64_t (*float_to_float)(const SplineOrders&, const float*, std::int64_t, std::int32_t*,
+                                 float*);
+  std::int64_t (*double_to_float)(const SplineOrders&, const double*, std::int64_t, std::int32_t*,
+                                  float*);
+  std::int64_t (*float_to_double)(const SplineOrders&, const float*, std::int64_t, std::int32_t*,
+                                  double*);
+  std::int64_t (*double_to_double)(const SplineOrders&, const double*, std::int64_t, std::int32_t*,
+                                   double*);
 };
 
 struct AllCfconvKernels {

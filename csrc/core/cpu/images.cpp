@@ -1,5 +1,5 @@
-// Wrapping, and the images of the atoms made axis by axis: images along the second axis are made of atoms and of images
-// along the first, and so on.
+// Wrapping, and the images of the atoms made axis by axis: images along the second axis are made of
+// atoms and of images along the first, and so on.
 #include "images.hpp"
 
 #include <algorithm>
@@ -7,73 +7,52 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
-#include <tuple>
-#include <utility>
 
 #include "kernels.hpp"
+#include "range.hpp"
 
 namespace scschnet::cpu {
 namespace {
 
-constexpr double max_shift = 1e8;  // per axis: the sum over axes of two points fits in int32 with room to spare
+constexpr double max_shift =
+    1e8;  // per axis: the sum over axes of two points fits in int32 with room to spare
 constexpr float max_extent = 1e12f;  // squares of it must fit in float32 with room to spare
 constexpr std::int64_t max_points = std::numeric_limits<std::int32_t>::max() - 64;
 
 template <class Scalar>
-[[noreturn]] void refuse_positions(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom) {
+[[noreturn]] void refuse_positions(const Scalar* positions, std::int64_t n_atoms,
+                                   std::int64_t first_atom) {
   for (std::int64_t k = 0; k < 3 * n_atoms; ++k) {
     if (!std::isfinite(positions[k])) {
-      throw std::invalid_argument("`positions` must be finite, got " + std::to_string(positions[k]) +
-                                  " for atom " + std::to_string(first_atom + k / 3));
+      throw std::invalid_argument("`positions` must be finite, got " +
+                                  std::to_string(positions[k]) + " for atom " +
+                                  std::to_string(first_atom + k / 3));
     }
   }
-  throw std::invalid_argument("`positions` must lie within 1e12 Å of each other and 1e8 cells of the first one");
+  throw std::invalid_argument(
+      "`positions` must lie within 1e12 Å of each other and 1e8 cells of the first one");
 }
 
 double largest_entry(const std::array<std::int64_t, 3>& row) {
   return static_cast<double>(std::max({std::abs(row[0]), std::abs(row[1]), std::abs(row[2])}));
 }
 
-/// Least and largest of the values, in lanes that the compiler turns into vectors.
-template <class T>
-std::pair<T, T> range_of(const T* values, std::int64_t n) {
-  constexpr int lanes = 8;
-  T low[lanes], high[lanes];
-  for (int lane = 0; lane < lanes; ++lane) low[lane] = high[lane] = values[lane < n ? lane : 0];
-  for (std::int64_t k = lanes; k < n; k += lanes) {
-    const T* next = values + std::min(k, n - lanes);  // the last ones may be looked at twice
-    for (int lane = 0; lane < lanes; ++lane) {
-      low[lane] = next[lane] < low[lane] ? next[lane] : low[lane];
-      high[lane] = next[lane] > high[lane] ? next[lane] : high[lane];
-    }
+/// The largest |x|, |y| or |z|.
+float extent_of(const Points& points) {
+  float extent = 0;
+  for (const Scratch<float>* coordinate : {&points.x, &points.y, &points.z}) {
+    const auto [low, high] = range_of(coordinate->data(), points.count);
+    extent = std::max({extent, -low, high});
   }
-  for (int half = lanes / 2; half > 0; half /= 2) {
-    for (int lane = 0; lane < half; ++lane) {
-      low[lane] = low[lane + half] < low[lane] ? low[lane + half] : low[lane];
-      high[lane] = high[lane + half] > high[lane] ? high[lane + half] : high[lane];
-    }
-  }
-  return {low[0], high[0]};
-}
-
-/// Sets the ranges and the extent. False if a coordinate is too large for float32 arithmetic.
-bool measure(Points& points) {
-  const float* coordinates[3] = {points.x.data(), points.y.data(), points.z.data()};
-  points.extent = 0;
-  bool good = true;
-  for (int k = 0; k < 3; ++k) {
-    std::tie(points.low[k], points.high[k]) = range_of(coordinates[k], points.count);
-    points.extent = std::max({points.extent, -points.low[k], points.high[k]});
-    good = good && points.low[k] > -max_extent && points.high[k] < max_extent;
-  }
-  return good;
+  return extent;
 }
 
 }  // namespace
 
 void ImageFinder::reserve(std::int64_t count, Points& points) {
   if (count > max_points) {
-    throw std::invalid_argument("`cutoff` must reach fewer than 2^31 atoms and images, got " + std::to_string(count));
+    throw std::invalid_argument("`cutoff` must reach fewer than 2^31 atoms and images, got " +
+                                std::to_string(count));
   }
   const auto used = static_cast<std::size_t>(points.count);
   const auto wanted = static_cast<std::size_t>(count) + sweep_padding;
@@ -92,7 +71,8 @@ void ImageFinder::start(std::int64_t n_atoms, Points& points) {
 }
 
 template <class Scalar>
-void ImageFinder::find_open(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom, Points& points) {
+void ImageFinder::find_open(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom,
+                            Points& points) {
   start(n_atoms, points);
   if (n_atoms == 0) return;
   const double origin[3] = {positions[0], positions[1], positions[2]};
@@ -101,19 +81,24 @@ void ImageFinder::find_open(const Scalar* positions, std::int64_t n_atoms, std::
   float* z = points.z.data();
   ImageAtom* source = points.source.data();
   float bad = 0;  // becomes NaN with the first coordinate that is not finite
+  float extent = 0;
   for (std::int64_t i = 0; i < n_atoms; ++i) {
     x[i] = static_cast<float>(positions[3 * i] - origin[0]);
     y[i] = static_cast<float>(positions[3 * i + 1] - origin[1]);
     z[i] = static_cast<float>(positions[3 * i + 2] - origin[2]);
     bad += (x[i] - x[i]) + (y[i] - y[i]) + (z[i] - z[i]);
+    extent =
+        std::max(extent, std::max(std::max(std::fabs(x[i]), std::fabs(y[i])), std::fabs(z[i])));
     source[i] = {{0, 0, 0}, static_cast<std::int32_t>(first_atom + i)};
   }
-  if (!(bad == 0) || !measure(points)) refuse_positions(positions, n_atoms, first_atom);
+  points.extent = extent;
+  if (!(bad == 0) || !(extent < max_extent)) refuse_positions(positions, n_atoms, first_atom);
 }
 
 template <class Scalar>
-void ImageFinder::find_periodic(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom,
-                                const Lattice& lattice, double cutoff, Points& points) {
+void ImageFinder::find_periodic(const Scalar* positions, std::int64_t n_atoms,
+                                std::int64_t first_atom, const Lattice& lattice, double cutoff,
+                                Points& points) {
   start(n_atoms, points);
   if (n_atoms == 0) return;
   find_fractions(positions, first_atom, lattice, points);
@@ -123,16 +108,18 @@ void ImageFinder::find_periodic(const Scalar* positions, std::int64_t n_atoms, s
   place_atoms(lattice, points);
   for (int axis = 0; axis < 3; ++axis) {
     if (!lattice.periodic[axis]) continue;
-    const double pad = cutoff / lattice.heights[axis] * (1 + 1e-9) + 1e-6;  // 1e-6: fractions are float32
+    const double pad =
+        cutoff / lattice.heights[axis] * (1 + 1e-9) + 1e-6;  // 1e-6: fractions are float32
     add_images(lattice, axis, {occupied_[axis].low - pad, occupied_[axis].high + pad}, points);
   }
-  if (!measure(points)) refuse_positions(positions, n_atoms, first_atom);
+  points.extent = extent_of(points);
+  if (!(points.extent < max_extent)) refuse_positions(positions, n_atoms, first_atom);
 }
 
 /// Fractional coordinates as given, and the range of them.
 template <class Scalar>
-void ImageFinder::find_fractions(const Scalar* positions, std::int64_t first_atom, const Lattice& lattice,
-                                 Points& points) {
+void ImageFinder::find_fractions(const Scalar* positions, std::int64_t first_atom,
+                                 const Lattice& lattice, Points& points) {
   const std::int64_t n = points.n_atoms;
   for (auto& fractions : exact_) fractions.reserve(n);
   const Mat3& g = lattice.inverse;
@@ -192,7 +179,8 @@ void ImageFinder::place_atoms(const Lattice& lattice, Points& points) {
   }
 }
 
-/// Adds the images, along one axis, of all points so far that come within `reach` (in fractions of the cell).
+/// Adds the images, along one axis, of all points so far that come within `reach` (in fractions of
+/// the cell).
 void ImageFinder::add_images(const Lattice& lattice, int axis, const Range& reach, Points& points) {
   const std::int64_t n = points.count;
   const auto first = static_cast<std::int64_t>(std::ceil(reach.low - occupied_[axis].high));
@@ -216,9 +204,11 @@ void ImageFinder::add_images(const Lattice& lattice, int axis, const Range& reac
     for (auto& fraction : fractions_) fraction.grow(points.count + n_chosen + 1, points.count);
     const auto times = static_cast<double>(step);
     const Vec3& v = lattice.frame[axis];
-    const auto dx = static_cast<float>(times * v[0]), dy = static_cast<float>(times * v[1]), dz = static_cast<float>(times * v[2]);
+    const auto dx = static_cast<float>(times * v[0]), dy = static_cast<float>(times * v[1]),
+               dz = static_cast<float>(times * v[2]);
     std::int32_t shift[3];
-    for (int m = 0; m < 3; ++m) shift[m] = static_cast<std::int32_t>(step * lattice.transform[axis][m]);
+    for (int m = 0; m < 3; ++m)
+      shift[m] = static_cast<std::int32_t>(step * lattice.transform[axis][m]);
     std::int64_t to = points.count;
     for (std::int64_t k = 0; k < n_chosen; ++k, ++to) {
       const std::int32_t from = chosen[k];
@@ -226,9 +216,11 @@ void ImageFinder::add_images(const Lattice& lattice, int axis, const Range& reac
       points.y[to] = points.y[from] + dy;
       points.z[to] = points.z[from] + dz;
       const ImageAtom& source = points.source[from];
-      points.source[to] = {{source.shift[0] + shift[0], source.shift[1] + shift[1], source.shift[2] + shift[2]},
-                           source.atom};
-      for (int later = axis + 1; later < 3; ++later) fractions_[later][to] = fractions_[later][from];
+      points.source[to] = {
+          {source.shift[0] + shift[0], source.shift[1] + shift[1], source.shift[2] + shift[2]},
+          source.atom};
+      for (int later = axis + 1; later < 3; ++later)
+        fractions_[later][to] = fractions_[later][from];
     }
     points.count = to;
   }
@@ -236,7 +228,9 @@ void ImageFinder::add_images(const Lattice& lattice, int axis, const Range& reac
 
 template void ImageFinder::find_open(const float*, std::int64_t, std::int64_t, Points&);
 template void ImageFinder::find_open(const double*, std::int64_t, std::int64_t, Points&);
-template void ImageFinder::find_periodic(const float*, std::int64_t, std::int64_t, const Lattice&, double, Points&);
-template void ImageFinder::find_periodic(const double*, std::int64_t, std::int64_t, const Lattice&, double, Points&);
+template void ImageFinder::find_periodic(const float*, std::int64_t, std::int64_t, const Lattice&,
+                                         double, Points&);
+template void ImageFinder::find_periodic(const double*, std::int64_t, std::int64_t, const Lattice&,
+                                         double, Points&);
 
 }  // namespace scschnet::cpu

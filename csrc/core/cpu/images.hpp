@@ -10,15 +10,16 @@
 
 namespace scschnet::cpu {
 
-/// Points about a common origin. The first n_atoms are the atoms, wrapped into the cell along periodic axes, in order.
+/// Points about a common origin. The first n_atoms are the atoms, wrapped into the cell along
+/// periodic axes, in order.
 struct Points {
   Scratch<float> x, y, z;  ///< Å, single precision, turned into the frame of the lattice
   Scratch<ImageAtom> source;
   std::int64_t count = 0;
   std::int64_t n_atoms = 0;
-  float low[3] = {}, high[3] = {};  ///< least and largest x, y and z
-  float extent = 0;        ///< largest |x|, |y| or |z|
-  double far = 0;          ///< how far, in Å, atoms lie from the corner of the cell, at most; 0 if no axis is periodic
+  float extent = 0;  ///< largest |x|, |y| or |z|
+  double far = 0;  ///< how far, in Å, atoms lie from the corner of the cell, at most; 0 if no axis
+                   ///< is periodic
 };
 
 /// Turns the atoms of one structure into points. Keeps scratch memory.
@@ -27,11 +28,12 @@ class ImageFinder {
   /// `positions` (n_atoms, 3) are the atoms first_atom, first_atom + 1, ... of the batch.
   /// Throws std::invalid_argument naming `positions` or `cutoff`.
   template <class Scalar>
-  void find_open(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom, Points& points);
+  void find_open(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom,
+                 Points& points);
   /// The same for a lattice with at least one periodic axis.
   template <class Scalar>
-  void find_periodic(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom, const Lattice& lattice,
-                     double cutoff, Points& points);
+  void find_periodic(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom,
+                     const Lattice& lattice, double cutoff, Points& points);
 
  private:
   struct Range {
@@ -39,7 +41,8 @@ class ImageFinder {
   };
 
   template <class Scalar>
-  void find_fractions(const Scalar* positions, std::int64_t first_atom, const Lattice& lattice, Points& points);
+  void find_fractions(const Scalar* positions, std::int64_t first_atom, const Lattice& lattice,
+                      Points& points);
   void wrap(const Lattice& lattice, int axis, Points& points);
   void place_atoms(const Lattice& lattice, Points& points);
   void add_images(const Lattice& lattice, int axis, const Range& reach, Points& points);

@@ -20,7 +20,8 @@ void stream_copy(void* to, const void* from, std::size_t bytes) {
   std::memcpy(out, in, head);
   out += head, in += head, bytes -= head;
   for (; bytes >= 16; out += 16, in += 16, bytes -= 16) {
-    _mm_stream_si128(reinterpret_cast<__m128i*>(out), _mm_loadu_si128(reinterpret_cast<const __m128i*>(in)));
+    _mm_stream_si128(reinterpret_cast<__m128i*>(out),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(in)));
   }
 #endif
   std::memcpy(out, in, bytes);
@@ -32,21 +33,20 @@ T* advanced(T* pointer, std::int64_t n) {
 }
 
 RowTarget advanced(const RowTarget& target, std::int64_t n_pairs) {
-  return {advanced(target.idx_i, n_pairs), advanced(target.idx_j, n_pairs), advanced(target.shifts, 3 * n_pairs)};
+  return {advanced(target.idx_i, n_pairs), advanced(target.idx_j, n_pairs),
+          advanced(target.shifts, 3 * n_pairs)};
 }
 
 }  // namespace
 
-IndexWriter::IndexWriter(const PairArrays& output, std::int64_t begin, std::int64_t end, bool stream,
-                         bool molecules, const Kernels& kernels)
+IndexWriter::IndexWriter(const PairArrays& output, std::int64_t begin, std::int64_t end,
+                         bool stream, const Kernels& kernels)
     : output_(advanced({output.idx_i, output.idx_j, output.shifts}, begin)),
       left_(end - begin),
       stream_(stream),
-      molecules_(molecules),
       kernels_(kernels) {}
 
 void IndexWriter::expand(std::int64_t center, const CompactRow& row, const RowTarget& to) const {
-  if (molecules_) return kernels_.expand_molecule_row(row.slots, row.count, row.images->atom, center, to);
   kernels_.expand_row(row.slots, row.count, row.images->shift, row.center->shift, center, to);
 }
 
@@ -73,7 +73,9 @@ void IndexWriter::append(std::int64_t center, const CompactRow& row) {
 }
 
 void IndexWriter::empty_stage() {
-  const auto copy = stream_ ? stream_copy : [](void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); };
+  const auto copy = stream_ ? stream_copy : [](void* to, const void* from, std::size_t bytes) {
+    std::memcpy(to, from, bytes);
+  };
   const auto n = static_cast<std::size_t>(n_staged_);
   if (output_.idx_i) copy(output_.idx_i, staged_i_, n * sizeof(std::int64_t));
   if (output_.idx_j) copy(output_.idx_j, staged_j_, n * sizeof(std::int64_t));

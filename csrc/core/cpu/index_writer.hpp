@@ -8,15 +8,14 @@
 
 namespace scschnet::cpu {
 
-/// Writes consecutive rows. The last few, and all of a result larger than the caches, go through a small buffer: there a row
-/// may be written in whole vectors that reach beyond its end, and the buffer is emptied by stores that do not read the
-/// caller's memory first (half the traffic).
+/// Writes consecutive rows. The last few, and all of a result larger than the caches, go through a
+/// small buffer: there a row may be written in whole vectors that reach beyond its end, and the
+/// buffer is emptied by stores that do not read the caller's memory first (half the traffic).
 class IndexWriter {
  public:
-  /// The rows will fill the pairs [begin, end) of the arrays in `output`. Only idx_i, idx_j and shifts are written.
-  /// `stream`: past the caches. `molecules`: shifts are zero and slots
-  /// follow the atoms, as in open structures below `grid_from`.
-  IndexWriter(const PairArrays& output, std::int64_t begin, std::int64_t end, bool stream, bool molecules,
+  /// The rows will fill the pairs [begin, end) of the arrays in `output`. Only idx_i, idx_j and
+  /// shifts are written. `stream`: past the caches.
+  IndexWriter(const PairArrays& output, std::int64_t begin, std::int64_t end, bool stream,
               const Kernels& kernels);
 
   void append(std::int64_t center, const CompactRow& row);
@@ -30,10 +29,9 @@ class IndexWriter {
   void expand(std::int64_t center, const CompactRow& row, const RowTarget& to) const;
   void empty_stage();
 
-  RowTarget output_;  ///< the caller's, at the next pair that is not in the stage
+  RowTarget output_;   ///< the caller's, at the next pair that is not in the stage
   std::int64_t left_;  ///< pairs that are still to be written there
   bool stream_;
-  bool molecules_;
   const Kernels& kernels_;
   std::int64_t n_staged_ = 0;
   alignas(64) std::int64_t staged_i_[stage_room];

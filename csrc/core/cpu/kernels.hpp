@@ -5,8 +5,8 @@
 
 namespace scschnet::cpu {
 
-/// Points that may be neighbors of some centers. `sweep_padding` more entries may be read; those up to the next multiple of
-/// it must be far away.
+/// Points that may be neighbors of some centers. `sweep_padding` more entries may be read; those up
+/// to the next multiple of it must be far away.
 struct Candidates {
   float* x;  ///< entries are moved away and put back while their own row is made
   const float* y;
@@ -15,14 +15,15 @@ struct Candidates {
   std::int64_t count;
 };
 
-/// Which squared distances count. Below `limit - tolerance` is a neighbor and above `limit + tolerance` is none; in between
-/// float32 coordinates cannot tell.
+/// Which squared distances count. Below `limit - tolerance` is a neighbor and above `limit +
+/// tolerance` is none; in between float32 coordinates cannot tell.
 struct Limits {
   float limit;
   float tolerance;
 };
 
-/// Rows being appended. `slots` has room for all candidates of all centers and `sweep_padding` more.
+/// Rows being appended. `slots` has room for all candidates of all centers and `sweep_padding`
+/// more.
 struct RowOutput {
   std::int32_t* slots;
   std::int32_t* counts;  ///< one per center
@@ -52,24 +53,22 @@ constexpr int copy_overrun = 48;
 constexpr float far_away = 1e18f;
 
 struct Kernels {
-  /// Makes the rows of centers[0], centers[1], ..., which index the candidates, until all are done or one has a candidate
-  /// within the tolerance. Returns the number done and moves `output` behind them. Neighbors keep the candidates' order.
+  /// Makes the rows of centers[0], centers[1], ..., which index the candidates, until all are done
+  /// or one has a candidate within the tolerance. Returns the number done and moves `output` behind
+  /// them. Neighbors keep the candidates' order.
   int (*sweep)(const Candidates& candidates, const std::int32_t* centers, int n_centers,
                const Limits& limits, RowOutput& output);
 
-  /// Copies runs one after the other, with slot = first_slot + index, and pads the end with points far away. Up to
-  /// `copy_overrun` entries behind a run may be read.
+  /// Copies runs one after the other, with slot = first_slot + index, and pads the end with points
+  /// far away. Up to `copy_overrun` entries behind a run may be read.
   void (*copy_runs)(const float* x, const float* y, const float* z, std::int32_t first_slot,
                     const Run* runs, int n_runs, const CandidateArrays& to);
 
-  /// Writes the pairs of one center. `images` and `center` are ImageAtoms, four integers each. Up to `expand_overrun` entries
-  /// behind the row are read from `slots`, which must be valid slots, and are written to `to`.
+  /// Writes the pairs of one center. `images` and `center` are ImageAtoms, four integers each. Up
+  /// to `expand_overrun` entries behind the row are read from `slots`, which must be valid slots,
+  /// and are written to `to`.
   void (*expand_row)(const std::int32_t* slots, std::int64_t count, const std::int32_t* images,
                      const std::int32_t* center, std::int64_t center_index, const RowTarget& to);
-
-  /// The same where all shifts are zero and slot s is the atom first_atom + s.
-  void (*expand_molecule_row)(const std::int32_t* slots, std::int64_t count, std::int32_t first_atom,
-                              std::int64_t center_index, const RowTarget& to);
 };
 
 extern const Kernels kernels_generic;

@@ -1,5 +1,5 @@
-// The sweep over candidates. Compiled once per instruction set, SCSCHNET_KERNELS naming the table; exports that one symbol and
-// no other (see simd.hpp), checked by tests/test_core_build.py.
+// The sweep over candidates. Compiled once per instruction set, SCSCHNET_KERNELS naming the table;
+// exports that one symbol and no other (see simd.hpp), checked by tests/test_core_build.py.
 #include "kernels.hpp"
 #include "simd.hpp"
 
@@ -25,22 +25,22 @@ inline Floats beyond_limit(const Candidates& c, std::int64_t k, Center& center, 
 }
 
 /// A row of few candidates: the atom itself is left out by its slot.
-inline std::int64_t make_short_row(const Candidates& c, std::int32_t self, Center& center, Floats limit,
-                                   std::int32_t* __restrict out) {
+inline std::int64_t make_short_row(const Candidates& c, std::int32_t self, Center& center,
+                                   Floats limit, std::int32_t* __restrict out) {
   std::int64_t n = 0;
   for (std::int64_t k = 0; k < c.count; k += width) {
-    const Floats others = replace_where_equal(beyond_limit(c, k, center, limit), c.slot + k, c.slot[self],
-                                              broadcast(far_away));
+    const Floats others = replace_where_equal(beyond_limit(c, k, center, limit), c.slot + k,
+                                              c.slot[self], broadcast(far_away));
     center.margin = smaller_magnitude(center.margin, others);
     n += store_where_negative(others, c.slot + k, out + n);
   }
   return n;
 }
 
-/// A row of many candidates: the atom itself is moved away meanwhile. Reading it right after it is written stalls the
-/// processor once, but the loop has less to do.
-inline std::int64_t make_long_row(const Candidates& c, std::int32_t self, Center& center, Floats limit,
-                                  std::int32_t* __restrict out) {
+/// A row of many candidates: the atom itself is moved away meanwhile. Reading it right after it is
+/// written stalls the processor once, but the loop has less to do.
+inline std::int64_t make_long_row(const Candidates& c, std::int32_t self, Center& center,
+                                  Floats limit, std::int32_t* __restrict out) {
   const float own_x = c.x[self];
   c.x[self] = far_away;
   std::int64_t n = 0;
@@ -53,8 +53,8 @@ inline std::int64_t make_long_row(const Candidates& c, std::int32_t self, Center
   return n;
 }
 
-int sweep(const Candidates& candidates, const std::int32_t* centers, int n_centers, const Limits& limits,
-          RowOutput& output) {
+int sweep(const Candidates& candidates, const std::int32_t* centers, int n_centers,
+          const Limits& limits, RowOutput& output) {
   const Candidates c = candidates;
   const Floats limit = broadcast(limits.limit), tolerance = broadcast(limits.tolerance);
   const bool is_short = c.count <= 4 * width;
@@ -62,7 +62,8 @@ int sweep(const Candidates& candidates, const std::int32_t* centers, int n_cente
   int done = 0;
   for (; done < n_centers; ++done) {
     const std::int32_t self = centers[done];
-    Center center{broadcast(c.x[self]), broadcast(c.y[self]), broadcast(c.z[self]), broadcast(far_away)};
+    Center center{broadcast(c.x[self]), broadcast(c.y[self]), broadcast(c.z[self]),
+                  broadcast(far_away)};
     const std::int64_t n = is_short ? make_short_row(c, self, center, limit, out)
                                     : make_long_row(c, self, center, limit, out);
     if (any_less(center.margin, tolerance)) break;
@@ -82,8 +83,8 @@ inline void copy_chunk(const T* from, T* to) {
   __builtin_memcpy(to, from, chunk * sizeof(T));
 }
 
-void copy_runs(const float* x, const float* y, const float* z, std::int32_t first_slot, const Run* runs,
-               int n_runs, const CandidateArrays& to) {
+void copy_runs(const float* x, const float* y, const float* z, std::int32_t first_slot,
+               const Run* runs, int n_runs, const CandidateArrays& to) {
   std::int64_t n = 0;
   for (int r = 0; r < n_runs; ++r) {
     const std::int32_t begin = runs[r].begin, count = runs[r].count;
@@ -91,7 +92,8 @@ void copy_runs(const float* x, const float* y, const float* z, std::int32_t firs
       copy_chunk(x + begin + k, to.x + n + k);
       copy_chunk(y + begin + k, to.y + n + k);
       copy_chunk(z + begin + k, to.z + n + k);
-      for (int lane = 0; lane < chunk; ++lane) to.slot[n + k + lane] = first_slot + begin + k + lane;
+      for (int lane = 0; lane < chunk; ++lane)
+        to.slot[n + k + lane] = first_slot + begin + k + lane;
     }
     n += count;
   }
@@ -121,28 +123,16 @@ void expand_row(const std::int32_t* slots, std::int64_t count, const std::int32_
     if (!to.shifts) continue;
     for (int lane = 0; lane < chunk; ++lane) {  // of the 16 bytes the next pair overwrites four
       FourInts image;
-      __builtin_memcpy(&image, images + 4 * static_cast<std::int64_t>(slots[k + lane]), sizeof image);
+      __builtin_memcpy(&image, images + 4 * static_cast<std::int64_t>(slots[k + lane]),
+                       sizeof image);
       image -= origin;
       __builtin_memcpy(to.shifts + 3 * (k + lane), &image, sizeof image);
     }
   }
 }
 
-void expand_molecule_row(const std::int32_t* slots, std::int64_t count, std::int32_t first_atom,
-                         std::int64_t center_index, const RowTarget& to) {
-  for (std::int64_t k = 0; k < count; k += chunk) {
-    if (to.idx_i) {
-      for (int lane = 0; lane < chunk; ++lane) to.idx_i[k + lane] = center_index;
-    }
-    if (to.idx_j) {
-      for (int lane = 0; lane < chunk; ++lane) to.idx_j[k + lane] = slots[k + lane] + first_atom;
-    }
-    if (to.shifts) __builtin_memset(to.shifts + 3 * k, 0, 3 * chunk * sizeof(std::int32_t));
-  }
-}
-
 }  // namespace
 
-extern const Kernels SCSCHNET_KERNELS{sweep, copy_runs, expand_row, expand_molecule_row};
+extern const Kernels SCSCHNET_KERNELS{sweep, copy_runs, expand_row};
 
 }  // namespace scschnet::cpu

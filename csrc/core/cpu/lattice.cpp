@@ -8,13 +8,17 @@
 namespace scschnet::cpu {
 namespace {
 
-double dot(const Vec3& a, const Vec3& b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
+double dot(const Vec3& a, const Vec3& b) {
+  return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+}
 
 Vec3 cross(const Vec3& a, const Vec3& b) {
   return {a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]};
 }
 
-double norm(const Vec3& a) { return std::sqrt(dot(a, a)); }
+double norm(const Vec3& a) {
+  return std::sqrt(dot(a, a));
+}
 
 Vec3 unit(const Vec3& a) {
   const double length = norm(a);
@@ -22,7 +26,8 @@ Vec3 unit(const Vec3& a) {
 }
 
 [[noreturn]] void singular() {
-  throw std::invalid_argument("`cell` must have linearly independent vectors along the periodic axes");
+  throw std::invalid_argument(
+      "`cell` must have linearly independent vectors along the periodic axes");
 }
 
 void load_periodic_rows(const double* cell, Lattice& lattice) {
@@ -37,7 +42,8 @@ void load_periodic_rows(const double* cell, Lattice& lattice) {
   }
 }
 
-/// Subtracts from row a the multiple of row b that makes it shortest. False if nothing was to be done.
+/// Subtracts from row a the multiple of row b that makes it shortest. False if nothing was to be
+/// done.
 bool shorten(Lattice& lattice, int a, int b) {
   const double bb = dot(lattice.vectors[b], lattice.vectors[b]);
   if (!(bb > 0)) singular();
@@ -113,7 +119,8 @@ void derive(Lattice& lattice) {
 Lattice reduce_lattice(const double* cell, const bool* pbc) {
   Lattice lattice{};
   for (int k = 0; k < 3; ++k) lattice.periodic[k] = pbc != nullptr && pbc[k];
-  if (!lattice.open() && cell == nullptr) throw std::invalid_argument("`cell` must be given for periodic axes");
+  if (!lattice.open() && cell == nullptr)
+    throw std::invalid_argument("`cell` must be given for periodic axes");
   load_periodic_rows(cell, lattice);
   for (int k = 0; k < 3; ++k) {
     if (lattice.periodic[k] && !(dot(lattice.vectors[k], lattice.vectors[k]) > 0)) singular();

@@ -11,19 +11,22 @@ using Mat3 = std::array<Vec3, 3>;
 
 /// A basis of the same lattice, as short and as orthogonal as pairwise reduction makes it.
 struct Lattice {
-  Mat3 vectors;          ///< rows; along open axes unit vectors perpendicular to the periodic ones
-  Mat3 inverse;          ///< fractional coordinates f = x · inverse
-  Mat3 frame;            ///< lower triangular, same Gram matrix: the cell turned (or mirrored) into a standard position
-  Vec3 heights;          ///< distances between opposite faces, Å
-  Vec3 lengths;          ///< lengths of the vectors, Å
-  std::array<std::array<std::int64_t, 3>, 3> transform;  ///< vectors[k] = sum_m transform[k][m] cell[m], periodic k
+  Mat3 vectors;  ///< rows; along open axes unit vectors perpendicular to the periodic ones
+  Mat3 inverse;  ///< fractional coordinates f = x · inverse
+  Mat3 frame;    ///< lower triangular, same Gram matrix: the cell turned (or mirrored) into a
+                 ///< standard position
+  Vec3 heights;  ///< distances between opposite faces, Å
+  Vec3 lengths;  ///< lengths of the vectors, Å
+  std::array<std::array<std::int64_t, 3>, 3>
+      transform;  ///< vectors[k] = sum_m transform[k][m] cell[m], periodic k
   std::array<bool, 3> periodic;
 
   bool open() const { return !periodic[0] && !periodic[1] && !periodic[2]; }
 };
 
-/// Reduces the periodic rows of `cell` (3, 3) and completes them along the open axes. `cell` may be null if all is open.
-/// Throws std::invalid_argument naming `cell` if it is missing, not finite or singular along the periodic axes.
+/// Reduces the periodic rows of `cell` (3, 3) and completes them along the open axes. `cell` may be
+/// null if all is open. Throws std::invalid_argument naming `cell` if it is missing, not finite or
+/// singular along the periodic axes.
 Lattice reduce_lattice(const double* cell, const bool* pbc);
 
 }  // namespace scschnet::cpu

@@ -1,4 +1,5 @@
-// Chooses the method, sets the limits of the float32 test, and decides the doubtful pairs in double precision.
+// Chooses the method, sets the limits of the float32 test, and decides the doubtful pairs in double
+// precision.
 #include "search.hpp"
 
 #include <algorithm>
@@ -13,11 +14,13 @@
 namespace scschnet::cpu {
 namespace {
 
-constexpr int centers_at_once = 16;      // bounds the room that must be reserved for rows
-constexpr double longest_float_cutoff = 1e13;  // longer than any distance between points, yet finite when squared
+constexpr int centers_at_once = 16;  // bounds the room that must be reserved for rows
+constexpr double longest_float_cutoff =
+    1e13;  // longer than any distance between points, yet finite when squared
 
-/// Bounds what float32 coordinates, up to three added lattice vectors and the float32 arithmetic can change in d2, with more
-/// than a factor of two to spare; and what double precision loses when atoms far outside the cell are wrapped.
+/// Bounds what float32 coordinates, up to three added lattice vectors and the float32 arithmetic
+/// can change in d2, with more than a factor of two to spare; and what double precision loses when
+/// atoms far outside the cell are wrapped.
 Limits limits_for(const Points& points, double cutoff) {
   const double rounding = std::ldexp(cutoff * (4.0 * points.extent + cutoff), -20);
   const double wrapping = std::ldexp(cutoff * points.far, -43);
@@ -56,8 +59,8 @@ namespace {
 
 /// One row with the doubtful candidates decided in double precision.
 template <class Scalar, class Context>
-void make_row_exactly(const StructureInput<Scalar>& input, const Context& context, const Candidates& candidates,
-                      std::int32_t center, RowOutput& output) {
+void make_row_exactly(const StructureInput<Scalar>& input, const Context& context,
+                      const Candidates& candidates, std::int32_t center, RowOutput& output) {
   const ImageAtom& own = context.images[candidates.slot[center]];
   std::int32_t n = 0;
   for (std::int32_t k = 0; k < candidates.count; ++k) {
@@ -72,7 +75,8 @@ void make_row_exactly(const StructureInput<Scalar>& input, const Context& contex
       const std::int32_t shift[3] = {other.shift[0] - own.shift[0], other.shift[1] - own.shift[1],
                                      other.shift[2] - own.shift[2]};
       const PairVector pair(input.positions + 3 * static_cast<std::int64_t>(own.atom),
-                            input.positions + 3 * static_cast<std::int64_t>(other.atom), shift, context.cell);
+                            input.positions + 3 * static_cast<std::int64_t>(other.atom), shift,
+                            context.cell);
       inside = pair.squared < context.cutoff.square;
     }
     if (inside) output.slots[n++] = candidates.slot[k];
@@ -83,15 +87,17 @@ void make_row_exactly(const StructureInput<Scalar>& input, const Context& contex
 
 /// Appends the rows of some centers.
 template <class Scalar, class Context>
-void append_rows(const StructureInput<Scalar>& input, const Context& context, const Candidates& candidates,
-                 const std::int32_t* centers, int n_centers, Rows& rows) {
+void append_rows(const StructureInput<Scalar>& input, const Context& context,
+                 const Candidates& candidates, const std::int32_t* centers, int n_centers,
+                 Rows& rows) {
   const std::int64_t most = rows.n_slots + n_centers * candidates.count + sweep_padding;
   RowOutput output{rows.slots.grow(most, rows.n_slots) + rows.n_slots,
                    rows.counts.grow(rows.n_rows + n_centers, rows.n_rows) + rows.n_rows};
   std::int32_t* atoms = rows.centers.grow(rows.n_rows + n_centers, rows.n_rows) + rows.n_rows;
   int done = 0;
   while (true) {
-    done += context.kernels.sweep(candidates, centers + done, n_centers - done, context.limits, output);
+    done +=
+        context.kernels.sweep(candidates, centers + done, n_centers - done, context.limits, output);
     if (done == n_centers) break;
     make_row_exactly(input, context, candidates, centers[done++], output);
   }
@@ -115,8 +121,8 @@ std::vector<int> divide_columns(const CellGrid& grid, std::int64_t n_atoms, int 
 }  // namespace
 
 template <class Scalar>
-void Search::run(const StructureInput<Scalar>& input, const Cutoff& cutoff, const Kernels& kernels, int n_threads,
-                 Rows* const* rows, SlotTable& table, std::int32_t* atom_slot) {
+void Search::run(const StructureInput<Scalar>& input, const Cutoff& cutoff, const Kernels& kernels,
+                 int n_threads, Rows* const* rows, SlotTable& table, std::int32_t* atom_slot) {
   const std::int64_t n_atoms = input.end - input.begin;
   const Scalar* positions = input.positions + 3 * input.begin;
   if (input.pbc == nullptr || !(input.pbc[0] || input.pbc[1] || input.pbc[2])) {
@@ -128,18 +134,20 @@ void Search::run(const StructureInput<Scalar>& input, const Cutoff& cutoff, cons
   if (n_atoms == 0) return;
   const std::int64_t n_slots = table.count + points_.count;
   if (n_slots > std::numeric_limits<std::int32_t>::max()) {
-    throw std::invalid_argument("`positions` and their images within `cutoff` must number fewer than 2^31");
+    throw std::invalid_argument(
+        "`positions` and their images within `cutoff` must number fewer than 2^31");
   }
   const auto first_slot = static_cast<std::int32_t>(table.count);
   const ImageAtom* images = table.images.grow(n_slots, table.count);
-  const Context context{kernels, cutoff, limits_for(points_, std::min(cutoff.length, longest_float_cutoff)),
+  const Context context{kernels, cutoff,
+                        limits_for(points_, std::min(cutoff.length, longest_float_cutoff)),
                         Cell(input.cell, input.pbc), images};
   if (points_.count < grid_from) {
     std::copy_n(points_.source.data(), points_.count, table.images.data() + first_slot);
     compare_all(input, context, *rows[0], first_slot, atom_slot + input.begin);
   } else {
-    grid_.build(points_, reach_for(points_, context.limits), first_slot, table.images.data() + first_slot,
-                atom_slot + input.begin);
+    grid_.build(points_, reach_for(points_, context.limits), first_slot,
+                table.images.data() + first_slot, atom_slot + input.begin);
     use_grid(input, context, n_threads, rows);
   }
   table.count = n_slots;
@@ -182,9 +190,9 @@ void Search::use_grid(const StructureInput<Scalar>& input, const Context& contex
   });
 }
 
-template void Search::run(const StructureInput<float>&, const Cutoff&, const Kernels&, int, Rows* const*,
-                          SlotTable&, std::int32_t*);
-template void Search::run(const StructureInput<double>&, const Cutoff&, const Kernels&, int, Rows* const*,
-                          SlotTable&, std::int32_t*);
+template void Search::run(const StructureInput<float>&, const Cutoff&, const Kernels&, int,
+                          Rows* const*, SlotTable&, std::int32_t*);
+template void Search::run(const StructureInput<double>&, const Cutoff&, const Kernels&, int,
+                          Rows* const*, SlotTable&, std::int32_t*);
 
 }  // namespace scschnet::cpu

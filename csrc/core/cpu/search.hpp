@@ -45,25 +45,28 @@ struct StructureInput {
   const bool* pbc;
 };
 
-/// Fewer points than this are compared all with all, which is faster; slots then follow the points' order.
+/// Fewer points than this are compared all with all, which is faster; slots then follow the points'
+/// order.
 constexpr std::int64_t grid_from = 321;
 
-/// Finds rows, one structure at a time. Keeps scratch memory; one per thread, or one per structure with several threads.
+/// Finds rows, one structure at a time. Keeps scratch memory; one per thread, or one per structure
+/// with several threads.
 class Search {
  public:
-  /// Appends the rows of a structure to rows[0] .. rows[n_threads - 1] and its points to `table`, and writes the slots of its
-  /// atoms to atom_slot[begin] .. atom_slot[end].
+  /// Appends the rows of a structure to rows[0] .. rows[n_threads - 1] and its points to `table`,
+  /// and writes the slots of its atoms to atom_slot[begin] .. atom_slot[end].
   template <class Scalar>
-  void run(const StructureInput<Scalar>& input, const Cutoff& cutoff, const Kernels& kernels, int n_threads,
-           Rows* const* rows, SlotTable& table, std::int32_t* atom_slot);
+  void run(const StructureInput<Scalar>& input, const Cutoff& cutoff, const Kernels& kernels,
+           int n_threads, Rows* const* rows, SlotTable& table, std::int32_t* atom_slot);
 
  private:
   struct Context;
   template <class Scalar>
-  void compare_all(const StructureInput<Scalar>& input, const Context& context, Rows& rows, std::int32_t first_slot,
-                   std::int32_t* atom_slot);
+  void compare_all(const StructureInput<Scalar>& input, const Context& context, Rows& rows,
+                   std::int32_t first_slot, std::int32_t* atom_slot);
   template <class Scalar>
-  void use_grid(const StructureInput<Scalar>& input, const Context& context, int n_threads, Rows* const* rows);
+  void use_grid(const StructureInput<Scalar>& input, const Context& context, int n_threads,
+                Rows* const* rows);
 
   ImageFinder finder_;
   Points points_;

@@ -1,5 +1,5 @@
-// Spline weights of many distances at a time. Compiled once per instruction set, SCSCHNET_KERNELS naming it; exports one
-// symbol and no other (see simd.hpp).
+// Spline weights of many distances at a time. Compiled once per instruction set, SCSCHNET_KERNELS
+// naming it; exports one symbol and no other (see simd.hpp).
 #include "cfconv_kernels.hpp"
 
 namespace scschnet::cpu {
@@ -11,8 +11,8 @@ constexpr double pi = 3.14159265358979323846;
 
 /// 120 B_m(t) = sum_p pieces[m][p] t^p: the quintic B-spline on one cell, seen from its six nodes.
 constexpr double pieces[n_taps][n_powers] = {
-    {1, -5, 10, -10, 5, -1},      {26, -50, 20, 20, -20, 5}, {66, 0, -60, 0, 30, -10},
-    {26, 50, 20, -20, -20, 10},   {1, 5, 10, 10, 5, -5},     {0, 0, 0, 0, 0, 1},
+    {1, -5, 10, -10, 5, -1},    {26, -50, 20, 20, -20, 5}, {66, 0, -60, 0, 30, -10},
+    {26, 50, 20, -20, -20, 10}, {1, 5, 10, 10, 5, -5},     {0, 0, 0, 0, 0, 1},
 };
 
 /// Coefficients of derivative k of all pieces, in t.
@@ -36,7 +36,8 @@ struct Lanes {
   alignas(64) double at[chunk];
 };
 
-/// sin(a - pi/2) and cos(a - pi/2) for 0 <= a <= pi, to double precision: Taylor's series up to 23rd order.
+/// sin(a - pi/2) and cos(a - pi/2) for 0 <= a <= pi, to double precision: Taylor's series up to
+/// 23rd order.
 inline void sine_and_cosine(const Lanes& a, Lanes& sine, Lanes& cosine) {
   for (int l = 0; l < chunk; ++l) {
     const double y = a.at[l] - pi / 2, q = y * y;
@@ -50,8 +51,10 @@ inline void sine_and_cosine(const Lanes& a, Lanes& sine, Lanes& cosine) {
   }
 }
 
-/// fc and its derivatives in d, up to `order`. `inside` is one for pairs below the cutoff, else zero.
-inline void cutoff_derivatives(const SplineGrid& grid, int order, const Lanes& d, const Lanes& inside, Lanes* f) {
+/// fc and its derivatives in d, up to `order`. `inside` is one for pairs below the cutoff, else
+/// zero.
+inline void cutoff_derivatives(const SplineGrid& grid, int order, const Lanes& d,
+                               const Lanes& inside, Lanes* f) {
   if (grid.cutoff_function == CutoffFunction::none) {
     for (int k = 0; k <= order; ++k) {
       for (int l = 0; l < chunk; ++l) f[k].at[l] = k == 0 ? 1 : 0;
@@ -67,7 +70,8 @@ inline void cutoff_derivatives(const SplineGrid& grid, int order, const Lanes& d
     const Lanes& wave = k % 2 == 0 ? sine : cosine;
     const double signed_factor = (k % 4 == 0 || k % 4 == 1) ? -factor : factor;  // -s, -c, s, c
     const double offset = k == 0 ? 0.5 : 0;
-    for (int l = 0; l < chunk; ++l) f[k].at[l] = inside.at[l] * (signed_factor * wave.at[l] + offset);
+    for (int l = 0; l < chunk; ++l)
+      f[k].at[l] = inside.at[l] * (signed_factor * wave.at[l] + offset);
     factor *= rate;
   }
 }
@@ -91,7 +95,8 @@ struct Places {
   std::int32_t bin[chunk];
 
   template <class Distance>
-  inline bool find(const SplineGrid& grid, double inverse_step, const Distance* distances, int count) {
+  inline bool find(const SplineGrid& grid, double inverse_step, const Distance* distances,
+                   int count) {
     const bool hard = grid.cutoff_function == CutoffFunction::none;
     const double limit = hard ? grid.step * static_cast<double>(grid.n_rows - n_taps + 1) : 1e300;
     const double cutoff = hard ? limit : grid.cutoff;
@@ -110,8 +115,8 @@ struct Places {
 };
 
 template <class Distance, class Scalar>
-std::int64_t spline_weights(const SplineOrders& orders, const Distance* d, std::int64_t n_pairs, std::int32_t* bins,
-                            Scalar* weights) {
+std::int64_t spline_weights(const SplineOrders& orders, const Distance* d, std::int64_t n_pairs,
+                            std::int32_t* bins, Scalar* weights) {
   const double inverse_step = 1 / orders.grid.step;
   const int last = orders.first_order + orders.n_orders - 1;
   Places places;
