@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from pathlib import Path
 
 import h5py
@@ -76,8 +77,8 @@ def test_provenance_survives_two_conversions(tmp_path):
     assert info["converted from"] == "qm9_first20.npz" and info["units before"] == "Ha, Å"
     assert info["file"] == "b.h5" and info["format"] == "HDF5"
     with h5py.File(tmp_path / "b.h5") as file:
-        assert file["energy"].attrs["unit"] == "eV"
-        assert file["positions"].attrs["unit"] == "Å" and file.attrs["version"] == 1
+        assert file["energy"].attrs["unit"].decode() == "eV"
+        assert file["positions"].attrs["unit"].decode() == "Å" and file.attrs["version"] == 1
         assert all(item.chunks is None for item in file.values())
 
 
@@ -137,6 +138,8 @@ def test_files_that_do_not_follow_the_format(tmp_path, change, message):
     write_hdf5(tmp_path / "set.h5", random_set([2, 1], ["energy", "forces"]))
     with h5py.File(tmp_path / "set.h5", "r+") as file:
         change(file)
+        for dataset in file.values():
+            dataset.attrs["crc32"] = zlib.crc32(dataset[...])
     with pytest.raises(ValueError) as caught:
         read(tmp_path / "set.h5")
     assert message in str(caught.value)
@@ -154,7 +157,9 @@ def test_files_that_do_not_follow_the_format(tmp_path, change, message):
 def test_datasets_stored_otherwise(tmp_path, options, message):
     write_hdf5(tmp_path / "set.h5", random_set([2, 1], []))
     with h5py.File(tmp_path / "set.h5", "r+") as file:
-        file.create_dataset("energy", **options).attrs["unit"] = "eV"
+        dataset = file.create_dataset("energy", **options)
+        dataset.attrs["unit"] = "eV"
+        dataset.attrs["crc32"] = zlib.crc32(dataset[...])
     with pytest.raises(ValueError) as caught:
         read(tmp_path / "set.h5")
     assert message in str(caught.value)
@@ -167,6 +172,18 @@ def test_options_that_do_not_fit(tmp_path):
         read(tmp_path / "set.h5", units="Ha")
     with pytest.raises(ValueError, match="`energy_key` must be left out for a file of hdf5"):
         read(tmp_path / "set.h5", energy_key="energy")
+
+
+@pytest.mark.parametrize("name", ["positions", "energy", "forces", "atom_ptr", "cells", "pbc"])
+def test_altered_data_are_errors(tmp_path, name):
+    write_hdf5(tmp_path / "set.h5", random_set([2, 1], ["energy", "forces"]))
+    with h5py.File(tmp_path / "set.h5") as file:
+        offset = file[name].id.get_offset()
+    content = bytearray((tmp_path / "set.h5").read_bytes())
+    content[offset] ^= 1
+    (tmp_path / "set.h5").write_bytes(content)
+    with pytest.raises(ValueError, match=f"`{name}` in set.h5 must have its checksum, got altered"):
+        read(tmp_path / "set.h5")
 
 
 @pytest.mark.parametrize("memory_map", [False, True])

@@ -1,14 +1,16 @@
 """Our own file: HDF5 with one contiguous dataset per array, in eV and Å.
 
-Root attributes: format, version, program, info (JSON). Datasets are those of `StructureSet`, each
-with its unit as attribute; absent labels have no dataset, and NaN marks a structure without one.
-Contiguous data can be memory-mapped: a set larger than memory opens at once.
+Root attributes: format, version, info (JSON). Datasets are those of `StructureSet`, each with its
+unit and CRC-32 as attributes; absent labels have no dataset, and NaN marks a structure without one.
+Contiguous data can be memory-mapped: a set larger than memory opens at once, then without the
+check of its CRC. Metadata is of HDF5 1.10, which has checksums of its own.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ UNITS = {
     "atomref": "eV",
 }
 _DTYPES: dict[str, type] = {"atomic_numbers": np.int64, "atom_ptr": np.int64, "pbc": np.uint8}
+# Datasets begin at multiples of 64 bytes, so that memory maps of them are aligned.
+_ALIGNED = {"alignment_threshold": 64, "alignment_interval": 64}
 _REQUIRED = ("positions", "atomic_numbers", "atom_ptr", "cells", "pbc")
 _OPTIONAL = ("energy", "forces", "stress", "atomref")
 
@@ -45,20 +49,20 @@ def write_hdf5(path: str | os.PathLike[str], structures: StructureSet) -> None:
     """
     with (
         whole_file(path) as temporary,
-        # Datasets begin at multiples of 64 bytes, so that memory maps of them are aligned.
-        h5py.File(temporary, "w", alignment_threshold=64, alignment_interval=64) as file,
+        h5py.File(temporary, "w", libver=("v110", "v110"), **_ALIGNED) as file,
     ):
-        file.attrs["format"] = FORMAT
+        _write_text(file, "format", FORMAT)
         file.attrs["version"] = VERSION
-        file.attrs["info"] = json.dumps(structures.info, ensure_ascii=False)
+        _write_text(file, "info", json.dumps(structures.info, ensure_ascii=False))
         for name in (*_REQUIRED, *_OPTIONAL):
             array = getattr(structures, name)
             if array is not None:
-                dataset = file.create_dataset(
-                    name, data=np.asarray(array, dtype=_DTYPES.get(name, np.float64))
-                )
+                dtype = np.dtype(_DTYPES.get(name, np.float64))
+                data: NDArray = np.ascontiguousarray(array, dtype=dtype)
+                dataset = file.create_dataset(name, data=data)
+                dataset.attrs["crc32"] = zlib.crc32(data.data)
                 if name in UNITS:
-                    dataset.attrs["unit"] = UNITS[name]
+                    _write_text(dataset, "unit", UNITS[name])
 
 
 def read_hdf5(path: Path, memory_map: bool = False) -> RawSet:
@@ -91,7 +95,7 @@ def read_hdf5(path: Path, memory_map: bool = False) -> RawSet:
 
 
 def _checked_header(name: str, file: h5py.File) -> dict[str, str]:
-    if file.attrs.get("format") != FORMAT:
+    if _text(file, "format") != FORMAT:
         raise ValueError(
             f"`{name}` must be written by `python -m scschnet.data convert`, got another HDF5 file"
         )
@@ -99,7 +103,7 @@ def _checked_header(name: str, file: h5py.File) -> dict[str, str]:
     if not isinstance(version, np.integer | int) or version != VERSION:
         raise ValueError(f"`{name}` must have format version {VERSION}, got {version}")
     try:
-        info = json.loads(file.attrs["info"])
+        info = json.loads(_text(file, "info") or "")
     except ValueError as error:
         raise ValueError(f"`{name}` must carry its info as JSON, got {error}") from None
     if not isinstance(info, dict):
@@ -113,6 +117,17 @@ def _checked_header(name: str, file: h5py.File) -> dict[str, str]:
     return {"format": "HDF5"} | kept
 
 
+def _write_text(owner: h5py.File | h5py.Dataset, name: str, text: str) -> None:
+    """Of fixed length: HDF5 keeps others in a heap without checksum, and hangs where it is damaged."""
+    content = text.encode("utf-8")
+    owner.attrs.create(name, content, dtype=h5py.string_dtype("utf-8", len(content)))
+
+
+def _text(owner: h5py.File | h5py.Dataset, name: str) -> str | None:
+    value = owner.attrs.get(name)
+    return value.decode("utf-8") if isinstance(value, bytes) else value
+
+
 def _array(path: Path, file: h5py.File, name: str, memory_map: bool) -> NDArray[Any]:
     dataset = file.get(name)
     expected = np.dtype(_DTYPES.get(name, np.float64))
@@ -120,9 +135,9 @@ def _array(path: Path, file: h5py.File, name: str, memory_map: bool) -> NDArray[
         raise ValueError(f"`{path.name}` must have a dataset `{name}`, got none")
     if dataset.dtype != expected:
         raise ValueError(f"`{name}` in {path.name} must be {expected} numbers, got {dataset.dtype}")
-    if dataset.attrs.get("unit") != UNITS.get(name):
+    if _text(dataset, "unit") != UNITS.get(name):
         raise ValueError(
-            f"`{name}` in {path.name} must be in {UNITS.get(name)}, got {dataset.attrs.get('unit')}"
+            f"`{name}` in {path.name} must be in {UNITS.get(name)}, got {_text(dataset, 'unit')}"
         )
     if dataset.chunks or dataset.external or dataset.is_virtual:
         raise ValueError(f"`{name}` in {path.name} must be stored contiguously, got other storage")
@@ -131,4 +146,7 @@ def _array(path: Path, file: h5py.File, name: str, memory_map: bool) -> NDArray[
     offset = dataset.id.get_offset()
     if memory_map and name != "pbc" and dataset.size and offset is not None:
         return np.memmap(path, expected, mode="r", offset=offset, shape=dataset.shape)
-    return dataset[...]
+    array = dataset[...]
+    if zlib.crc32(array) != dataset.attrs.get("crc32"):
+        raise ValueError(f"`{name}` in {path.name} must have its checksum, got altered data")
+    return array
