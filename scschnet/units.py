@@ -140,12 +140,12 @@ def unit_kind(unit: str) -> str:
 
 
 def energy_factor(unit: str) -> float:
-    """eV per `unit`. Raises ValueError for an unknown unit, naming the nearest valid one."""
+    """Factor from `unit` to eV. Raises ValueError for an unknown unit, naming the nearest valid one."""
     return ENERGY[_energy_name(unit)]
 
 
 def length_factor(unit: str) -> float:
-    """Å per `unit`. Raises ValueError for an unknown unit, naming the nearest valid one."""
+    """Factor from `unit` to Å. Raises ValueError for an unknown unit, naming the nearest valid one."""
     return LENGTH[_length_name(unit)]
 
 
