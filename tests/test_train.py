@@ -142,14 +142,13 @@ def test_signals_finish_the_step_and_resume_in_mid_epoch(finished, small_data, t
 
 def test_every_step_can_be_the_last_one(finished, small_data, tmp_path, monkeypatch):
     run = tmp_path / "stepwise"
-    steps = loop._step
+    step = loop.Training._step
 
-    def step_and_stop(*arguments):
-        value = steps(*arguments)
+    def stop_and_step(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
-        return value
+        return step(*arguments)
 
-    monkeypatch.setattr(loop, "_step", step_and_stop)
+    monkeypatch.setattr(loop.Training, "_step", stop_and_step)
     assert main(command(small_data, run)) == 128 + signal.SIGTERM
     for _ in range(6 * 6 - 1):
         assert main(["--resume", str(run)]) == 128 + signal.SIGTERM

@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TrainingFailed, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if not run.test.exists():  # a process of torchrun that is not the first
+        return 0
     print(summary(run))
     if invocation.config.skip == "weighted":
         print(

@@ -43,14 +43,14 @@ class ContributionStatistics:
         self.weight_sum = torch.zeros(n_layers, dtype=torch.float64)
         self.square_sum = torch.zeros(n_layers, dtype=torch.float64)
 
-    def add(self, weights: Tensor, correction_norms: Tensor) -> None:
+    def add(self, weights: Tensor, norms: Tensor) -> None:
         """Take note of a minibatch.
 
         Args:
             weights: contribution weights that were used, (n_layers,).
-            correction_norms: ||v_i^(l)||, (n_layers, n_atoms).
+            norms: ||v_i^(l)||, averaged over the atoms of the minibatch, (n_layers,) float64.
         """
-        norms = correction_norms.double().mean(dim=1).cpu()
+        norms = norms.cpu()
         normalized = weights.detach().double().cpu() * norms
         self.n += 1
         self.norm_sum += norms

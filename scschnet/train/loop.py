@@ -15,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from scschnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from scschnet.data import Batch, Split, StructureSet, collate, load_split
+from scschnet.data import collate, load_split
 from scschnet.evaluate import Error, errors, in_units, predict
+from scschnet.nn import SchNet
 from scschnet.train.config import TrainConfig
 from scschnet.train.loss import combined_loss
+from scschnet.train.processes import Processes
 from scschnet.train.progress import Progress
 from scschnet.train.run_folder import EpochMetrics, RunFolder
 from scschnet.train.schedule import learning_rate
@@ -46,14 +48,14 @@ class TrainingFailed(Exception):
 
 
 def train(config: TrainConfig, resume: Path | None = None) -> RunFolder:
-    """Train a model, or go on with an interrupted training.
+    """Train a model, or go on with an interrupted training; under torchrun with all its processes.
 
     An epoch: shuffle by (seed, epoch), step through the batches, validate the averaged parameters, add a
     row to the tables, save. So a run that was killed goes on from its last epoch and ends with the
-    same weights, bit for bit, on the same machine with the same number of threads.
+    same weights, bit for bit, on the same machine with the same number of threads and processes.
 
     Args:
-        config: all options.
+        config: all options; the batch size is that of all processes together.
         resume: run folder to go on with, or None for a new run.
 
     Returns:
@@ -66,133 +68,208 @@ def train(config: TrainConfig, resume: Path | None = None) -> RunFolder:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    structures = read_structures(config)
-    if resume is None:
-        split = choose_split(config, structures)
-        run = RunFolder.create(config, split)
-    else:
-        run = RunFolder(resume)
-        split = load_split(run.split, len(structures))
-    state = _start(config, structures, split, run, resuming=resume is not None)
-    progress = Progress(config, len(split.train), state.epoch)
-    progress.message(f"{describe(config, structures, split)}; run folder {run.path}")
+    processes = Processes(config.device)
+    training = Training(config, processes, resume)
     with _signals() as received:
-        while state.epoch < config.epochs and not _out_of_patience(state):
-            _run_epoch(state, structures, split, run, progress, received)
-    progress.close()
-    return _finish(state, structures, split, run)
+        while not training.is_done():
+            training.run_epoch(received)
+    training.finish()
+    processes.close()
+    return training.run
 
 
-def _start(
-    config: TrainConfig, structures: StructureSet, split: Split, run: RunFolder, resuming: bool
-) -> TrainingState:
-    """A fresh state, or the one in the run's last.pt."""
-    state = TrainingState(config, build_model(config, structures, split.train).to(config.device))
-    if resuming and run.last.exists():
-        checkpoint = load_checkpoint(run.last)
-        if checkpoint.training is None:
-            raise ValueError(f"{run.last} holds no training state to resume from")
-        state.load_state_dict(checkpoint.training, checkpoint.model.state_dict())
-    if resuming:
-        run.forget_after(state.epoch)
-    return state
+class Training:
+    """A training under way: its data, its state, its folder.
 
+    Args:
+        config: all options.
+        processes: this process and its group.
+        resume: run folder to go on with, or None for a new run.
+    """
 
-def _run_epoch(
-    state: TrainingState,
-    structures: StructureSet,
-    split: Split,
-    run: RunFolder,
-    progress: Progress,
-    received: list[int],
-) -> None:
-    """Take the steps of an epoch that are left, then validate, log and save."""
-    config = state.config
-    started = time.perf_counter()
-    if state.step == 0:
-        state.begin_epoch()
-    batches = _batches(config, split.train, state.epoch)
-    while state.step < len(batches):
-        chosen = batches[state.step]
-        batch = collate(structures, chosen, config.cutoff).to(config.device)
-        rate = _rate(state, state.epoch + state.step / len(batches))
-        state.loss_sum += _step(state, batch, rate) * len(chosen)
-        progress.step(len(chosen))
-        if received:
-            state.seconds += time.perf_counter() - started
-            save_checkpoint(run.last, _checkpoint(state, with_training=True))
-            raise Interrupted(received[0])
-    validation = errors(
-        predict(
-            state.averaged,
-            structures,
-            split.val,
-            forces=config.rho < 1,
-            stress=config.stress_weight > 0,
-        ),
-        structures.select(split.val),
-    )
-    train_loss = state.loss_sum / len(split.train)
-    val_loss = _loss_of(validation, config)
-    last_rate = _rate(state, state.epoch + (len(batches) - 1) / len(batches))
-    state.epoch += 1
-    state.step = 0
-    state.plateau.update(val_loss)
-    state.seconds += time.perf_counter() - started
-    metrics = _metrics(state, last_rate, train_loss, val_loss, validation)
-    run.append(metrics, state.contributions.rows(state.model.contribution_weights.detach()))
-    if val_loss < state.best_val_loss:
-        state.best_val_loss, state.best_epoch = val_loss, state.epoch
-        save_checkpoint(run.best, _checkpoint(state, with_training=False))
-    _note_lost_network(state, train_loss, progress)
-    save_checkpoint(run.last, _checkpoint(state, with_training=True))
-    progress.epoch(metrics)
-
-
-def _step(state: TrainingState, batch: Batch, rate: float) -> float:
-    """One step of the optimizer; returns the loss."""
-    config = state.config
-    state.model.train()
-    result = state.model(
-        **batch.inputs,
-        forces=config.rho < 1,
-        stress=config.stress_weight > 0,
-        correction_norms=True,
-    )
-    loss = combined_loss(result, batch, config.rho, config.stress_weight)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise TrainingFailed(
-            f"the loss is {value} in epoch {state.epoch + 1}, step {state.step + 1}; a smaller --lr or "
-            "--clip 5 may help"
+    def __init__(self, config: TrainConfig, processes: Processes, resume: Path | None) -> None:
+        self.config = config
+        self.processes = processes
+        self.structures = read_structures(config)
+        if resume is None:
+            self.split = choose_split(config, self.structures)
+            self.run = RunFolder.create(config, self.split) if processes.is_first else RunFolder()
+        else:
+            self.run = RunFolder(resume)
+            self.split = load_split(self.run.split, len(self.structures))
+        model = build_model(config, self.structures, self.split.train).to(processes.device)
+        self.state = TrainingState(config, model)
+        if resume is not None:
+            self._restore()
+        self.progress = Progress(
+            config, len(self.split.train), self.state.epoch, silent=not processes.is_first
         )
-    state.optimizer.zero_grad()
-    loss.backward()
-    if not math.isfinite(state.clip_gradients()):
-        raise TrainingFailed(
-            f"the gradients are not finite in epoch {state.epoch + 1}, step {state.step + 1}"
+        found = describe(config, self.structures, self.split)
+        self.progress.message(f"{found}; run folder {self.run.path}")
+
+    def is_done(self) -> bool:
+        """Whether all epochs are run, or `patience` is out."""
+        config, state = self.config, self.state
+        out_of_patience = config.patience and state.epoch - state.best_epoch >= config.patience
+        return state.epoch >= config.epochs or bool(out_of_patience)
+
+    def run_epoch(self, received: list[int]) -> None:
+        """Take the steps of an epoch that are left, then validate, log and save.
+
+        Args:
+            received: signals that came; looked at after every step.
+        """
+        state, started = self.state, time.perf_counter()
+        if state.step == 0:
+            state.begin_epoch()
+        batches = self._batches()
+        while state.step < len(batches):
+            chosen = batches[state.step]
+            rate = self._rate(state.epoch + state.step / len(batches))
+            signum = self._step(chosen, rate, received)
+            self.progress.step(len(chosen))
+            if signum:
+                state.seconds += time.perf_counter() - started
+                self._save(self.run.last, with_training=True)
+                raise Interrupted(signum)
+        validation = self._validate()
+        last_rate = self._rate(state.epoch + (len(batches) - 1) / len(batches))
+        state.epoch += 1
+        state.step = 0
+        state.seconds += time.perf_counter() - started
+        self._end_epoch(validation, last_rate)
+
+    def finish(self) -> None:
+        """Evaluate the best parameters on the test part and write test.json."""
+        self.progress.close()
+        if not self.processes.is_first:
+            return
+        test = self.split.test
+        content: dict[str, Any] = {"epoch": self.state.best_epoch, "n_test": len(test)}
+        if len(test):
+            model = load_checkpoint(self.run.best).model.to(self.processes.device)
+            for name, error in self._errors(model, test).items():
+                content[name] = in_units(name, error)
+        self.run.write_test(content)
+
+    def _restore(self) -> None:
+        if self.run.last.exists():
+            checkpoint = load_checkpoint(self.run.last)
+            if checkpoint.training is None:
+                raise ValueError(f"{self.run.last} holds no training state to resume from")
+            self.state.load_state_dict(checkpoint.training, checkpoint.model.state_dict())
+        self.processes.wait()
+        if self.processes.is_first:
+            self.run.forget_after(self.state.epoch)
+
+    def _derivatives(self) -> dict[str, bool]:
+        return {"forces": self.config.rho < 1, "stress": self.config.stress_weight > 0}
+
+    def _batches(self) -> list[NDArray[np.int64]]:
+        """The training indices of the epoch, shuffled by (seed, epoch), in batches."""
+        size = self.config.batch_size
+        rng = np.random.default_rng([self.config.seed, self.state.epoch])
+        order = rng.permutation(self.split.train)
+        return [order[k : k + size] for k in range(0, len(order), size)]
+
+    def _step(self, chosen: NDArray[np.int64], rate: float, received: list[int]) -> int:
+        """One step of the optimizer; returns the signal that came, or 0."""
+        config, state, model = self.config, self.state, self.state.model
+        n_atoms = int(self.structures.n_atoms[chosen].sum())
+        share = self.processes.share(chosen)
+        batch = collate(self.structures, share, config.cutoff).to(self.processes.device)
+        model.train()
+        result = model(**batch.inputs, **self._derivatives(), correction_norms=True)
+        loss = combined_loss(result, batch, config.rho, config.stress_weight, len(chosen), n_atoms)
+        state.optimizer.zero_grad(set_to_none=False)
+        loss.backward(inputs=list(model.parameters()))
+        norms = result["correction_norms"].double().sum(dim=1) / n_atoms
+        loss, signum = loss.detach(), torch.tensor(float(received[0] if received else 0))
+        gradients = state.gradients()
+        self.processes.sum_([*gradients, loss, norms, signum])
+        self._check(loss.item(), state.clip_gradients())
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.contributions.add(model.contribution_weights, norms)
+        state.loss_sum += loss.item() * len(chosen)
+        state.optimizer.step()
+        state.step += 1
+        state.total_steps += 1
+        state.update_average()
+        return received[0] if received else int(signum.item() > 0) * signal.SIGTERM
+
+    def _check(self, loss: float, gradient_norm: float) -> None:
+        where = f"in epoch {self.state.epoch + 1}, step {self.state.step + 1}"
+        if not math.isfinite(loss):
+            raise TrainingFailed(f"the loss is {loss} {where}; a smaller --lr or --clip 5 may help")
+        if not math.isfinite(gradient_norm):
+            raise TrainingFailed(f"the gradients are not finite {where}; a smaller --lr may help")
+
+    def _validate(self) -> dict[str, Error]:
+        share = self.processes.share(self.split.val)
+        return self.processes.merge(self._errors(self.state.averaged, share))
+
+    def _errors(self, model: SchNet, indices: NDArray[np.int64]) -> dict[str, Error]:
+        wanted = self._derivatives()
+        predictions = predict(
+            model, self.structures, indices, forces=wanted["forces"], stress=wanted["stress"]
         )
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.contributions.add(state.model.contribution_weights, result["correction_norms"])
-    state.optimizer.step()
-    state.step += 1
-    state.total_steps += 1
-    state.update_average()
-    return value
+        return errors(predictions, self.structures.select(indices))
 
+    def _end_epoch(self, validation: dict[str, Error], rate: float) -> None:
+        """Note an epoch's results, and save."""
+        state = self.state
+        train_loss = state.loss_sum / len(self.split.train)
+        val_loss = _loss_of(validation, self.config)
+        state.plateau.update(val_loss)
+        is_best = val_loss < state.best_val_loss
+        if is_best:
+            state.best_val_loss, state.best_epoch = val_loss, state.epoch
+        metrics = _metrics(state, rate, train_loss, val_loss, validation)
+        self._note_lost_network(train_loss)
+        if self.processes.is_first:
+            weights = state.model.contribution_weights.detach()
+            self.run.append(metrics, state.contributions.rows(weights))
+        if is_best:
+            self._save(self.run.best, with_training=False)
+        self._save(self.run.last, with_training=True)
+        self.progress.epoch(metrics)
 
-def _rate(state: TrainingState, epoch: float) -> float:
-    config = state.config
-    return learning_rate(
-        config.schedule, config.lr, epoch, config.epochs, config.restart_period, state.plateau
-    )
+    def _note_lost_network(self, train_loss: float) -> None:
+        """Name a loss that jumped and stayed: a restart can lose the network with all numbers finite."""
+        state = self.state
+        state.best_train_loss = min(state.best_train_loss, train_loss)
+        lost = train_loss > LOST_FACTOR * state.best_train_loss
+        state.lost_epochs = state.lost_epochs + 1 if lost else 0
+        if state.lost_epochs == LOST_PATIENCE:
+            self.progress.message(
+                f"warning: the train loss has been more than {LOST_FACTOR:.0f} times its best value for "
+                f"{LOST_PATIENCE} epochs (now {train_loss:.3g}, best {state.best_train_loss:.3g}); the "
+                "network may be lost. A smaller --lr or --clip 3 helps; best.pt holds the best parameters."
+            )
 
+    def _rate(self, epoch: float) -> float:
+        config = self.config
+        return learning_rate(
+            config.schedule,
+            config.lr,
+            epoch,
+            config.epochs,
+            config.restart_period,
+            self.state.plateau,
+        )
 
-def _batches(config: TrainConfig, train: NDArray[np.int64], epoch: int) -> list[NDArray[np.int64]]:
-    """The training indices of an epoch, shuffled by (seed, epoch), in batches."""
-    order = np.random.default_rng([config.seed, epoch]).permutation(train)
-    return [order[k : k + config.batch_size] for k in range(0, len(order), config.batch_size)]
+    def _save(self, path: Path, with_training: bool) -> None:
+        if not self.processes.is_first:
+            return
+        state = self.state
+        metadata = {
+            "epoch": state.epoch,
+            "train_config": asdict(self.config),
+            "best_val_loss": state.best_val_loss,
+        }
+        training = state.state_dict() if with_training else None
+        save_checkpoint(path, Checkpoint(state.averaged, metadata, training))
 
 
 def _loss_of(validation: dict[str, Error], config: TrainConfig) -> float:
@@ -228,50 +305,6 @@ def _metrics(
         val_forces_rmse=forces.rmse,
         seconds=round(state.seconds, 3),
     )
-
-
-def _note_lost_network(state: TrainingState, train_loss: float, progress: Progress) -> None:
-    """Name a loss that jumped and stayed: a restart can lose the network while all numbers stay finite."""
-    state.best_train_loss = min(state.best_train_loss, train_loss)
-    lost = train_loss > LOST_FACTOR * state.best_train_loss
-    state.lost_epochs = state.lost_epochs + 1 if lost else 0
-    if state.lost_epochs == LOST_PATIENCE:
-        progress.message(
-            f"warning: the train loss has been more than {LOST_FACTOR:.0f} times its best value for "
-            f"{LOST_PATIENCE} epochs (now {train_loss:.3g}, best {state.best_train_loss:.3g}); the network "
-            "may be lost. A smaller --lr or --clip 3 helps; best.pt holds the best parameters so far."
-        )
-
-
-def _out_of_patience(state: TrainingState) -> bool:
-    patience = state.config.patience
-    return patience > 0 and state.epoch - state.best_epoch >= patience
-
-
-def _checkpoint(state: TrainingState, with_training: bool) -> Checkpoint:
-    metadata = {
-        "epoch": state.epoch,
-        "train_config": asdict(state.config),
-        "best_val_loss": state.best_val_loss,
-    }
-    return Checkpoint(state.averaged, metadata, state.state_dict() if with_training else None)
-
-
-def _finish(
-    state: TrainingState, structures: StructureSet, split: Split, run: RunFolder
-) -> RunFolder:
-    """Evaluate the best parameters on the test part and write test.json."""
-    model = load_checkpoint(run.best).model.to(state.config.device)
-    content: dict[str, Any] = {"epoch": state.best_epoch, "n_test": len(split.test)}
-    if len(split.test):
-        config = state.config
-        predictions = predict(
-            model, structures, split.test, forces=config.rho < 1, stress=config.stress_weight > 0
-        )
-        for name, error in errors(predictions, structures.select(split.test)).items():
-            content[name] = in_units(name, error)
-    run.write_test(content)
-    return run
 
 
 @contextmanager

@@ -20,17 +20,20 @@ class Progress:
         config: options of the run.
         n_train: structures per epoch.
         epochs_done: epochs finished before (a resumed run).
+        silent: show nothing (all processes but the first).
     """
 
-    def __init__(self, config: TrainConfig, n_train: int, epochs_done: int = 0) -> None:
+    def __init__(
+        self, config: TrainConfig, n_train: int, epochs_done: int = 0, silent: bool = False
+    ) -> None:
         self.config = config
         self.n_train = n_train
         self.started = time.perf_counter()
         self.structures_done = 0
-        self.epochs_before = epochs_done
         self.every = max(1, config.epochs // LINES_PER_RUN)
+        self.silent = silent
         self.bar: tqdm | None = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not silent:
             self.bar = tqdm(
                 total=config.epochs * n_train,
                 initial=epochs_done * n_train,
@@ -64,7 +67,7 @@ class Progress:
         """A line that stays."""
         if self.bar is not None:
             self.bar.write(text, file=sys.stderr)
-        else:
+        elif not self.silent:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -42,10 +42,10 @@ class RunFolder:
     last.pt (to resume from), best.pt (lowest validation loss), test.json.
 
     Args:
-        path: the folder.
+        path: the folder. (Processes that write nothing leave it out.)
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path = Path()) -> None:
         self.path = path
         self.config = path / "config.toml"
         self.split = path / "split.npz"

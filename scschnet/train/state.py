@@ -54,6 +54,15 @@ class TrainingState:
         self.loss_sum = 0.0
         self.contributions = ContributionStatistics(self.model.config.n_interactions + 1)
 
+    def gradients(self) -> list[Tensor]:
+        """Gradients of all parameters; zero for one that the batch did not touch."""
+        for parameter in self.model.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [
+            parameter.grad for parameter in self.model.parameters() if parameter.grad is not None
+        ]
+
     def clip_gradients(self) -> float:
         """Scale the gradients down to `clip` times the running median of their norm.
 
@@ -63,11 +72,10 @@ class TrainingState:
         Returns:
             The norm before clipping.
         """
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm(self.gradients())
         if self.config.clip > 0 and self.gradient_norms:
             limit = self.config.clip * statistics.median(self.gradient_norms)
-            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), limit, norm)
         self.gradient_norms = [*self.gradient_norms[-NORMS_KEPT + 1 :], float(norm)]
         return float(norm)
 
