@@ -10,24 +10,45 @@ from pathlib import Path
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
-    The temporary file is flushed to disk before it is renamed; on an error it is removed and `path`
-    stays as it was.
+    The data and the folder entry are flushed to disk before and after the rename. On an error the
+    temporary file is removed and `path` stays as it was.
 
     Args:
         path: the file to write or replace.
 
     Raises:
+        FileNotFoundError: if the folder does not exist.
         OSError: naming `path`, if the file cannot be written (full disk, unwritable folder).
     """
     target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"`{target.parent}` must be an existing folder, got none")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        rename_durably(temporary, target)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(error.errno, f"cannot write {target}: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def rename_durably(source: Path, target: Path) -> None:
+    """Rename with both the data and the folder entry on disk.
+
+    Args:
+        source: file to rename.
+        target: its new name, in the same folder.
+    """
+    _sync(source)
+    os.replace(source, target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

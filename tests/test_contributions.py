@@ -279,7 +279,7 @@ def test_bad_arguments_of_a_figure_are_named(tmp_path: Path) -> None:
     start = write_run(tmp_path / "start", n_epochs=1, first=0)
     with pytest.raises(ValueError, match="no epoch but 0, got log"):
         plot_contributions([start], tmp_path / "figure.png", epochs="log")
-    with pytest.raises(OSError, match=r"cannot write .*figure\.png"):
+    with pytest.raises(OSError, match=r"must be an existing folder, got none"):
         plot_contributions([run], tmp_path / "missing" / "figure.png")
     assert not (tmp_path / "figure.png").exists()
 

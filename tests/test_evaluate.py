@@ -246,7 +246,7 @@ def test_command_fails_with_a_sentence(
     assert "existing file" in message(run, "--data", tmp_path / "nowhere.npz")
     assert "`path` must end in .png, .pdf or .svg" in message(run, "--plot", "figure.jpg")
     assert main([str(run), "--json", str(tmp_path / "missing" / "errors.json")]) == 1
-    assert "errors.json: No such file" in capsys.readouterr().err
+    assert "missing` must be an existing folder, got none" in capsys.readouterr().err
     if not torch.cuda.is_available():
         assert "`device` must be cpu" in message(run, "--device", "cuda")
     (tmp_path / "config.toml").write_text('data = "moved.npz"')

@@ -38,7 +38,9 @@ def test_the_first_command_leaves_what_the_readme_says(folder):
     assert (run_folder / "contributions.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```\n\nprints `([^`]+)`", README, re.S))
+@pytest.mark.parametrize(
+    "block", re.findall(r"```python\n(.*?)```\n\nprints `([^`]+)`", README, re.S)
+)
 def test_code_prints_what_the_readme_says(folder, block):
     code, expected = block
     done = subprocess.run(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from scschnet.data.whole_file import rename_durably, whole_file
+from scschnet.files import rename_durably, replacing
 
 _CHUNK = 1 << 18
 _TIMEOUT = 60.0  # seconds without a byte
@@ -125,7 +125,7 @@ def fetch(file: RemoteFile, folder: str | os.PathLike[str], progress: bool = Tru
         raise
     finally:
         _tag_path(part).unlink(missing_ok=True)
-    with whole_file(target.with_name(f"{file.name}.sha256")) as record:
+    with replacing(target.with_name(f"{file.name}.sha256")) as record:
         record.write_text(f"{checksum}  {file.name}\n", encoding="utf-8")
     rename_durably(part, target)
     return checksum
@@ -149,6 +149,8 @@ def _receive(url: str, part: Path, progress: bool) -> None:
         raise OSError(f"{url} must be there, got HTTP {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
         raise OSError(f"{url} must be reachable, got {error.reason}") from None
+    except (ConnectionError, TimeoutError) as error:  # while it answers
+        raise OSError(f"{url} must be reachable, got {error}; ask again to continue") from None
     except http.client.HTTPException as error:
         raise OSError(f"{url} must send a whole answer, got {error!r}; ask again") from None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scschnet.data.whole_file import whole_file
+from scschnet.files import replacing
 
 PARTS = ("train", "val", "test")
 
@@ -98,7 +98,7 @@ def random_split(n: int, n_train: int, n_val: int, seed: int) -> Split:
 
 def save_split(path: str | os.PathLike[str], split: Split) -> None:
     """Write `split` to .npz under a temporary name and rename it: whole or not there."""
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, train=split.train, val=split.val, test=split.test)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scschnet.data.whole_file import whole_file
+from scschnet.files import replacing
 
 N_FRAMES = 2000
 
@@ -22,7 +22,7 @@ def make(source: Path, out: Path) -> None:
         frames = np.linspace(0, len(file["E"]) - 1, N_FRAMES).round().astype(np.int64)
         arrays = {key: file[key][frames] for key in ("R", "E", "F", "index")}
         kept = {key: file[key] for key in ("z", "name", "theory", "e_unit", "r_unit", "f_unit")}
-    with whole_file(out) as temporary, temporary.open("wb") as target:
+    with replacing(out) as temporary, temporary.open("wb") as target:
         np.savez_compressed(target, **arrays, **kept)
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from scschnet.data.readers.raw import RawSet
 from scschnet.data.structure import StructureSet
-from scschnet.data.whole_file import whole_file
+from scschnet.files import replacing
 from scschnet.units import Units
 
 FORMAT = "scschnet structures"
@@ -48,7 +48,7 @@ def write_hdf5(path: str | os.PathLike[str], structures: StructureSet) -> None:
         structures: any set; `info` is kept as provenance.
     """
     with (
-        whole_file(path) as temporary,
+        replacing(path) as temporary,
         h5py.File(temporary, "w", libver=("v110", "v110"), **_ALIGNED) as file,
     ):
         _write_text(file, "format", FORMAT)
