@@ -14,8 +14,8 @@ from scschnet.nn.schnetpack import from_schnetpack
 __all__ = [
     "ModelConfig",
     "NeighborList",
-    "SchNet",
     "ScSchNetCalculator",
+    "SchNet",
     "batch_neighbor_list",
     "from_schnetpack",
     "load",

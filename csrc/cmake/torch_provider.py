@@ -61,10 +61,12 @@ def torch_version(directory: Path) -> str:
 
 
 def get_requires_for_dynamic_metadata(_settings: object = None) -> list[str]:
+    """What the build environment needs beyond the static list."""
     return [] if find_torch() else [f"torch=={TORCH_WHEN_ABSENT}"]
 
 
 def dynamic_metadata(field: str, _settings: object = None) -> list[str]:
+    """Value of a metadata field that pyproject.toml leaves to this provider."""
     if field != "dependencies":
         raise ValueError(f"this provider knows `dependencies` only, got {field!r}")
     directory = find_torch()

@@ -1,61 +1,116 @@
-// The convolution and its derivatives for one block of features. Compiled once per instruction set,
-// SCSCHNET_KERNELS naming it; exports one symbol and no other (see simd.hpp).
+// The convolution and its derivatives for one block of features. Compiled once per instruction set, SCSCHNET_KERNELS
+// naming it; exports one symbol and no other (see simd.hpp).
 //
-// One pass over the half list in the order of its rows. Row i keeps what belongs to atom i in
-// registers; what belongs to atom j is read, changed and written. A row's own sum is added to
-// memory at its end, after all its pairs, so that a pair of an atom with its own image (j = i)
-// counts twice. Nothing is stored per pair and feature.
+// One pass over the half list in the order of its rows. Row i keeps what belongs to atom i in registers; what belongs to
+// atom j is read, changed and written. A row's own sum is added to memory at its end, after all its pairs, so that a pair
+// of an atom with its own image (j = i) counts twice. Nothing is stored per pair and feature.
+//
+// What bounds it (AVX-512, per pair and 16 features): forward has 8 multiply-adds, 6 table rows, 2 more reads and a
+// write, and half of the 6 weights to broadcast, so it is bound by the first-level cache; the other passes balance
+// multiply-adds and cache.
 #include "cfconv_kernels.hpp"
 #include "features.hpp"
 
 #define SCSCHNET_UNROLL _Pragma("GCC unroll 16")
+#define SCSCHNET_INLINE inline __attribute__((always_inline))
 
 namespace scschnet::cpu {
 namespace {
 
-/// The six weights of one pair, each in all lanes, and the table rows that they belong to.
+/// From one row of a slice of the table to the next, known when compiling: the addresses of the six rows cost nothing.
+template <int n>
+struct Packed {
+  static constexpr std::int64_t value = n;
+};
+
+/// For a table in place.
+struct Strided {
+  std::int64_t value;
+};
+
+/// The six weights of one pair, each in all lanes.
 template <class Scalar, int n>
 struct Taps {
   using F = Features<Scalar, n>;
   using Vector = typename F::Vector;
   Vector weight[n_taps];
 
-  inline __attribute__((always_inline)) explicit Taps(const Scalar* weights) {
+  SCSCHNET_INLINE explicit Taps(const Scalar* weights) {
     SCSCHNET_UNROLL
     for (int m = 0; m < n_taps; ++m) weight[m] = F::broadcast(weights[m]);
   }
 
-  /// The spline in the features that lie at `rows`. Two chains, so that they overlap.
-  inline __attribute__((always_inline)) Vector operator()(const Scalar* rows,
-                                                          std::int64_t stride) const {
-    Vector even = weight[0] * F::load(rows), odd = weight[1] * F::load(rows + stride);
-    even = weight[2] * F::load(rows + 2 * stride) + even;
-    odd = weight[3] * F::load(rows + 3 * stride) + odd;
-    even = weight[4] * F::load(rows + 4 * stride) + even;
-    odd = weight[5] * F::load(rows + 5 * stride) + odd;
-    return even + odd;
+  /// The spline in the features that lie at `rows`.
+  SCSCHNET_INLINE Vector of(const Scalar* rows, std::int64_t stride) const {
+    Vector sum = weight[0] * F::load(rows);
+    SCSCHNET_UNROLL
+    for (int m = 1; m < n_taps; ++m) sum = weight[m] * F::load(rows + m * stride) + sum;
+    return sum;
   }
 };
 
-/// Part of a row in registers.
+/// The part of an atom's row that the block covers, in registers.
 template <class Scalar, int n>
 struct Row {
   using F = Features<Scalar, n>;
   typename F::Vector part[F::registers];
 
-  inline __attribute__((always_inline)) Row() {
+  SCSCHNET_INLINE Row() {
     SCSCHNET_UNROLL
     for (int b = 0; b < F::registers; ++b) part[b] = typename F::Vector{};
   }
-  inline __attribute__((always_inline)) explicit Row(const Scalar* p) {
+  SCSCHNET_INLINE explicit Row(const Scalar* p) {
     SCSCHNET_UNROLL
     for (int b = 0; b < F::registers; ++b) part[b] = F::load(p + b * F::lanes);
   }
-  inline __attribute__((always_inline)) void add_to(Scalar* p) const {
+  SCSCHNET_INLINE void add_to(Scalar* p) const {
     SCSCHNET_UNROLL
-    for (int b = 0; b < F::registers; ++b)
-      F::store(p + b * F::lanes, F::load(p + b * F::lanes) + part[b]);
+    for (int b = 0; b < F::registers; ++b) F::store(p + b * F::lanes, F::load(p + b * F::lanes) + part[b]);
   }
+};
+
+/// Sums over the lanes, one per pair. They wait until as many pairs as there are lanes are together: then a tree of
+/// additions makes all of them at once.
+template <class Scalar, int n>
+class PairSums {
+ public:
+  using F = Features<Scalar, n>;
+  using Vector = typename F::Vector;
+
+  SCSCHNET_INLINE explicit PairSums(Scalar* out) : out_(out) {}
+
+  SCSCHNET_INLINE void put(std::int64_t p, Vector v) {
+    waiting_[p % F::lanes] = v;
+    if (p % F::lanes == F::lanes - 1) {
+      Scalar* const to = out_ + (p + 1 - F::lanes);
+      F::store(to, F::load(to) + sums());
+    }
+  }
+
+  /// After the last pair.
+  SCSCHNET_INLINE void finish(std::int64_t n_pairs) {
+    const std::int64_t rest = n_pairs % F::lanes;
+    if (rest == 0) return;
+    for (std::int64_t l = rest; l < F::lanes; ++l) waiting_[l] = Vector{};
+    const Vector v = sums();
+    for (std::int64_t l = 0; l < rest; ++l) out_[n_pairs - rest + l] += v[l];
+  }
+
+ private:
+  SCSCHNET_INLINE Vector sums() const {
+    Vector v[F::lanes];
+    SCSCHNET_UNROLL
+    for (int l = 0; l < F::lanes; ++l) v[l] = waiting_[l];
+    SCSCHNET_UNROLL
+    for (int width = F::lanes; width > 1; width /= 2) {
+      SCSCHNET_UNROLL
+      for (int l = 0; l < width / 2; ++l) v[l] = F::add_neighbors(v[2 * l], v[2 * l + 1]);
+    }
+    return v[0];
+  }
+
+  Scalar* out_;
+  alignas(64) Vector waiting_[F::lanes];
 };
 
 template <class Scalar, int n>
@@ -63,28 +118,29 @@ void set_to_zero(const CfconvBlock<Scalar>& block, Scalar* y) {
   using F = Features<Scalar, n>;
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
     SCSCHNET_UNROLL
-    for (int b = 0; b < F::registers; ++b)
-      F::store(y + i * block.stride + b * F::lanes, typename F::Vector{});
+    for (int b = 0; b < F::registers; ++b) F::store(y + i * block.stride + b * F::lanes, typename F::Vector{});
   }
 }
 
-template <class Scalar, int n>
-void forward(const CfconvBlock<Scalar>& block, const Scalar* x, Scalar* y) {
+// Every pass takes its block by value: the compiler then knows that no store changes it.
+
+template <class Scalar, int n, class Stride>
+void forward(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* x, Scalar* y) {
   using F = Features<Scalar, n>;
   set_to_zero<Scalar, n>(block, y);
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
-    const std::int64_t end = block.row_ptr[i + 1];
-    if (block.row_ptr[i] == end) continue;
+    const std::int64_t begin = block.row_ptr[i], end = block.row_ptr[i + 1];
+    if (begin == end) continue;
     const Row<Scalar, n> x_i(x + i * block.stride);
     Row<Scalar, n> sum;
-    for (std::int64_t p = block.row_ptr[i]; p < end; ++p) {
+    for (std::int64_t p = begin; p < end; ++p) {
       const std::int64_t j = block.idx_j[p] * block.stride;
-      const Scalar* const rows = block.table + block.bins[p] * block.table_stride;
+      const Scalar* const rows = block.table + block.bins[p] * stride.value;
       const Taps<Scalar, n> w(block.w + n_taps * p);
       SCSCHNET_UNROLL
       for (int b = 0; b < F::registers; ++b) {
-        const std::int64_t at = b * F::lanes;
-        const auto W = w(rows + at, block.table_stride);
+        const int at = b * F::lanes;
+        const auto W = w.of(rows + at, stride.value);
         sum.part[b] = W * F::load(x + j + at) + sum.part[b];
         F::store(y + j + at, W * x_i.part[b] + F::load(y + j + at));
       }
@@ -93,79 +149,82 @@ void forward(const CfconvBlock<Scalar>& block, const Scalar* x, Scalar* y) {
   }
 }
 
-template <class Scalar, int n>
-void backward(const CfconvBlock<Scalar>& block, const Scalar* y_bar, const Scalar* x, Scalar* x_bar,
-              Scalar* d_bar) {
+template <class Scalar, int n, class Stride>
+void backward(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* y_bar, const Scalar* x,
+              Scalar* x_bar, Scalar* d_bar) {
   using F = Features<Scalar, n>;
   set_to_zero<Scalar, n>(block, x_bar);
+  PairSums<Scalar, n> d_sums(d_bar);
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
-    const std::int64_t end = block.row_ptr[i + 1];
-    if (block.row_ptr[i] == end) continue;
+    const std::int64_t begin = block.row_ptr[i], end = block.row_ptr[i + 1];
+    if (begin == end) continue;
     const Row<Scalar, n> x_i(x + i * block.stride), y_bar_i(y_bar + i * block.stride);
     Row<Scalar, n> sum;
-    for (std::int64_t p = block.row_ptr[i]; p < end; ++p) {
+    for (std::int64_t p = begin; p < end; ++p) {
       const std::int64_t j = block.idx_j[p] * block.stride;
-      const Scalar* const rows = block.table + block.bins[p] * block.table_stride;
+      const Scalar* const rows = block.table + block.bins[p] * stride.value;
       const Taps<Scalar, n> w(block.w + n_taps * p), z(block.z + n_taps * p);
       typename F::Vector dot{};
       SCSCHNET_UNROLL
       for (int b = 0; b < F::registers; ++b) {
-        const std::int64_t at = b * F::lanes;
-        const auto W = w(rows + at, block.table_stride), D = z(rows + at, block.table_stride);
+        const int at = b * F::lanes;
+        const auto W = w.of(rows + at, stride.value), D = z.of(rows + at, stride.value);
         const auto y_bar_j = F::load(y_bar + j + at);
         sum.part[b] = W * y_bar_j + sum.part[b];
         F::store(x_bar + j + at, W * y_bar_i.part[b] + F::load(x_bar + j + at));
         dot = D * (y_bar_i.part[b] * F::load(x + j + at) + y_bar_j * x_i.part[b]) + dot;
       }
-      d_bar[p] += sum_of_lanes<Scalar, F::lanes>(dot);
+      d_sums.put(p, dot);
     }
     sum.add_to(x_bar + i * block.stride);
   }
+  d_sums.finish(block.row_ptr[block.n_atoms]);
 }
 
-template <class Scalar, int n>
-void dot(const CfconvBlock<Scalar>& block, const Scalar* a, const Scalar* b, Scalar* out) {
+template <class Scalar, int n, class Stride>
+void dot(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* a, const Scalar* b, Scalar* out) {
   using F = Features<Scalar, n>;
+  PairSums<Scalar, n> sums(out);
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
-    const std::int64_t end = block.row_ptr[i + 1];
-    if (block.row_ptr[i] == end) continue;
+    const std::int64_t begin = block.row_ptr[i], end = block.row_ptr[i + 1];
+    if (begin == end) continue;
     const Row<Scalar, n> a_i(a + i * block.stride), b_i(b + i * block.stride);
-    for (std::int64_t p = block.row_ptr[i]; p < end; ++p) {
+    for (std::int64_t p = begin; p < end; ++p) {
       const std::int64_t j = block.idx_j[p] * block.stride;
-      const Scalar* const rows = block.table + block.bins[p] * block.table_stride;
+      const Scalar* const rows = block.table + block.bins[p] * stride.value;
       const Taps<Scalar, n> w(block.w + n_taps * p);
       typename F::Vector sum{};
       SCSCHNET_UNROLL
       for (int c = 0; c < F::registers; ++c) {
-        const std::int64_t at = c * F::lanes;
-        sum = w(rows + at, block.table_stride) *
-                  (a_i.part[c] * F::load(b + j + at) + F::load(a + j + at) * b_i.part[c]) +
-              sum;
+        const int at = c * F::lanes;
+        const auto both = a_i.part[c] * F::load(b + j + at) + F::load(a + j + at) * b_i.part[c];
+        sum = w.of(rows + at, stride.value) * both + sum;
       }
-      out[p] += sum_of_lanes<Scalar, F::lanes>(sum);
+      sums.put(p, sum);
     }
   }
+  sums.finish(block.row_ptr[block.n_atoms]);
 }
 
-template <class Scalar, int n>
-void double_backward(const CfconvBlock<Scalar>& block, const Scalar* u, const Scalar* v,
+template <class Scalar, int n, class Stride>
+void double_backward(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* u, const Scalar* v,
                      const Scalar* x, Scalar* out) {
   using F = Features<Scalar, n>;
   set_to_zero<Scalar, n>(block, out);
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
-    const std::int64_t end = block.row_ptr[i + 1];
-    if (block.row_ptr[i] == end) continue;
+    const std::int64_t begin = block.row_ptr[i], end = block.row_ptr[i + 1];
+    if (begin == end) continue;
     const Row<Scalar, n> u_i(u + i * block.stride), x_i(x + i * block.stride);
     Row<Scalar, n> sum;
-    for (std::int64_t p = block.row_ptr[i]; p < end; ++p) {
+    for (std::int64_t p = begin; p < end; ++p) {
       const std::int64_t j = block.idx_j[p] * block.stride;
-      const Scalar* const rows = block.table + block.bins[p] * block.table_stride;
+      const Scalar* const rows = block.table + block.bins[p] * stride.value;
       const Taps<Scalar, n> w(block.w + n_taps * p), z(block.z + n_taps * p);
+      const auto v_p = F::broadcast(v[p]);
       SCSCHNET_UNROLL
       for (int b = 0; b < F::registers; ++b) {
-        const std::int64_t at = b * F::lanes;
-        const auto W = w(rows + at, block.table_stride),
-                   D = z(rows + at, block.table_stride) * v[p];
+        const int at = b * F::lanes;
+        const auto W = w.of(rows + at, stride.value), D = z.of(rows + at, stride.value) * v_p;
         sum.part[b] = W * F::load(u + j + at) + (D * F::load(x + j + at) + sum.part[b]);
         F::store(out + j + at, W * u_i.part[b] + (D * x_i.part[b] + F::load(out + j + at)));
       }
@@ -174,25 +233,25 @@ void double_backward(const CfconvBlock<Scalar>& block, const Scalar* u, const Sc
   }
 }
 
-template <class Scalar, int n>
-void table_gradient(const CfconvBlock<Scalar>& block, const Scalar* a, const Scalar* b,
+template <class Scalar, int n, class Stride>
+void table_gradient(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* a, const Scalar* b,
                     Scalar* table_bar) {
   using F = Features<Scalar, n>;
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
-    const std::int64_t end = block.row_ptr[i + 1];
-    if (block.row_ptr[i] == end) continue;
+    const std::int64_t begin = block.row_ptr[i], end = block.row_ptr[i + 1];
+    if (begin == end) continue;
     const Row<Scalar, n> a_i(a + i * block.stride), b_i(b + i * block.stride);
-    for (std::int64_t p = block.row_ptr[i]; p < end; ++p) {
+    for (std::int64_t p = begin; p < end; ++p) {
       const std::int64_t j = block.idx_j[p] * block.stride;
-      Scalar* const rows = table_bar + block.bins[p] * block.table_stride;
+      Scalar* const rows = table_bar + block.bins[p] * stride.value;
       const Taps<Scalar, n> w(block.w + n_taps * p);
       SCSCHNET_UNROLL
       for (int c = 0; c < F::registers; ++c) {
-        const std::int64_t at = c * F::lanes;
+        const int at = c * F::lanes;
         const auto s = a_i.part[c] * F::load(b + j + at) + F::load(a + j + at) * b_i.part[c];
         SCSCHNET_UNROLL
         for (int m = 0; m < n_taps; ++m) {
-          Scalar* const row = rows + m * block.table_stride + at;
+          Scalar* const row = rows + m * stride.value + at;
           F::store(row, w.weight[m] * s + F::load(row));
         }
       }
@@ -200,28 +259,29 @@ void table_gradient(const CfconvBlock<Scalar>& block, const Scalar* a, const Sca
   }
 }
 
-template <class Scalar, int n>
-void backward_table_gradient(const CfconvBlock<Scalar>& block, const Scalar* u, const Scalar* v,
+template <class Scalar, int n, class Stride>
+void backward_table_gradient(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* u, const Scalar* v,
                              const Scalar* y_bar, const Scalar* x, Scalar* table_bar) {
   using F = Features<Scalar, n>;
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
-    const std::int64_t end = block.row_ptr[i + 1];
-    if (block.row_ptr[i] == end) continue;
-    const Row<Scalar, n> u_i(u + i * block.stride), y_bar_i(y_bar + i * block.stride),
-        x_i(x + i * block.stride);
-    for (std::int64_t p = block.row_ptr[i]; p < end; ++p) {
+    const std::int64_t begin = block.row_ptr[i], end = block.row_ptr[i + 1];
+    if (begin == end) continue;
+    const std::int64_t own = i * block.stride;
+    const Row<Scalar, n> u_i(u + own), y_bar_i(y_bar + own), x_i(x + own);
+    for (std::int64_t p = begin; p < end; ++p) {
       const std::int64_t j = block.idx_j[p] * block.stride;
-      Scalar* const rows = table_bar + block.bins[p] * block.table_stride;
+      Scalar* const rows = table_bar + block.bins[p] * stride.value;
       const Taps<Scalar, n> w(block.w + n_taps * p), z(block.z + n_taps * p);
+      const auto v_p = F::broadcast(v[p]);
       SCSCHNET_UNROLL
       for (int c = 0; c < F::registers; ++c) {
-        const std::int64_t at = c * F::lanes;
+        const int at = c * F::lanes;
         const auto y_bar_j = F::load(y_bar + j + at);
         const auto s = u_i.part[c] * y_bar_j + F::load(u + j + at) * y_bar_i.part[c];
-        const auto r = (y_bar_i.part[c] * F::load(x + j + at) + y_bar_j * x_i.part[c]) * v[p];
+        const auto r = (y_bar_i.part[c] * F::load(x + j + at) + y_bar_j * x_i.part[c]) * v_p;
         SCSCHNET_UNROLL
         for (int m = 0; m < n_taps; ++m) {
-          Scalar* const row = rows + m * block.table_stride + at;
+          Scalar* const row = rows + m * stride.value + at;
           F::store(row, w.weight[m] * s + (z.weight[m] * r + F::load(row)));
         }
       }
@@ -229,30 +289,30 @@ void backward_table_gradient(const CfconvBlock<Scalar>& block, const Scalar* u, 
   }
 }
 
-template <class Scalar, int n>
-void total_table_gradient(const CfconvBlock<Scalar>& block, const Scalar* lambda, const Scalar* u,
-                          const Scalar* v, const Scalar* y_bar, const Scalar* x,
-                          Scalar* table_bar) {
+template <class Scalar, int n, class Stride>
+void total_table_gradient(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* lambda, const Scalar* u,
+                          const Scalar* v, const Scalar* y_bar, const Scalar* x, Scalar* table_bar) {
   using F = Features<Scalar, n>;
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
-    const std::int64_t end = block.row_ptr[i + 1];
-    if (block.row_ptr[i] == end) continue;
-    const Row<Scalar, n> l_i(lambda + i * block.stride), u_i(u + i * block.stride),
-        y_bar_i(y_bar + i * block.stride), x_i(x + i * block.stride);
-    for (std::int64_t p = block.row_ptr[i]; p < end; ++p) {
+    const std::int64_t begin = block.row_ptr[i], end = block.row_ptr[i + 1];
+    if (begin == end) continue;
+    const std::int64_t own = i * block.stride;
+    const Row<Scalar, n> lambda_i(lambda + own), u_i(u + own), y_bar_i(y_bar + own), x_i(x + own);
+    for (std::int64_t p = begin; p < end; ++p) {
       const std::int64_t j = block.idx_j[p] * block.stride;
-      Scalar* const rows = table_bar + block.bins[p] * block.table_stride;
+      Scalar* const rows = table_bar + block.bins[p] * stride.value;
       const Taps<Scalar, n> w(block.w + n_taps * p), z(block.z + n_taps * p);
+      const auto v_p = F::broadcast(v[p]);
       SCSCHNET_UNROLL
       for (int c = 0; c < F::registers; ++c) {
-        const std::int64_t at = c * F::lanes;
+        const int at = c * F::lanes;
         const auto y_bar_j = F::load(y_bar + j + at), x_j = F::load(x + j + at);
-        const auto s = l_i.part[c] * x_j + F::load(lambda + j + at) * x_i.part[c] +
-                       (u_i.part[c] * y_bar_j + F::load(u + j + at) * y_bar_i.part[c]);
-        const auto r = (y_bar_i.part[c] * x_j + y_bar_j * x_i.part[c]) * v[p];
+        const auto s = lambda_i.part[c] * x_j + (F::load(lambda + j + at) * x_i.part[c] +
+                                                 (u_i.part[c] * y_bar_j + F::load(u + j + at) * y_bar_i.part[c]));
+        const auto r = (y_bar_i.part[c] * x_j + y_bar_j * x_i.part[c]) * v_p;
         SCSCHNET_UNROLL
         for (int m = 0; m < n_taps; ++m) {
-          Scalar* const row = rows + m * block.table_stride + at;
+          Scalar* const row = rows + m * stride.value + at;
           F::store(row, w.weight[m] * s + (z.weight[m] * r + F::load(row)));
         }
       }
@@ -260,19 +320,19 @@ void total_table_gradient(const CfconvBlock<Scalar>& block, const Scalar* lambda
   }
 }
 
-/// The function of the block's width.
-#define SCSCHNET_WIDTHS(function)                                           \
-  [](const CfconvBlock<Scalar>& block, auto... arrays) {                    \
-    switch (block.width) {                                                  \
-      case block_widths<Scalar>[0]:                                         \
-        return function<Scalar, block_widths<Scalar>[0]>(block, arrays...); \
-      case block_widths<Scalar>[1]:                                         \
-        return function<Scalar, block_widths<Scalar>[1]>(block, arrays...); \
-      case block_widths<Scalar>[2]:                                         \
-        return function<Scalar, block_widths<Scalar>[2]>(block, arrays...); \
-      default:                                                              \
-        return function<Scalar, 1>(block, arrays...);                       \
-    }                                                                       \
+/// The function for the block's width, and for a slice of the table or the table in place.
+#define SCSCHNET_WIDTH(function, n)                                                                \
+  case n:                                                                                          \
+    return block.table_stride == n ? function<Scalar, n>(block, Packed<n>{}, arrays...)            \
+                                   : function<Scalar, n>(block, Strided{block.table_stride}, arrays...);
+#define SCSCHNET_WIDTHS(function)                          \
+  [](const CfconvBlock<Scalar>& block, auto... arrays) {   \
+    switch (block.width) {                                 \
+      SCSCHNET_WIDTH(function, block_widths<Scalar>[0])    \
+      SCSCHNET_WIDTH(function, block_widths<Scalar>[1])    \
+      SCSCHNET_WIDTH(function, block_widths<Scalar>[2])    \
+      SCSCHNET_WIDTH(function, block_widths<Scalar>[3])    \
+    }                                                      \
   }
 
 template <class Scalar>
@@ -290,7 +350,6 @@ constexpr CfconvKernels<Scalar> kernels{
 
 #define SCSCHNET_JOIN_(a, b) a##b
 #define SCSCHNET_JOIN(a, b) SCSCHNET_JOIN_(a, b)
-extern const AllCfconvKernels SCSCHNET_JOIN(cfconv_, SCSCHNET_KERNELS){kernels<float>,
-                                                                       kernels<double>};
+extern const AllCfconvKernels SCSCHNET_JOIN(cfconv_, SCSCHNET_KERNELS){kernels<float>, kernels<double>};
 
 }  // namespace scschnet::cpu

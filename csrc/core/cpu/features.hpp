@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 namespace {
 
@@ -40,21 +41,18 @@ struct Features {
   static inline __attribute__((always_inline)) Vector broadcast(Scalar s) {
     return s - Vector{};
   }  // minus zero: folded away
-};
 
-/// Sum of the lanes: halves are added until one is left.
-template <class Scalar, int lanes>
-inline __attribute__((always_inline)) Scalar
-sum_of_lanes(typename VectorType<Scalar, lanes * sizeof(Scalar)>::type v) {
-  if constexpr (lanes == 1) {
-    return v[0];
-  } else {
-    using Half = typename VectorType<Scalar, lanes / 2 * sizeof(Scalar)>::type;
-    Half low, high;
-    __builtin_memcpy(&low, &v, sizeof low);
-    __builtin_memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
-    return sum_of_lanes<Scalar, lanes / 2>(low + high);
+  /// (a0 + a1, a2 + a3, ..., b0 + b1, b2 + b3, ...)
+  static inline __attribute__((always_inline)) Vector add_neighbors(Vector a, Vector b) {
+    return add_neighbors(a, b, std::make_integer_sequence<int, lanes>{});
   }
-}
+
+ private:
+  template <int... lane>
+  static inline __attribute__((always_inline)) Vector add_neighbors(Vector a, Vector b,
+                                                                    std::integer_sequence<int, lane...>) {
+    return __builtin_shufflevector(a, b, (2 * lane)...) + __builtin_shufflevector(a, b, (2 * lane + 1)...);
+  }
+};
 
 }  // namespace
