@@ -47,11 +47,11 @@ struct FeatureRange {
   std::int64_t last;
 };
 
-/// The unit of work, 128 bytes. A result does not depend, to the bit, on how the features are
+/// The unit of work, 256 bytes. A result does not depend, to the bit, on how the features are
 /// divided among calls and threads if ranges begin at multiples of it. Ranges whose length is a
 /// multiple of half of it are fast.
 template <class Scalar>
-constexpr std::int64_t feature_block = 128 / static_cast<std::int64_t>(sizeof(Scalar));
+constexpr std::int64_t feature_block = 256 / static_cast<std::int64_t>(sizeof(Scalar));
 
 /// Number of feature blocks, the last one perhaps shorter.
 template <class Scalar>

@@ -82,30 +82,32 @@ CfconvBlock<Scalar> block_of(const HalfPairs<Scalar>& pairs, const FilterTable<S
           .width = 0};
 }
 
-/// Calls work(first feature, width) for pieces of the range, widest first. What a feature's piece
-/// is depends on its block alone, not on the range.
+/// Calls work(first feature, width) for pieces of the range, at most `widest` features each. A
+/// feature's piece depends on its feature block alone, not on the range.
 template <class Scalar, class Work>
-void for_each_piece(FeatureRange range, const Work& work) {
+void for_each_piece(FeatureRange range, int widest, const Work& work) {
   std::int64_t first = range.first;
   for (const int width : block_widths<Scalar>) {
+    if (width > widest) continue;
     for (; first + width <= range.last; first += width) work(first, width);
   }
 }
 
-/// Is the slice worth its copy? Rows are read n_taps times per pair.
+/// Is the slice worth its copy? A pair reads n_taps rows.
 template <class Scalar>
 bool worth_a_slice(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table) {
-  return pairs.row_ptr[pairs.n_atoms] > 2 * table.n_rows;
+  return pairs.row_ptr[pairs.n_atoms] > table.n_rows;
 }
 
-/// Runs work(block, first feature) with the table in place or as slices.
+/// Runs work(kernels, block, first feature) with the table in place or as slices.
 template <class Scalar, class Work>
 void with_table(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
-                FeatureRange range, const Work& work) {
+                FeatureRange range, InstructionSet isa, const Work& work) {
+  const CfconvKernels<Scalar>& kernels = kernels_for<Scalar>(isa);
   CfconvBlock<Scalar> block = block_of(pairs, table);
   const bool sliced = worth_a_slice(pairs, table);
   const Slice<Scalar> slice(sliced ? table.n_rows : 0);
-  for_each_piece<Scalar>(range, [&](std::int64_t first, int width) {
+  for_each_piece<Scalar>(range, kernels.widest, [&](std::int64_t first, int width) {
     block.width = width;
     block.table = table.rows + first;
     if (sliced) {
@@ -113,21 +115,27 @@ void with_table(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table
       block.table = slice.data();
       block.table_stride = width;
     }
-    work(block, first);
+    work(kernels, block, first);
   });
 }
 
-/// Runs work(block, first feature, table_bar to add to) for a table gradient.
+/// Table gradients read, change and write the slice: it has to fit the first-level cache.
+template <class Scalar>
+constexpr int widest_table_gradient = block_widths<Scalar>[1];
+
+/// Runs work(kernels, block, first feature, table_bar to add to) for a table gradient.
 template <class Scalar, class Work>
 void with_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
-                         FeatureRange range, Scalar* table_bar, const Work& work) {
+                         FeatureRange range, InstructionSet isa, Scalar* table_bar,
+                         const Work& work) {
+  const CfconvKernels<Scalar>& kernels = kernels_for<Scalar>(isa);
   CfconvBlock<Scalar> block = block_of(pairs, table);
   const Slice<Scalar> slice(table.n_rows);
-  for_each_piece<Scalar>(range, [&](std::int64_t first, int width) {
+  for_each_piece<Scalar>(range, widest_table_gradient<Scalar>, [&](std::int64_t first, int width) {
     block.width = width;
     block.table_stride = width;
     slice.set_to_zero(width);
-    work(block, first, slice.data());
+    work(kernels, block, first, slice.data());
     slice.copy_to(table_bar + first, table.n_features, width);
   });
 }
@@ -137,8 +145,8 @@ void with_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scala
 template <class Scalar>
 void cfconv(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* x,
             FeatureRange range, Scalar* y, InstructionSet isa) {
-  with_table(pairs, table, range, [&](const CfconvBlock<Scalar>& block, std::int64_t f) {
-    kernels_for<Scalar>(isa).forward(block, x + f, y + f);
+  with_table(pairs, table, range, isa, [&](const auto& kernels, const auto& block, std::int64_t f) {
+    kernels.forward(block, x + f, y + f);
   });
 }
 
@@ -146,16 +154,16 @@ template <class Scalar>
 void cfconv_backward(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
                      const Scalar* y_bar, const Scalar* x, FeatureRange range, Scalar* x_bar,
                      Scalar* d_bar, InstructionSet isa) {
-  with_table(pairs, table, range, [&](const CfconvBlock<Scalar>& block, std::int64_t f) {
-    kernels_for<Scalar>(isa).backward(block, y_bar + f, x + f, x_bar + f, d_bar);
+  with_table(pairs, table, range, isa, [&](const auto& kernels, const auto& block, std::int64_t f) {
+    kernels.backward(block, y_bar + f, x + f, x_bar + f, d_bar);
   });
 }
 
 template <class Scalar>
 void cfconv_dot(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* a,
                 const Scalar* b, FeatureRange range, Scalar* dot, InstructionSet isa) {
-  with_table(pairs, table, range, [&](const CfconvBlock<Scalar>& block, std::int64_t f) {
-    kernels_for<Scalar>(isa).dot(block, a + f, b + f, dot);
+  with_table(pairs, table, range, isa, [&](const auto& kernels, const auto& block, std::int64_t f) {
+    kernels.dot(block, a + f, b + f, dot);
   });
 }
 
@@ -163,8 +171,8 @@ template <class Scalar>
 void cfconv_double_backward(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
                             const Scalar* u, const Scalar* v, const Scalar* x, FeatureRange range,
                             Scalar* out, InstructionSet isa) {
-  with_table(pairs, table, range, [&](const CfconvBlock<Scalar>& block, std::int64_t f) {
-    kernels_for<Scalar>(isa).double_backward(block, u + f, v, x + f, out + f);
+  with_table(pairs, table, range, isa, [&](const auto& kernels, const auto& block, std::int64_t f) {
+    kernels.double_backward(block, u + f, v, x + f, out + f);
   });
 }
 
@@ -172,9 +180,9 @@ template <class Scalar>
 void cfconv_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
                            const Scalar* a, const Scalar* b, FeatureRange range, Scalar* table_bar,
                            InstructionSet isa) {
-  with_table_gradient(pairs, table, range, table_bar,
-                      [&](const CfconvBlock<Scalar>& block, std::int64_t f, Scalar* slice) {
-                        kernels_for<Scalar>(isa).table_gradient(block, a + f, b + f, slice);
+  with_table_gradient(pairs, table, range, isa, table_bar,
+                      [&](const auto& kernels, const auto& block, std::int64_t f, Scalar* slice) {
+                        kernels.table_gradient(block, a + f, b + f, slice);
                       });
 }
 
@@ -183,10 +191,9 @@ void cfconv_backward_table_gradient(const HalfPairs<Scalar>& pairs,
                                     const FilterTable<Scalar>& table, const Scalar* u,
                                     const Scalar* v, const Scalar* y_bar, const Scalar* x,
                                     FeatureRange range, Scalar* table_bar, InstructionSet isa) {
-  with_table_gradient(pairs, table, range, table_bar,
-                      [&](const CfconvBlock<Scalar>& block, std::int64_t f, Scalar* slice) {
-                        kernels_for<Scalar>(isa).backward_table_gradient(block, u + f, v, y_bar + f,
-                                                                         x + f, slice);
+  with_table_gradient(pairs, table, range, isa, table_bar,
+                      [&](const auto& kernels, const auto& block, std::int64_t f, Scalar* slice) {
+                        kernels.backward_table_gradient(block, u + f, v, y_bar + f, x + f, slice);
                       });
 }
 
@@ -195,10 +202,10 @@ void cfconv_total_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTab
                                  const Scalar* lambda, const Scalar* u, const Scalar* v,
                                  const Scalar* y_bar, const Scalar* x, FeatureRange range,
                                  Scalar* table_bar, InstructionSet isa) {
-  with_table_gradient(pairs, table, range, table_bar,
-                      [&](const CfconvBlock<Scalar>& block, std::int64_t f, Scalar* slice) {
-                        kernels_for<Scalar>(isa).total_table_gradient(block, lambda + f, u + f, v,
-                                                                      y_bar + f, x + f, slice);
+  with_table_gradient(pairs, table, range, isa, table_bar,
+                      [&](const auto& kernels, const auto& block, std::int64_t f, Scalar* slice) {
+                        kernels.total_table_gradient(block, lambda + f, u + f, v, y_bar + f, x + f,
+                                                     slice);
                       });
 }
 

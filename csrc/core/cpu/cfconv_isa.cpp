@@ -1,13 +1,14 @@
-// The convolution and its derivatives for one block of features. Compiled once per instruction set, SCSCHNET_KERNELS
-// naming it; exports one symbol and no other (see simd.hpp).
+// The convolution and its derivatives for one block of features. Compiled once per instruction set,
+// SCSCHNET_KERNELS naming it; exports one symbol and no other (see simd.hpp).
 //
-// One pass over the half list in the order of its rows. Row i keeps what belongs to atom i in registers; what belongs to
-// atom j is read, changed and written. A row's own sum is added to memory at its end, after all its pairs, so that a pair
-// of an atom with its own image (j = i) counts twice. Nothing is stored per pair and feature.
+// One pass over the half list in the order of its rows. Row i keeps what belongs to atom i in
+// registers; what belongs to atom j is read, changed and written. A row's own sum is added to
+// memory at its end, after all its pairs, so that a pair of an atom with its own image (j = i)
+// counts twice. Nothing is stored per pair and feature.
 //
-// What bounds it (AVX-512, per pair and 16 features): forward has 8 multiply-adds, 6 table rows, 2 more reads and a
-// write, and half of the 6 weights to broadcast, so it is bound by the first-level cache; the other passes balance
-// multiply-adds and cache.
+// What bounds it (AVX-512, per pair and 16 features): forward has 8 multiply-adds, 6 table rows, 2
+// more reads and a write, and half of the 6 weights to broadcast, so it is bound by the first-level
+// cache; the other passes balance multiply-adds and cache.
 #include "cfconv_kernels.hpp"
 #include "features.hpp"
 
@@ -17,7 +18,8 @@
 namespace scschnet::cpu {
 namespace {
 
-/// From one row of a slice of the table to the next, known when compiling: the addresses of the six rows cost nothing.
+/// From one row of a slice of the table to the next, known when compiling: the addresses of the six
+/// rows cost nothing.
 template <int n>
 struct Packed {
   static constexpr std::int64_t value = n;
@@ -65,12 +67,13 @@ struct Row {
   }
   SCSCHNET_INLINE void add_to(Scalar* p) const {
     SCSCHNET_UNROLL
-    for (int b = 0; b < F::registers; ++b) F::store(p + b * F::lanes, F::load(p + b * F::lanes) + part[b]);
+    for (int b = 0; b < F::registers; ++b)
+      F::store(p + b * F::lanes, F::load(p + b * F::lanes) + part[b]);
   }
 };
 
-/// Sums over the lanes, one per pair. They wait until as many pairs as there are lanes are together: then a tree of
-/// additions makes all of them at once.
+/// Sums over the lanes, one per pair. They wait until as many pairs as there are lanes are
+/// together: then a tree of additions makes all of them at once.
 template <class Scalar, int n>
 class PairSums {
  public:
@@ -118,7 +121,8 @@ void set_to_zero(const CfconvBlock<Scalar>& block, Scalar* y) {
   using F = Features<Scalar, n>;
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
     SCSCHNET_UNROLL
-    for (int b = 0; b < F::registers; ++b) F::store(y + i * block.stride + b * F::lanes, typename F::Vector{});
+    for (int b = 0; b < F::registers; ++b)
+      F::store(y + i * block.stride + b * F::lanes, typename F::Vector{});
   }
 }
 
@@ -150,8 +154,8 @@ void forward(const CfconvBlock<Scalar> block, const Stride stride, const Scalar*
 }
 
 template <class Scalar, int n, class Stride>
-void backward(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* y_bar, const Scalar* x,
-              Scalar* x_bar, Scalar* d_bar) {
+void backward(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* y_bar,
+              const Scalar* x, Scalar* x_bar, Scalar* d_bar) {
   using F = Features<Scalar, n>;
   set_to_zero<Scalar, n>(block, x_bar);
   PairSums<Scalar, n> d_sums(d_bar);
@@ -182,7 +186,8 @@ void backward(const CfconvBlock<Scalar> block, const Stride stride, const Scalar
 }
 
 template <class Scalar, int n, class Stride>
-void dot(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* a, const Scalar* b, Scalar* out) {
+void dot(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* a, const Scalar* b,
+         Scalar* out) {
   using F = Features<Scalar, n>;
   PairSums<Scalar, n> sums(out);
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
@@ -207,8 +212,8 @@ void dot(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* a, 
 }
 
 template <class Scalar, int n, class Stride>
-void double_backward(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* u, const Scalar* v,
-                     const Scalar* x, Scalar* out) {
+void double_backward(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* u,
+                     const Scalar* v, const Scalar* x, Scalar* out) {
   using F = Features<Scalar, n>;
   set_to_zero<Scalar, n>(block, out);
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
@@ -234,8 +239,8 @@ void double_backward(const CfconvBlock<Scalar> block, const Stride stride, const
 }
 
 template <class Scalar, int n, class Stride>
-void table_gradient(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* a, const Scalar* b,
-                    Scalar* table_bar) {
+void table_gradient(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* a,
+                    const Scalar* b, Scalar* table_bar) {
   using F = Features<Scalar, n>;
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
     const std::int64_t begin = block.row_ptr[i], end = block.row_ptr[i + 1];
@@ -260,8 +265,9 @@ void table_gradient(const CfconvBlock<Scalar> block, const Stride stride, const 
 }
 
 template <class Scalar, int n, class Stride>
-void backward_table_gradient(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* u, const Scalar* v,
-                             const Scalar* y_bar, const Scalar* x, Scalar* table_bar) {
+void backward_table_gradient(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* u,
+                             const Scalar* v, const Scalar* y_bar, const Scalar* x,
+                             Scalar* table_bar) {
   using F = Features<Scalar, n>;
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
     const std::int64_t begin = block.row_ptr[i], end = block.row_ptr[i + 1];
@@ -290,8 +296,9 @@ void backward_table_gradient(const CfconvBlock<Scalar> block, const Stride strid
 }
 
 template <class Scalar, int n, class Stride>
-void total_table_gradient(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* lambda, const Scalar* u,
-                          const Scalar* v, const Scalar* y_bar, const Scalar* x, Scalar* table_bar) {
+void total_table_gradient(const CfconvBlock<Scalar> block, const Stride stride,
+                          const Scalar* lambda, const Scalar* u, const Scalar* v,
+                          const Scalar* y_bar, const Scalar* x, Scalar* table_bar) {
   using F = Features<Scalar, n>;
   for (std::int64_t i = 0; i < block.n_atoms; ++i) {
     const std::int64_t begin = block.row_ptr[i], end = block.row_ptr[i + 1];
@@ -307,8 +314,9 @@ void total_table_gradient(const CfconvBlock<Scalar> block, const Stride stride, 
       for (int c = 0; c < F::registers; ++c) {
         const int at = c * F::lanes;
         const auto y_bar_j = F::load(y_bar + j + at), x_j = F::load(x + j + at);
-        const auto s = lambda_i.part[c] * x_j + (F::load(lambda + j + at) * x_i.part[c] +
-                                                 (u_i.part[c] * y_bar_j + F::load(u + j + at) * y_bar_i.part[c]));
+        const auto s = lambda_i.part[c] * x_j +
+                       (F::load(lambda + j + at) * x_i.part[c] +
+                        (u_i.part[c] * y_bar_j + F::load(u + j + at) * y_bar_i.part[c]));
         const auto r = (y_bar_i.part[c] * x_j + y_bar_j * x_i.part[c]) * v_p;
         SCSCHNET_UNROLL
         for (int m = 0; m < n_taps; ++m) {
@@ -321,22 +329,29 @@ void total_table_gradient(const CfconvBlock<Scalar> block, const Stride stride, 
 }
 
 /// The function for the block's width, and for a slice of the table or the table in place.
-#define SCSCHNET_WIDTH(function, n)                                                                \
-  case n:                                                                                          \
-    return block.table_stride == n ? function<Scalar, n>(block, Packed<n>{}, arrays...)            \
-                                   : function<Scalar, n>(block, Strided{block.table_stride}, arrays...);
-#define SCSCHNET_WIDTHS(function)                          \
-  [](const CfconvBlock<Scalar>& block, auto... arrays) {   \
-    switch (block.width) {                                 \
-      SCSCHNET_WIDTH(function, block_widths<Scalar>[0])    \
-      SCSCHNET_WIDTH(function, block_widths<Scalar>[1])    \
-      SCSCHNET_WIDTH(function, block_widths<Scalar>[2])    \
-      SCSCHNET_WIDTH(function, block_widths<Scalar>[3])    \
-    }                                                      \
+#define SCSCHNET_WIDTH(function, n)                                 \
+  case n:                                                           \
+    return block.table_stride == n                                  \
+               ? function<Scalar, n>(block, Packed<n>{}, arrays...) \
+               : function<Scalar, n>(block, Strided{block.table_stride}, arrays...);
+#define SCSCHNET_WIDTHS(function)                        \
+  [](const CfconvBlock<Scalar>& block, auto... arrays) { \
+    switch (block.width) {                               \
+      SCSCHNET_WIDTH(function, block_widths<Scalar>[0])  \
+      SCSCHNET_WIDTH(function, block_widths<Scalar>[1])  \
+      SCSCHNET_WIDTH(function, block_widths<Scalar>[2])  \
+      SCSCHNET_WIDTH(function, block_widths<Scalar>[3])  \
+      SCSCHNET_WIDTH(function, block_widths<Scalar>[4])  \
+    }                                                    \
   }
+
+/// Rows of 256 bytes need all 32 registers.
+template <class Scalar>
+constexpr int widest = static_cast<int>((register_bytes == 64 ? 256 : 128) / sizeof(Scalar));
 
 template <class Scalar>
 constexpr CfconvKernels<Scalar> kernels{
+    .widest = widest<Scalar>,
     .forward = SCSCHNET_WIDTHS(forward),
     .backward = SCSCHNET_WIDTHS(backward),
     .dot = SCSCHNET_WIDTHS(dot),
@@ -350,6 +365,7 @@ constexpr CfconvKernels<Scalar> kernels{
 
 #define SCSCHNET_JOIN_(a, b) a##b
 #define SCSCHNET_JOIN(a, b) SCSCHNET_JOIN_(a, b)
-extern const AllCfconvKernels SCSCHNET_JOIN(cfconv_, SCSCHNET_KERNELS){kernels<float>, kernels<double>};
+extern const AllCfconvKernels SCSCHNET_JOIN(cfconv_, SCSCHNET_KERNELS){kernels<float>,
+                                                                       kernels<double>};
 
 }  // namespace scschnet::cpu

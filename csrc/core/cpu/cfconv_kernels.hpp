@@ -23,17 +23,18 @@ struct CfconvBlock {
   int width;  ///< features in the block: one of block_widths
 };
 
-/// Widths for which there is code, largest first.
+/// Widths for which there is code, widest first.
 template <class Scalar>
-constexpr int block_widths[4] = {static_cast<int>(128 / sizeof(Scalar)),
-                                 static_cast<int>(64 / sizeof(Scalar)),
-                                 static_cast<int>(16 / sizeof(Scalar)), 1};
+constexpr int block_widths[5] = {
+    static_cast<int>(256 / sizeof(Scalar)), static_cast<int>(128 / sizeof(Scalar)),
+    static_cast<int>(64 / sizeof(Scalar)), static_cast<int>(16 / sizeof(Scalar)), 1};
 
 /// See cfconv.hpp; here table gradients are added to `table_bar`, whose rows lie `table_stride`
 /// apart.
 template <class Scalar>
 struct CfconvKernels {
   using Block = CfconvBlock<Scalar>;
+  int widest;  ///< of block_widths that is fast
   void (*forward)(const Block& block, const Scalar* x, Scalar* y);
   void (*backward)(const Block& block, const Scalar* y_bar, const Scalar* x, Scalar* x_bar,
                    Scalar* d_bar);

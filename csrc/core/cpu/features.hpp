@@ -49,9 +49,10 @@ struct Features {
 
  private:
   template <int... lane>
-  static inline __attribute__((always_inline)) Vector add_neighbors(Vector a, Vector b,
-                                                                    std::integer_sequence<int, lane...>) {
-    return __builtin_shufflevector(a, b, (2 * lane)...) + __builtin_shufflevector(a, b, (2 * lane + 1)...);
+  static inline __attribute__((always_inline)) Vector
+  add_neighbors(Vector a, Vector b, std::integer_sequence<int, lane...>) {
+    return __builtin_shufflevector(a, b, (2 * lane)...) +
+           __builtin_shufflevector(a, b, (2 * lane + 1)...);
   }
 };
 
