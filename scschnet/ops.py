@@ -39,7 +39,6 @@ def _load() -> None:
 _load()
 
 
-@torch.library.register_fake("scschnet::neighbor_list")
 def _neighbor_list_shapes(
     positions: Tensor, atom_ptr: Tensor, cells: Tensor, pbc: Tensor, cutoff: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -48,6 +47,9 @@ def _neighbor_list_shapes(
     shifts = positions.new_empty((n_pairs, 3), dtype=torch.int32)
     row_ptr = positions.new_empty((positions.shape[0] + 1,), dtype=torch.int64)
     return idx, torch.empty_like(idx), shifts, row_ptr
+
+
+torch.library.register_fake("scschnet::neighbor_list", _neighbor_list_shapes)
 
 
 def neighbor_list(

@@ -5,6 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+
+import scschnet
+from scschnet import _C, ops
 
 KERNELS = Path(__file__).parents[1] / "csrc/core/cpu/kernels_isa.cpp"
 FLAGS = {
@@ -38,3 +42,36 @@ def test_kernels_export_one_symbol_and_no_weak_ones(isa, optimization, tmp_path)
     ).stdout.splitlines()
     assert len(listing) == 1, listing
     assert listing[0].endswith(f"scschnet::cpu::kernels_{isa}")
+
+
+def test_core_in_cpp(tmp_path):
+    """The checks in csrc/tests, which need nothing but a compiler."""
+    compiler = shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    core = KERNELS.parent
+    names = "buffer cell_grid images index_writer isa lattice neighbor_list search kernels_isa"
+    sources = [str(core / f"{name}.cpp") for name in names.split()]
+    program = tmp_path / "test_neighbor_list"
+    command = [compiler, "-std=c++20", "-O1", "-ffp-contract=off", "-pthread", *sources]
+    command += ["-DSCSCHNET_KERNELS=kernels_generic", "-o", str(program)]
+    command.append(str(core.parents[1] / "tests/test_neighbor_list.cpp"))
+    subprocess.run(command, check=True)
+    result = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "neighbor list: ok"
+
+
+def test_another_torch_is_named_with_the_remedy():
+    ops.check_torch_version("2.13.0+cpu", "2.13.1+cu130")  # the same interface
+    with pytest.raises(
+        ImportError, match=r"compiled with torch 2\.11\.0.*torch 2\.13\.0.*pip install"
+    ):
+        ops.check_torch_version("2.11.0", "2.13.0")
+    ops.check_torch_version(_C.build_torch, torch.__version__)
+
+
+def test_a_missing_library_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(scschnet, "__path__", [str(tmp_path)])
+    with pytest.raises(ImportError, match=r"libscschnet_ops\.so is missing from"):
+        ops._load()

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -33,7 +34,8 @@ float reach_for(const Points& points, const Limits& limits) {
 }
 
 std::string number(double value) {
-  std::string text = std::to_string(value);
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", value);
   return text;
 }
 
