@@ -1,0 +1,39 @@
+// From an instruction set to the dense loops compiled for it.
+#include "dense.hpp"
+
+#include "dense_tables.hpp"
+
+namespace scschnet::cpu {
+namespace {
+
+template <class Scalar>
+const DenseKernels<Scalar>& select(const DenseTables& tables);
+template <>
+const DenseKernels<float>& select(const DenseTables& tables) {
+  return tables.float32;
+}
+template <>
+const DenseKernels<double>& select(const DenseTables& tables) {
+  return tables.float64;
+}
+
+}  // namespace
+
+template <class Scalar>
+const DenseKernels<Scalar>& dense_kernels(InstructionSet isa) {
+  switch (isa) {
+#if defined(SCSCHNET_X86)
+    case InstructionSet::avx512:
+      return select<Scalar>(dense_kernels_avx512);
+    case InstructionSet::avx2:
+      return select<Scalar>(dense_kernels_avx2);
+#endif
+    default:
+      return select<Scalar>(dense_kernels_generic);
+  }
+}
+
+template const DenseKernels<float>& dense_kernels(InstructionSet);
+template const DenseKernels<double>& dense_kernels(InstructionSet);
+
+}  // namespace scschnet::cpu

@@ -1,0 +1,633 @@
+// The passes of a whole SchNet. Between two convolutions every row (atom) is on its own: a task
+// takes a block of rows through all dense layers while they are in the cache. A convolution or the
+// gradient of a weight needs all rows: its tasks are blocks of features. No result depends on which
+// thread did what.
+//
+// Names: a bar is a cotangent in the derivative of sum_i g_i (first reverse pass), a dot the
+// tangent along v, lambda a cotangent in the last reverse pass.
+#include "../schnet.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+
+#include "dense.hpp"
+
+namespace scschnet::cpu {
+namespace {
+
+using Index = std::int64_t;
+
+constexpr Index row_block = 96;
+constexpr Index n_row_blocks(Index n_atoms) {
+  return (n_atoms + row_block - 1) / row_block;
+}
+
+/// Hands out parts of one piece of memory; without memory it only counts.
+template <class Scalar>
+class Layout {
+ public:
+  explicit Layout(Scalar* memory) : memory_(memory) {}
+
+  Scalar* take(Index n) {
+    constexpr Index line = 64 / static_cast<Index>(sizeof(Scalar));
+    Scalar* part = memory_ ? memory_ + used_ : nullptr;
+    used_ += (n + line - 1) / line * line;
+    return part;
+  }
+
+  /// One array per block: its own if `own`, else one for all.
+  std::vector<Scalar*> take_per_block(Index n_blocks, Index n, bool own) {
+    std::vector<Scalar*> arrays(n_blocks);
+    for (Index l = 0; l < n_blocks; ++l) arrays[l] = own || l == 0 ? take(n) : arrays[0];
+    return arrays;
+  }
+
+  Index used() const { return used_; }
+
+ private:
+  Scalar* memory_;
+  Index used_ = 0;
+};
+
+/// Everything a forward pass writes; arrays are (n_atoms, n_features) if nothing else is said.
+/// Vectors: one per block.
+template <class Scalar>
+struct State {
+  // Packed for products: with W^T going forward, with W going back.
+  std::vector<Scalar*> input_forward, hidden_forward, output_forward, input_back, hidden_back,
+      output_back;
+  Scalar *readout_forward, *readout_back;
+  std::vector<Scalar*> x;      // features after the block
+  std::vector<Scalar*> h;      // W_in x, which is convolved
+  std::vector<Scalar*> y;      // convolution
+  std::vector<Scalar*> s;      // ssp(B1 y + c1)
+  std::vector<Scalar*> slope;  // ssp'
+  Scalar* out;
+  Scalar *q, *readout_slope;  // (n_atoms, n_hidden) hidden layer of the readout
+  // With derivatives:
+  Scalar *out_bar, *x_bar;
+  std::vector<Scalar*> v_bar, z_bar, y_bar, h_bar;
+  Scalar* d_bar_parts;  // (n_feature_blocks, n_pairs)
+
+  State(const SchnetSizes& n, SchnetOptions options, Layout<Scalar>& layout) {
+    const Index rows = n.n_atoms * n.n_features, hidden = n.n_atoms * n.n_hidden;
+    const Index square = packed_size<Scalar>(n.n_features, n.n_features);
+    const auto per_block = [&](Index size, bool own) {
+      return layout.take_per_block(n.n_blocks, size, own);
+    };
+    for (auto* packed : {&input_forward, &hidden_forward, &output_forward})
+      *packed = per_block(square, true);
+    readout_forward = layout.take(packed_size<Scalar>(n.n_features, n.n_hidden));
+    readout_back = layout.take(packed_size<Scalar>(n.n_hidden, n.n_features));
+    if (options.derivatives || options.keep) {
+      for (auto* packed : {&input_back, &hidden_back, &output_back})
+        *packed = per_block(square, true);
+    }
+    for (auto* array : {&x, &y, &s}) *array = per_block(rows, options.keep);
+    for (auto* array : {&h, &slope}) *array = per_block(rows, options.keep || options.derivatives);
+    out = layout.take(rows);
+    q = layout.take(hidden);
+    readout_slope = layout.take(hidden);
+    if (!options.derivatives) return;
+    out_bar = layout.take(rows);
+    x_bar = layout.take(rows);
+    for (auto* array : {&v_bar, &z_bar, &y_bar, &h_bar}) *array = per_block(rows, options.keep);
+    d_bar_parts = layout.take(n_feature_blocks<Scalar>(n.n_features) * n.n_pairs);
+  }
+};
+
+/// What the backward pass writes besides the gradients.
+template <class Scalar>
+struct Scratch {
+  std::vector<Scalar*> h_dot, curvature;  // tangent of h; z_bar z_dot ssp'' / ssp'
+  Scalar *x_dot, *out_dot, *y_dot, *s_dot;
+  Scalar* lambda_out;
+  Scalar *lambda_x, *lambda_v, *lambda_z, *lambda_y, *lambda_h;
+  Scalar *lambda_hidden, *hidden_bar;  // (n_atoms, n_hidden)
+  Scalar* scaled_weights;              // (n_pairs, n_taps) v z
+  Scalar* sums;  // (n_row_blocks, 2 n_features + n_hidden) columns summed over a block of rows
+  Index sums_width;
+
+  Scratch(const SchnetSizes& n, bool derivatives, Layout<Scalar>& layout) {
+    const Index rows = n.n_atoms * n.n_features, hidden = n.n_atoms * n.n_hidden;
+    for (auto** array : {&lambda_out, &lambda_x, &lambda_v, &lambda_z, &lambda_y, &lambda_h})
+      *array = layout.take(rows);
+    for (auto** array : {&lambda_hidden, &hidden_bar}) *array = layout.take(hidden);
+    sums_width = 2 * n.n_features + 2 * n.n_hidden;
+    sums = layout.take(n_row_blocks(n.n_atoms) * sums_width);
+    if (!derivatives) return;
+    for (auto* array : {&h_dot, &curvature}) *array = layout.take_per_block(n.n_blocks, rows, true);
+    for (auto** array : {&x_dot, &out_dot, &y_dot, &s_dot}) *array = layout.take(rows);
+    scaled_weights = layout.take(n.n_pairs * n_taps);
+  }
+};
+
+/// What all passes share.
+template <class Scalar>
+struct Pass {
+  SchnetSizes n;
+  SchnetOptions options;
+  HalfPairs<Scalar> pairs;
+  const SchnetParameters<const Scalar*>& parameters;
+  State<Scalar> state;
+  const ParallelFor& parallel_for;
+  InstructionSet isa;
+  const DenseKernels<Scalar>& dense = dense_kernels<Scalar>(isa);
+
+  Scalar weight(Index l) const { return parameters.contribution_weights[l]; }
+  FilterTable<Scalar> table(Index l) const {
+    return {parameters.tables + l * n.n_rows * n.n_features, n.n_rows, n.n_features};
+  }
+  /// Calls task(first row, number of rows) for blocks of rows.
+  template <class Task>
+  void for_rows(const Task& task) const {
+    parallel_for(n_row_blocks(n.n_atoms), [&](Index b) {
+      task(b * row_block, std::min(row_block, n.n_atoms - b * row_block));
+    });
+  }
+  /// Calls task(features) for blocks of features.
+  template <class Task>
+  void for_features(const Task& task) const {
+    parallel_for(n_feature_blocks<Scalar>(n.n_features),
+                 [&](Index b) { task(b, feature_range<Scalar>(b, n.n_features)); });
+  }
+  std::unique_ptr<Scalar[]> row_buffer() const {
+    return std::make_unique_for_overwrite<Scalar[]>(row_block * n.n_features);
+  }
+};
+
+// ---- forward
+
+template <class Scalar>
+void pack_weights(const Pass<Scalar>& pass) {
+  const auto& [n, state, dense, parameters] =
+      std::tie(pass.n, pass.state, pass.dense, pass.parameters);
+  const bool back = pass.options.derivatives || pass.options.keep;
+  const Index f = n.n_features;
+  pass.parallel_for(n.n_blocks + 1, [&](Index l) {
+    if (l == n.n_blocks) {
+      dense.pack_transposed(parameters.readout, f, n.n_hidden, state.readout_forward);
+      dense.pack(parameters.readout, n.n_hidden, f, state.readout_back);
+      return;
+    }
+    const auto& block = parameters.blocks[l];
+    dense.pack_transposed(block.input, f, f, state.input_forward[l]);
+    dense.pack_transposed(block.hidden, f, f, state.hidden_forward[l]);
+    dense.pack_transposed(block.output, f, f, state.output_forward[l]);
+    if (!back) return;
+    dense.pack(block.input, f, f, state.input_back[l]);
+    dense.pack(block.hidden, f, f, state.hidden_back[l]);
+    dense.pack(block.output, f, f, state.output_back[l]);
+  });
+}
+
+/// From out to g, and back to out_bar.
+template <class Scalar>
+void read_out(const Pass<Scalar>& pass, const SchnetOutputs<Scalar>& outputs, Index row,
+              Index rows) {
+  const auto& [n, state, dense, parameters] =
+      std::tie(pass.n, pass.state, pass.dense, pass.parameters);
+  const Index f = n.n_features, hidden = n.n_hidden;
+  Scalar* q = state.q + row * hidden;
+  Scalar* slope = state.readout_slope + row * hidden;
+  dense.multiply(rows, f, hidden, state.out + row * f, state.readout_forward,
+                 parameters.readout_bias, 0, q);
+  dense.activate(rows * hidden, q, slope);
+  for (Index i = 0; i < rows; ++i) {
+    outputs.g[row + i] =
+        parameters.readout_output_bias[0] +
+        static_cast<Scalar>(dense.dot(hidden, q + i * hidden, parameters.readout_output));
+  }
+  if (!pass.options.derivatives) return;
+  const auto hidden_bar = std::make_unique_for_overwrite<Scalar[]>(rows * hidden);
+  for (Index i = 0; i < rows; ++i) {
+    dense.product(hidden, slope + i * hidden, parameters.readout_output,
+                  hidden_bar.get() + i * hidden);
+  }
+  dense.multiply(rows, hidden, f, hidden_bar.get(), state.readout_back, nullptr, 0,
+                 state.out_bar + row * f);
+}
+
+/// What follows the convolution of block l, and makes the input of the next one; l = -1: the
+/// embedding.
+template <class Scalar>
+void dense_forward(const Pass<Scalar>& pass, const SchnetOutputs<Scalar>& outputs, Index l,
+                   Index row, Index rows) {
+  const auto& [n, state, dense, parameters] =
+      std::tie(pass.n, pass.state, pass.dense, pass.parameters);
+  const Index f = n.n_features, at = row * f, count = rows * f;
+  Scalar* norms = outputs.norms + (l + 1) * n.n_atoms + row;
+  if (l < 0) {
+    const Scalar* x = parameters.features + at;
+    dense.weighted_sum(count, pass.weight(0), x, nullptr, state.out + at);
+    dense.row_norms(rows, f, x, norms);
+  } else {
+    const auto v = pass.row_buffer();
+    const auto& block = parameters.blocks[l];
+    dense.multiply(rows, f, f, state.y[l] + at, state.hidden_forward[l], block.hidden_bias, 0,
+                   state.s[l] + at);
+    dense.activate(count, state.s[l] + at, state.slope[l] + at);
+    dense.multiply(rows, f, f, state.s[l] + at, state.output_forward[l], block.output_bias, 0,
+                   v.get());
+    const Scalar* x = l ? state.x[l - 1] : parameters.features;
+    dense.add_correction(rows, f, pass.weight(l + 1), v.get(), x + at, state.x[l] + at,
+                         state.out + at, norms);
+  }
+  if (l + 1 == n.n_blocks) return read_out(pass, outputs, row, rows);
+  const Scalar* x = l < 0 ? parameters.features : state.x[l];
+  dense.multiply(rows, f, f, x + at, state.input_forward[l + 1], nullptr, 0, state.h[l + 1] + at);
+}
+
+/// From out_bar and h_bar of the block above to y_bar of block l.
+template <class Scalar>
+void dense_derivative(const Pass<Scalar>& pass, Index l, Index row, Index rows) {
+  const auto& [n, state, dense] = std::tie(pass.n, pass.state, pass.dense);
+  const Index f = n.n_features, at = row * f, count = rows * f;
+  Scalar* x_bar = nullptr;
+  if (l + 1 < n.n_blocks) {
+    x_bar = state.x_bar + at;
+    const Scalar* above =
+        l + 2 < n.n_blocks ? x_bar : nullptr;  // nothing reads the features of the last block
+    dense.multiply(rows, f, f, state.h_bar[l + 1] + at, state.input_back[l + 1], above, f, x_bar);
+  }
+  const auto s_bar = pass.row_buffer();
+  dense.weighted_sum(count, pass.weight(l + 1), state.out_bar + at, x_bar, state.v_bar[l] + at);
+  dense.multiply(rows, f, f, state.v_bar[l] + at, state.output_back[l], nullptr, 0, s_bar.get());
+  dense.product(count, s_bar.get(), state.slope[l] + at, state.z_bar[l] + at);
+  dense.multiply(rows, f, f, state.z_bar[l] + at, state.hidden_back[l], nullptr, 0,
+                 state.y_bar[l] + at);
+}
+
+/// Adds the parts of d_bar that belong to blocks of features.
+template <class Scalar>
+void sum_d_bar(const Pass<Scalar>& pass, Scalar* d_bar) {
+  constexpr Index stretch = 4096;
+  const Index n_parts = n_feature_blocks<Scalar>(pass.n.n_features), n_pairs = pass.n.n_pairs;
+  pass.parallel_for((n_pairs + stretch - 1) / stretch, [&](Index s) {
+    const Index begin = s * stretch, count = std::min(stretch, n_pairs - begin);
+    const Scalar* part = pass.state.d_bar_parts + begin;
+    std::copy_n(part, count, d_bar + begin);
+    for (Index b = 1; b < n_parts; ++b) {
+      pass.dense.weighted_sum(count, 1, part + b * n_pairs, d_bar + begin, d_bar + begin);
+    }
+  });
+}
+
+template <class Scalar>
+void derivative_pass(const Pass<Scalar>& pass, Scalar* d_bar) {
+  const auto& [n, state] = std::tie(pass.n, pass.state);
+  HalfPairs<Scalar> by_slope = pass.pairs;
+  by_slope.w = pass.pairs.z;
+  pass.for_features([&](Index b, FeatureRange) {
+    std::fill_n(state.d_bar_parts + b * n.n_pairs, n.n_pairs, Scalar(0));
+  });
+  for (Index l = n.n_blocks; l-- > 0;) {
+    pass.for_rows([&](Index row, Index rows) { dense_derivative(pass, l, row, rows); });
+    pass.for_features([&](Index b, FeatureRange range) {
+      Scalar* part = state.d_bar_parts + b * n.n_pairs;
+      if (l > 0) {
+        cfconv_backward(pass.pairs, pass.table(l), state.y_bar[l], state.h[l], range,
+                        state.h_bar[l], part, pass.isa);
+      } else {  // the embedding does not depend on distances
+        cfconv_dot(by_slope, pass.table(l), state.y_bar[l], state.h[l], range, part, pass.isa);
+      }
+    });
+  }
+  sum_d_bar(pass, d_bar);
+}
+
+// ---- backward
+
+/// The product G^T X waiting to be added to the gradient of a weight (m, n).
+template <class Scalar>
+struct Outer {
+  const Scalar* g;
+  Index m;
+  const Scalar* x;
+  Index n;
+  Scalar* gradient;
+};
+
+template <class Scalar>
+struct BackwardPass : Pass<Scalar> {
+  Scratch<Scalar> scratch;
+  const SchnetParameters<Scalar*>& gradients;
+  const Scalar* g_bar;
+  const Scalar* v;
+  std::vector<double> weight_sums;     // (n_row_blocks, n_blocks + 1)
+  std::vector<Outer<Scalar>> waiting;  // products whose factors are complete
+
+  double& weight_sum(Index row, Index l) {
+    return weight_sums[row / row_block * (this->n.n_blocks + 1) + l];
+  }
+  Scalar* sums(Index row) { return scratch.sums + row / row_block * scratch.sums_width; }
+
+  /// Adds all waiting products to their gradients.
+  void add_outers() {
+    constexpr Index strip = 48;
+    std::vector<std::pair<Index, Index>> tasks;  // product, first row of the gradient
+    for (Index k = 0; k < static_cast<Index>(waiting.size()); ++k) {
+      for (Index first = 0; first < waiting[k].m; first += strip) tasks.emplace_back(k, first);
+    }
+    // No gradient stands twice among them, so that no two tasks write to the same rows.
+    this->parallel_for(static_cast<Index>(tasks.size()), [&](Index t) {
+      const auto& o = waiting[tasks[t].first];
+      const Index first = tasks[t].second;
+      this->dense.add_outer(this->n.n_atoms, o.m, o.n, o.g, o.x, first,
+                            std::min(first + strip, o.m), o.gradient);
+    });
+    waiting.clear();
+  }
+
+  void start_sums(Index row) { std::fill_n(sums(row), scratch.sums_width, Scalar(0)); }
+  /// Writes the sum over blocks of rows of columns first .. first + count - 1.
+  void finish_sums(Index first, Index count, Scalar* to) {
+    std::fill_n(to, count, Scalar(0));
+    for (Index row = 0; row < this->n.n_atoms; row += row_block) {
+      this->dense.add_columns(1, count, nullptr, sums(row) + first, to);
+    }
+  }
+};
+
+/// What follows the tangent of the convolution of block l, and makes the input of the next one.
+template <class Scalar>
+void dense_tangent(BackwardPass<Scalar>& pass, Index l, Index row, Index rows) {
+  const auto& [n, state, scratch, dense] = std::tie(pass.n, pass.state, pass.scratch, pass.dense);
+  const Index f = n.n_features, at = row * f, count = rows * f;
+  const auto z_dot = pass.row_buffer();
+  dense.multiply(rows, f, f, scratch.y_dot + at, state.hidden_forward[l], nullptr, 0, z_dot.get());
+  dense.tangent_activate(count, state.slope[l] + at, z_dot.get(), state.z_bar[l] + at,
+                         scratch.s_dot + at, scratch.curvature[l] + at);
+  Scalar* v_dot = z_dot.get();
+  dense.multiply(rows, f, f, scratch.s_dot + at, state.output_forward[l], nullptr, 0, v_dot);
+  pass.weight_sum(row, l + 1) += dense.dot(count, state.out_bar + at, v_dot);
+  dense.weighted_sum(count, pass.weight(l + 1), v_dot, l ? scratch.out_dot + at : nullptr,
+                     scratch.out_dot + at);
+  if (l + 1 == n.n_blocks) return;
+  dense.weighted_sum(count, 1, v_dot, l ? scratch.x_dot + at : nullptr, scratch.x_dot + at);
+  dense.multiply(rows, f, f, scratch.x_dot + at, state.input_forward[l + 1], nullptr, 0,
+                 scratch.h_dot[l + 1] + at);
+}
+
+template <class Scalar>
+void tangent_pass(BackwardPass<Scalar>& pass) {
+  const auto& [n, state, scratch] = std::tie(pass.n, pass.state, pass.scratch);
+  const Index f = n.n_features;
+  HalfPairs<Scalar> scaled = pass.pairs;
+  scaled.w = scratch.scaled_weights;
+  for (Index p = 0; p < n.n_pairs; ++p) {
+    for (Index m = 0; m < n_taps; ++m)
+      scratch.scaled_weights[p * n_taps + m] = pass.v[p] * pass.pairs.z[p * n_taps + m];
+  }
+  for (Index l = 0; l < n.n_blocks; ++l) {
+    pass.for_features([&](Index, FeatureRange range) {
+      if (l == 0) {
+        cfconv(scaled, pass.table(l), state.h[l], range, scratch.y_dot, pass.isa);
+      } else {
+        cfconv_double_backward(pass.pairs, pass.table(l), scratch.h_dot[l], pass.v, state.h[l],
+                               range, scratch.y_dot, pass.isa);
+      }
+    });
+    pass.for_rows([&](Index row, Index rows) { dense_tangent(pass, l, row, rows); });
+    pass.waiting.push_back({state.v_bar[l], f, scratch.s_dot, f, pass.gradients.blocks[l].output});
+    pass.waiting.push_back({state.z_bar[l], f, scratch.y_dot, f, pass.gradients.blocks[l].hidden});
+    if (l + 1 < n.n_blocks) {
+      pass.waiting.push_back(
+          {state.h_bar[l + 1], f, scratch.x_dot, f, pass.gradients.blocks[l + 1].input});
+    }
+    pass.add_outers();
+  }
+}
+
+/// Through the readout: its gradients, and lambda_out.
+template <class Scalar>
+void dense_reverse_readout(BackwardPass<Scalar>& pass, Index row, Index rows) {
+  const auto& [n, state, scratch, dense] = std::tie(pass.n, pass.state, pass.scratch, pass.dense);
+  const Index f = n.n_features, hidden = n.n_hidden, at = row * hidden;
+  const bool tangent = pass.v && n.n_blocks > 0;
+  Scalar* sums = pass.sums(row);
+  pass.start_sums(row);
+  const auto curvature = std::make_unique_for_overwrite<Scalar[]>(rows * hidden);
+  const auto s_dot = std::make_unique_for_overwrite<Scalar[]>(rows * hidden);
+  for (Index i = 0; i < rows; ++i) {
+    dense.product(hidden, state.readout_slope + at + i * hidden, pass.parameters.readout_output,
+                  scratch.hidden_bar + at + i * hidden);
+  }
+  if (tangent) {
+    dense.multiply(rows, f, hidden, scratch.out_dot + row * f, state.readout_forward, nullptr, 0,
+                   s_dot.get());
+    dense.tangent_activate(rows * hidden, state.readout_slope + at, s_dot.get(),
+                           scratch.hidden_bar + at, s_dot.get(), curvature.get());
+    dense.add_columns(rows, hidden, nullptr, s_dot.get(), sums + 2 * f + hidden);
+  }
+  for (Index i = 0; i < rows; ++i) {
+    dense.weighted_sum(hidden, pass.g_bar[row + i], scratch.hidden_bar + at + i * hidden,
+                       tangent ? curvature.get() + i * hidden : nullptr,
+                       scratch.lambda_hidden + at + i * hidden);
+  }
+  dense.add_columns(rows, hidden, pass.g_bar + row, state.q + at, sums + 2 * f + hidden);
+  dense.add_columns(rows, hidden, nullptr, scratch.lambda_hidden + at, sums + 2 * f);
+  dense.multiply(rows, hidden, f, scratch.lambda_hidden + at, state.readout_back, nullptr, 0,
+                 scratch.lambda_out + row * f);
+}
+
+template <class Scalar>
+void reverse_readout(BackwardPass<Scalar>& pass) {
+  const auto& [n, state, scratch, gradients] =
+      std::tie(pass.n, pass.state, pass.scratch, pass.gradients);
+  const Index f = n.n_features, hidden = n.n_hidden;
+  pass.for_rows([&](Index row, Index rows) { dense_reverse_readout(pass, row, rows); });
+  pass.finish_sums(2 * f, hidden, gradients.readout_bias);
+  pass.finish_sums(2 * f + hidden, hidden, gradients.readout_output);
+  gradients.readout_output_bias[0] =
+      static_cast<Scalar>(std::accumulate(pass.g_bar, pass.g_bar + n.n_atoms, 0.0));
+  pass.waiting.push_back({scratch.lambda_hidden, hidden, state.out, f, gradients.readout});
+  pass.add_outers();
+  if (pass.v && n.n_blocks > 0) {
+    pass.waiting.push_back({scratch.hidden_bar, hidden, scratch.out_dot, f, gradients.readout});
+    pass.add_outers();
+  }
+}
+
+/// From lambda_out and lambda_h of the block above to lambda_y of block l.
+template <class Scalar>
+void dense_reverse(BackwardPass<Scalar>& pass, Index l, Index row, Index rows) {
+  const auto& [n, state, scratch, dense] = std::tie(pass.n, pass.state, pass.scratch, pass.dense);
+  const Index f = n.n_features, at = row * f, count = rows * f;
+  Scalar* sums = pass.sums(row);
+  pass.start_sums(row);
+  Scalar* lambda_x = nullptr;
+  if (l + 1 < n.n_blocks) {
+    lambda_x = scratch.lambda_x + at;
+    const Scalar* above = l + 2 < n.n_blocks ? lambda_x : nullptr;
+    dense.multiply(rows, f, f, scratch.lambda_h + at, state.input_back[l + 1], above, f, lambda_x);
+  }
+  const Scalar* x_before = l ? state.x[l - 1] : pass.parameters.features;
+  pass.weight_sum(row, l + 1) +=
+      dense.dot_difference(count, scratch.lambda_out + at, state.x[l] + at, x_before + at);
+  dense.weighted_sum(count, pass.weight(l + 1), scratch.lambda_out + at, lambda_x,
+                     scratch.lambda_v + at);
+  dense.add_columns(rows, f, nullptr, scratch.lambda_v + at, sums);
+  const auto lambda_s = pass.row_buffer();
+  dense.multiply(rows, f, f, scratch.lambda_v + at, state.output_back[l], nullptr, 0,
+                 lambda_s.get());
+  if (pass.v) {
+    dense.product_sum(count, lambda_s.get(), state.slope[l] + at, scratch.curvature[l] + at,
+                      scratch.lambda_z + at);
+  } else {
+    dense.product(count, lambda_s.get(), state.slope[l] + at, scratch.lambda_z + at);
+  }
+  dense.add_columns(rows, f, nullptr, scratch.lambda_z + at, sums + f);
+  dense.multiply(rows, f, f, scratch.lambda_z + at, state.hidden_back[l], nullptr, 0,
+                 scratch.lambda_y + at);
+}
+
+/// Cotangents of h and of the table from lambda_y, block l.
+template <class Scalar>
+void reverse_convolution(BackwardPass<Scalar>& pass, Index l, bool of_table, FeatureRange range) {
+  const auto& [n, state, scratch, pairs] = std::tie(pass.n, pass.state, pass.scratch, pass.pairs);
+  const FilterTable<Scalar> table = pass.table(l);
+  Scalar* table_bar = pass.gradients.tables + l * n.n_rows * n.n_features;
+  if (of_table && pass.v) {
+    cfconv_total_table_gradient(pairs, table, scratch.lambda_y, scratch.h_dot[l], pass.v,
+                                state.y_bar[l], state.h[l], range, table_bar, pass.isa);
+  } else if (of_table) {
+    cfconv_table_gradient(pairs, table, scratch.lambda_y, state.h[l], range, table_bar, pass.isa);
+  } else if (pass.v) {
+    cfconv_double_backward(pairs, table, scratch.lambda_y, pass.v, state.y_bar[l], range,
+                           scratch.lambda_h, pass.isa);
+  } else {
+    cfconv(pairs, table, scratch.lambda_y, range, scratch.lambda_h, pass.isa);
+  }
+}
+
+template <class Scalar>
+void reverse_pass(BackwardPass<Scalar>& pass) {
+  const auto& [n, state, scratch, gradients] =
+      std::tie(pass.n, pass.state, pass.scratch, pass.gradients);
+  const Index f = n.n_features, n_ranges = n_feature_blocks<Scalar>(f);
+  for (Index l = n.n_blocks; l-- > 0;) {
+    pass.for_rows([&](Index row, Index rows) { dense_reverse(pass, l, row, rows); });
+    pass.finish_sums(0, f, gradients.blocks[l].output_bias);
+    pass.finish_sums(f, f, gradients.blocks[l].hidden_bias);
+    pass.parallel_for(2 * n_ranges, [&](Index t) {
+      reverse_convolution(pass, l, t < n_ranges, feature_range<Scalar>(t % n_ranges, f));
+    });
+    pass.waiting.push_back({scratch.lambda_v, f, state.s[l], f, gradients.blocks[l].output});
+    pass.waiting.push_back({scratch.lambda_z, f, state.y[l], f, gradients.blocks[l].hidden});
+    pass.waiting.push_back({scratch.lambda_h, f, l ? state.x[l - 1] : pass.parameters.features, f,
+                            gradients.blocks[l].input});
+    pass.add_outers();
+  }
+}
+
+/// The gradient of the embedding's features, and of its contribution weight.
+template <class Scalar>
+void reverse_features(BackwardPass<Scalar>& pass, Index row, Index rows) {
+  const auto& [n, state, scratch, dense] = std::tie(pass.n, pass.state, pass.scratch, pass.dense);
+  const Index f = n.n_features, at = row * f, count = rows * f;
+  const Scalar* lambda_x = nullptr;
+  if (n.n_blocks > 0) {
+    const Scalar* above = n.n_blocks > 1 ? scratch.lambda_x + at : nullptr;
+    dense.multiply(rows, f, f, scratch.lambda_h + at, state.input_back[0], above, f,
+                   scratch.lambda_x + at);
+    lambda_x = scratch.lambda_x + at;
+  }
+  dense.weighted_sum(count, pass.weight(0), scratch.lambda_out + at, lambda_x,
+                     pass.gradients.features + at);
+  pass.weight_sum(row, 0) +=
+      dense.dot(count, scratch.lambda_out + at, pass.parameters.features + at);
+}
+
+template <class Scalar>
+void clear_gradients(const SchnetSizes& n, const SchnetParameters<Scalar*>& gradients) {
+  for (const auto& block : gradients.blocks) {
+    for (Scalar* weight : {block.input, block.hidden, block.output})
+      std::fill_n(weight, n.n_features * n.n_features, Scalar(0));
+  }
+  std::fill_n(gradients.readout, n.n_hidden * n.n_features, Scalar(0));
+}
+
+}  // namespace
+
+template <class Scalar>
+Index schnet_state_size(const SchnetSizes& sizes, SchnetOptions options) {
+  Layout<Scalar> layout(nullptr);
+  State<Scalar>(sizes, options, layout);
+  return layout.used();
+}
+
+template <class Scalar>
+Index schnet_scratch_size(const SchnetSizes& sizes, bool derivatives) {
+  Layout<Scalar> layout(nullptr);
+  Scratch<Scalar>(sizes, derivatives, layout);
+  return layout.used();
+}
+
+template <class Scalar>
+void schnet_forward(const SchnetSizes& sizes, SchnetOptions options, const HalfPairs<Scalar>& pairs,
+                    const SchnetParameters<const Scalar*>& parameters,
+                    const SchnetOutputs<Scalar>& outputs, Scalar* state,
+                    const ParallelFor& parallel_for, InstructionSet isa) {
+  Layout<Scalar> layout(state);
+  const Pass<Scalar> pass{
+      sizes, options, pairs, parameters, State<Scalar>(sizes, options, layout), parallel_for, isa};
+  pack_weights(pass);
+  pass.for_rows([&](Index row, Index rows) { dense_forward(pass, outputs, -1, row, rows); });
+  for (Index l = 0; l < sizes.n_blocks; ++l) {
+    pass.for_features([&](Index, FeatureRange range) {
+      cfconv(pairs, pass.table(l), pass.state.h[l], range, pass.state.y[l], isa);
+    });
+    pass.for_rows([&](Index row, Index rows) { dense_forward(pass, outputs, l, row, rows); });
+  }
+  if (options.derivatives) derivative_pass(pass, outputs.d_bar);
+}
+
+template <class Scalar>
+void schnet_backward(const SchnetSizes& sizes, SchnetOptions options,
+                     const HalfPairs<Scalar>& pairs,
+                     const SchnetParameters<const Scalar*>& parameters, const Scalar* state,
+                     const Scalar* g_bar, const Scalar* v,
+                     const SchnetParameters<Scalar*>& gradients, Scalar* scratch,
+                     const ParallelFor& parallel_for, InstructionSet isa) {
+  Layout<Scalar> layout(const_cast<Scalar*>(state)),
+      scratch_layout(scratch);  // the state is only read
+  BackwardPass<Scalar> pass{
+      {sizes, options, pairs, parameters, State<Scalar>(sizes, options, layout), parallel_for, isa},
+      Scratch<Scalar>(sizes, v != nullptr, scratch_layout),
+      gradients,
+      g_bar,
+      v,
+      std::vector<double>(n_row_blocks(sizes.n_atoms) * (sizes.n_blocks + 1)),
+      {}};
+  clear_gradients(sizes, gradients);
+  if (v && sizes.n_blocks > 0) {
+    std::fill_n(pass.scratch.h_dot[0], sizes.n_atoms * sizes.n_features, Scalar(0));
+    tangent_pass(pass);
+  }
+  reverse_readout(pass);
+  reverse_pass(pass);
+  pass.for_rows([&](Index row, Index rows) { reverse_features(pass, row, rows); });
+  for (Index l = 0; l <= sizes.n_blocks; ++l) {
+    double sum = 0;
+    for (Index row = 0; row < sizes.n_atoms; row += row_block) sum += pass.weight_sum(row, l);
+    gradients.contribution_weights[l] = static_cast<Scalar>(sum);
+  }
+}
+
+#define SCSCHNET_INSTANTIATE(Scalar)                                                            \
+  template Index schnet_state_size<Scalar>(const SchnetSizes&, SchnetOptions);                  \
+  template Index schnet_scratch_size<Scalar>(const SchnetSizes&, bool);                         \
+  template void schnet_forward(const SchnetSizes&, SchnetOptions, const HalfPairs<Scalar>&,     \
+                               const SchnetParameters<const Scalar*>&,                          \
+                               const SchnetOutputs<Scalar>&, Scalar*, const ParallelFor&,       \
+                               InstructionSet);                                                 \
+  template void schnet_backward(const SchnetSizes&, SchnetOptions, const HalfPairs<Scalar>&,    \
+                                const SchnetParameters<const Scalar*>&, const Scalar*,          \
+                                const Scalar*, const Scalar*, const SchnetParameters<Scalar*>&, \
+                                Scalar*, const ParallelFor&, InstructionSet);
+SCSCHNET_INSTANTIATE(float)
+SCSCHNET_INSTANTIATE(double)
+
+}  // namespace scschnet::cpu

@@ -1,0 +1,102 @@
+// Contract of a whole SchNet: from the features of the embedding and the pairs to the readout of
+// every atom, its derivative in the distance of every pair, and the gradients of both, by passes
+// written by hand.
+//
+//     out_i = sum_l w_l v_l,i      g_i = readout(out_i)      d_bar_ij = d(sum_i g_i) / d d_ij, both
+//     directions together
+//
+// v_0 = x_0 are the features given, v_l the correction of block l, w the contribution weights
+// (design of the network: scschnet/nn/model.py). With cotangents g_bar of g and v of d_bar the
+// gradients are those of sum_i g_bar_i g_i + sum_pairs v_ij d_bar_ij. The second sum is the tangent
+// of sum_i g_i along the tangent v of the distances: one tangent pass (forward) and one reverse
+// pass give all gradients, with W and W' but no W''.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "cfconv.hpp"
+
+namespace scschnet {
+
+/// Weights are (outputs, inputs), row-major. `Pointer` is const Scalar* for parameters, Scalar* for
+/// their gradients.
+template <class Pointer>
+struct BlockParameters {
+  Pointer input;        ///< W_in (n_features, n_features)
+  Pointer hidden;       ///< B1 (n_features, n_features)
+  Pointer hidden_bias;  ///< c1 (n_features,)
+  Pointer output;       ///< B2 (n_features, n_features)
+  Pointer output_bias;  ///< c2 (n_features,)
+};
+
+template <class Pointer>
+struct SchnetParameters {
+  Pointer features;              ///< x_0 (n_atoms, n_features)
+  Pointer tables;                ///< (n_blocks, n_rows, n_features)
+  Pointer contribution_weights;  ///< w (n_blocks + 1,)
+  std::vector<BlockParameters<Pointer>> blocks;
+  Pointer readout;              ///< C1 (n_hidden, n_features)
+  Pointer readout_bias;         ///< (n_hidden,)
+  Pointer readout_output;       ///< C2 (1, n_hidden)
+  Pointer readout_output_bias;  ///< (1,)
+};
+
+struct SchnetSizes {
+  std::int64_t n_atoms;
+  std::int64_t n_pairs;  ///< in the half list
+  std::int64_t n_features;
+  std::int64_t n_hidden;  ///< of the readout
+  std::int64_t n_blocks;
+  std::int64_t n_rows;  ///< of a table
+};
+
+/// What a forward pass computes.
+struct SchnetOptions {
+  bool derivatives;  ///< d_bar too
+  bool keep;         ///< for the backward pass; otherwise blocks share their arrays
+};
+
+template <class Scalar>
+struct SchnetOutputs {
+  Scalar* g;      ///< (n_atoms,)
+  Scalar* d_bar;  ///< (n_pairs,), or null without derivatives
+  Scalar* norms;  ///< |v_l,i| (n_blocks + 1, n_atoms)
+};
+
+/// Calls the task with 0 .. n - 1, perhaps on several threads.
+using ParallelFor =
+    std::function<void(std::int64_t n, const std::function<void(std::int64_t)>& task)>;
+
+namespace cpu {
+
+/// Scalars of memory for one forward pass. If options.keep, the backward pass needs them unchanged.
+template <class Scalar>
+std::int64_t schnet_state_size(const SchnetSizes& sizes, SchnetOptions options);
+
+/// Scalars of memory for one backward pass; `derivatives` if cotangents v of d_bar are given.
+template <class Scalar>
+std::int64_t schnet_scratch_size(const SchnetSizes& sizes, bool derivatives);
+
+/// The results have the same bits on every run and with any number of threads. Instruction sets
+/// differ in rounding. `pairs.z` may be null without derivatives. `state` is aligned to 64 bytes.
+template <class Scalar>
+void schnet_forward(const SchnetSizes& sizes, SchnetOptions options, const HalfPairs<Scalar>& pairs,
+                    const SchnetParameters<const Scalar*>& parameters,
+                    const SchnetOutputs<Scalar>& outputs, Scalar* state,
+                    const ParallelFor& parallel_for, InstructionSet isa);
+
+/// Gradients of sum_i g_bar_i g_i + sum_pairs v_ij d_bar_ij, all written. `state` is that of the
+/// forward pass with the same sizes, pairs and parameters, and with `options`, keep being true; v
+/// may be null, and must be null without derivatives.
+template <class Scalar>
+void schnet_backward(const SchnetSizes& sizes, SchnetOptions options,
+                     const HalfPairs<Scalar>& pairs,
+                     const SchnetParameters<const Scalar*>& parameters, const Scalar* state,
+                     const Scalar* g_bar, const Scalar* v,
+                     const SchnetParameters<Scalar*>& gradients, Scalar* scratch,
+                     const ParallelFor& parallel_for, InstructionSet isa);
+
+}  // namespace cpu
+}  // namespace scschnet

@@ -1,0 +1,491 @@
+// The operator scschnet::schnet: a whole SchNet behind one call, and its gradient. Checks, memory,
+// threads and autograd; the work is done by core. schnet_forward is the same with everything kept
+// for schnet_backward.
+#include "../core/schnet.hpp"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <tuple>
+#include <vector>
+
+#include "memory_pool.hpp"
+
+namespace scschnet {
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr std::int64_t per_block = 5;   // parameters: W_in, B1, c1, B2, c2
+constexpr std::int64_t of_readout = 4;  // C1, c1, C2, c2
+constexpr const char* use_composed_path =
+    "scschnet::schnet is differentiable once, and not in the distances; for Hessians and third "
+    "derivatives use the composed "
+    "path (positions that require a gradient)";
+
+/// The arguments that all three operators share, contiguous.
+struct Input {
+  Tensor features, row_ptr, idx_j, bins, weights, tables, contribution_weights;
+  std::vector<Tensor> parameters;
+  bool derivatives;
+
+  SchnetSizes sizes() const {
+    const std::int64_t n_blocks = tables.size(0);
+    return {.n_atoms = features.size(0),
+            .n_pairs = idx_j.size(0),
+            .n_features = features.size(1),
+            .n_hidden = parameters[per_block * n_blocks].size(0),
+            .n_blocks = n_blocks,
+            .n_rows = tables.size(1)};
+  }
+};
+
+void check_matrix(const Tensor& tensor, const char* name, at::IntArrayRef sizes,
+                  at::ScalarType dtype) {
+  TORCH_CHECK_VALUE(tensor.sizes() == sizes, "`", name, "` must have shape ", sizes, ", got ",
+                    tensor.sizes());
+  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, "`", name, "` must be ", dtype,
+                   " like `features`, got ", tensor.scalar_type());
+}
+
+void check_index(const Tensor& tensor, const char* name, at::ScalarType dtype) {
+  TORCH_CHECK_VALUE(tensor.dim() == 1, "`", name, "` must have one dimension, got shape ",
+                    tensor.sizes());
+  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, "`", name, "` must be ", dtype, ", got ",
+                   tensor.scalar_type());
+}
+
+void check_parameters(const Input& in) {
+  const auto dtype = in.features.scalar_type();
+  const std::int64_t n_blocks = in.tables.size(0), f = in.features.size(1);
+  TORCH_CHECK_VALUE(
+      static_cast<std::int64_t>(in.parameters.size()) == per_block * n_blocks + of_readout,
+      "`parameters` must hold 5 tensors for each of ", n_blocks,
+      " blocks and 4 of the readout, got ", in.parameters.size());
+  for (std::int64_t k = 0; k < per_block * n_blocks; ++k) {
+    const bool bias = k % per_block == 2 || k % per_block == 4;
+    if (bias) {
+      check_matrix(in.parameters[k], "parameters", {f}, dtype);
+    } else {
+      check_matrix(in.parameters[k], "parameters", {f, f}, dtype);
+    }
+  }
+  const auto* readout = &in.parameters[per_block * n_blocks];
+  TORCH_CHECK_VALUE(readout[0].dim() == 2, "`parameters` must end with the readout, got shape ",
+                    readout[0].sizes());
+  const std::int64_t hidden = readout[0].size(0);
+  check_matrix(readout[0], "parameters", {hidden, f}, dtype);
+  check_matrix(readout[1], "parameters", {hidden}, dtype);
+  check_matrix(readout[2], "parameters", {1, hidden}, dtype);
+  check_matrix(readout[3], "parameters", {1}, dtype);
+}
+
+void check_shapes(const Input& in) {
+  TORCH_CHECK_VALUE(in.features.dim() == 2 && in.features.size(1) > 0,
+                    "`features` must have shape (n_atoms, n_features), got ", in.features.sizes());
+  const auto dtype = in.features.scalar_type();
+  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble,
+                   "`features` must be float32 or float64, got ", dtype);
+  check_index(in.row_ptr, "row_ptr", at::kLong);
+  check_index(in.idx_j, "idx_j", at::kLong);
+  check_index(in.bins, "bins", at::kInt);
+  TORCH_CHECK_VALUE(in.row_ptr.size(0) == in.features.size(0) + 1, "`row_ptr` must have ",
+                    in.features.size(0) + 1, " entries, one more than atoms, got ",
+                    in.row_ptr.size(0));
+  TORCH_CHECK_VALUE(in.bins.size(0) == in.idx_j.size(0), "`bins` must have one entry per pair, ",
+                    in.idx_j.size(0), ", got ", in.bins.size(0));
+  const std::int64_t least_orders = in.derivatives ? 2 : 1;
+  TORCH_CHECK_VALUE(in.weights.dim() == 3 && in.weights.size(0) >= least_orders,
+                    "`weights` must have at least ", least_orders,
+                    " orders of shape (n_pairs, 6), got ", in.weights.sizes());
+  check_matrix(in.weights, "weights", {in.weights.size(0), in.idx_j.size(0), n_taps}, dtype);
+  TORCH_CHECK_VALUE(in.tables.dim() == 3 && in.tables.size(1) >= n_taps,
+                    "`tables` must have shape (n_blocks, n_rows, n_features), got ",
+                    in.tables.sizes());
+  check_matrix(in.tables, "tables", {in.tables.size(0), in.tables.size(1), in.features.size(1)},
+               dtype);
+  check_matrix(in.contribution_weights, "contribution_weights", {in.tables.size(0) + 1}, dtype);
+  check_parameters(in);
+}
+
+/// That no index leads outside: a few microseconds, and no crash whatever list is given.
+void check_indices(const Input& in) {
+  const std::int64_t n_atoms = in.features.size(0), n_pairs = in.idx_j.size(0),
+                     last_bin = in.tables.size(1) - n_taps;
+  const auto* row_ptr = in.row_ptr.const_data_ptr<std::int64_t>();
+  bool ordered = row_ptr[0] == 0 && row_ptr[n_atoms] == n_pairs;
+  for (std::int64_t i = 0; i < n_atoms; ++i) ordered &= row_ptr[i] <= row_ptr[i + 1];
+  TORCH_CHECK_VALUE(ordered, "`row_ptr` must ascend from 0 to the number of pairs, ", n_pairs);
+  const auto* idx_j = in.idx_j.const_data_ptr<std::int64_t>();
+  const auto* bins = in.bins.const_data_ptr<std::int32_t>();
+  bool inside = true, on_grid = true;
+  for (std::int64_t p = 0; p < n_pairs; ++p) {
+    inside &= (idx_j[p] >= 0) & (idx_j[p] < n_atoms);
+    on_grid &= (bins[p] >= 0) & (bins[p] <= last_bin);
+  }
+  TORCH_CHECK_VALUE(inside, "`idx_j` must lie between 0 and the number of atoms, ", n_atoms);
+  TORCH_CHECK_VALUE(on_grid || in.tables.size(0) == 0, "`bins` must lie between 0 and ", last_bin,
+                    ", the rows of `tables` - 6");
+}
+
+Input checked_input(const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
+                    const Tensor& bins, const Tensor& weights, const Tensor& tables,
+                    const Tensor& contribution_weights, TensorList parameters, bool derivatives) {
+  Input in{features.contiguous(),
+           row_ptr.contiguous(),
+           idx_j.contiguous(),
+           bins.contiguous(),
+           weights.contiguous(),
+           tables.contiguous(),
+           contribution_weights.contiguous(),
+           {},
+           derivatives};
+  in.parameters.reserve(parameters.size());
+  for (const auto& parameter : parameters) in.parameters.push_back(parameter.contiguous());
+  check_shapes(in);
+  check_indices(in);
+  return in;
+}
+
+template <class Scalar>
+HalfPairs<Scalar> pairs_of(const Input& in) {
+  const Scalar* w = in.weights.const_data_ptr<Scalar>();
+  return {.n_atoms = in.features.size(0),
+          .row_ptr = in.row_ptr.const_data_ptr<std::int64_t>(),
+          .idx_j = in.idx_j.const_data_ptr<std::int64_t>(),
+          .bins = in.bins.const_data_ptr<std::int32_t>(),
+          .w = w,
+          .z = in.weights.size(0) > 1 ? w + in.idx_j.size(0) * n_taps : nullptr};
+}
+
+/// Pointers to parameters or gradients; `pointer` maps a tensor to its data.
+template <class Pointer, class Function>
+SchnetParameters<Pointer> pointers(const Tensor& features, const Tensor& tables,
+                                   const Tensor& contribution_weights,
+                                   const std::vector<Tensor>& parameters, const Function& pointer) {
+  SchnetParameters<Pointer> p{};
+  p.features = pointer(features);
+  p.tables = pointer(tables);
+  p.contribution_weights = pointer(contribution_weights);
+  const std::size_t n_blocks = parameters.size() / per_block;
+  for (std::size_t l = 0; l < n_blocks; ++l) {
+    const Tensor* block = &parameters[per_block * l];
+    p.blocks.push_back({pointer(block[0]), pointer(block[1]), pointer(block[2]), pointer(block[3]),
+                        pointer(block[4])});
+  }
+  const Tensor* readout = &parameters[per_block * n_blocks];
+  p.readout = pointer(readout[0]);
+  p.readout_bias = pointer(readout[1]);
+  p.readout_output = pointer(readout[2]);
+  p.readout_output_bias = pointer(readout[3]);
+  return p;
+}
+
+template <class Scalar>
+SchnetParameters<const Scalar*> parameters_of(const Input& in) {
+  return pointers<const Scalar*>(in.features, in.tables, in.contribution_weights, in.parameters,
+                                 [](const Tensor& t) { return t.const_data_ptr<Scalar>(); });
+}
+
+void parallel_for(std::int64_t n, const std::function<void(std::int64_t)>& task) {
+  at::parallel_for(0, n, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t k = begin; k < end; ++k) task(k);
+  });
+}
+
+cpu::InstructionSet best_instruction_set() {
+  static const cpu::InstructionSet best = cpu::available_instruction_sets().back();
+  return best;
+}
+
+struct Result {
+  Tensor g, d_bar, norms, state;
+};
+
+template <class Scalar>
+void run_forward(const Input& in, SchnetOptions options, Result& to) {
+  const SchnetSizes sizes = in.sizes();
+  to.state = pooled_empty({cpu::schnet_state_size<Scalar>(sizes, options)}, in.features.options());
+  const SchnetOutputs<Scalar> outputs{
+      to.g.mutable_data_ptr<Scalar>(),
+      in.derivatives ? to.d_bar.mutable_data_ptr<Scalar>() : nullptr,
+      to.norms.mutable_data_ptr<Scalar>()};
+  cpu::schnet_forward<Scalar>(sizes, options, pairs_of<Scalar>(in), parameters_of<Scalar>(in),
+                              outputs, to.state.mutable_data_ptr<Scalar>(), parallel_for,
+                              best_instruction_set());
+}
+
+Result forward_on_cpu(const Input& in, bool keep) {
+  const auto options = in.features.options();
+  const std::int64_t n_atoms = in.features.size(0);
+  Result to{at::empty({n_atoms}, options),
+            at::empty({in.derivatives ? in.idx_j.size(0) : 0}, options),
+            at::empty({in.contribution_weights.size(0), n_atoms}, options), Tensor()};
+  if (in.features.scalar_type() == at::kDouble) {
+    run_forward<double>(in, {in.derivatives, keep}, to);
+  } else {
+    run_forward<float>(in, {in.derivatives, keep}, to);
+  }
+  return to;
+}
+
+std::tuple<Tensor, Tensor, Tensor> schnet_cpu(const Tensor& features, const Tensor& row_ptr,
+                                              const Tensor& idx_j, const Tensor& bins,
+                                              const Tensor& weights, const Tensor& tables,
+                                              const Tensor& contribution_weights,
+                                              TensorList parameters, bool derivatives) {
+  const Result r = forward_on_cpu(checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                                                contribution_weights, parameters, derivatives),
+                                  false);
+  return {r.g, r.d_bar, r.norms};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_cpu(
+    const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
+    const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
+    TensorList parameters, bool derivatives) {
+  const Result r = forward_on_cpu(checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                                                contribution_weights, parameters, derivatives),
+                                  true);
+  return {r.g, r.d_bar, r.norms, r.state};
+}
+
+using Gradients = std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>>;
+
+template <class Scalar>
+void run_backward(const Input& in, const Tensor& g_bar, const std::optional<Tensor>& v,
+                  const Tensor& state, const Gradients& to) {
+  const SchnetSizes sizes = in.sizes();
+  const Tensor scratch =
+      pooled_empty({cpu::schnet_scratch_size<Scalar>(sizes, v.has_value())}, in.features.options());
+  const auto& [features, tables, contribution_weights, parameters] = to;
+  const auto gradients =
+      pointers<Scalar*>(features, tables, contribution_weights, parameters,
+                        [](const Tensor& t) { return t.mutable_data_ptr<Scalar>(); });
+  cpu::schnet_backward<Scalar>(
+      sizes, {in.derivatives, true}, pairs_of<Scalar>(in), parameters_of<Scalar>(in),
+      state.const_data_ptr<Scalar>(), g_bar.const_data_ptr<Scalar>(),
+      v ? v->const_data_ptr<Scalar>() : nullptr, gradients, scratch.mutable_data_ptr<Scalar>(),
+      parallel_for, best_instruction_set());
+}
+
+Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::optional<Tensor>& v,
+                              const Tensor& state, const Tensor& features, const Tensor& row_ptr,
+                              const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
+                              const Tensor& tables, const Tensor& contribution_weights,
+                              TensorList parameters, bool derivatives) {
+  const Input in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                                 contribution_weights, parameters, derivatives);
+  const auto options = in.features.options();
+  const Tensor g_cotangent =
+      g_bar ? g_bar->contiguous() : at::zeros({in.features.size(0)}, options);
+  std::optional<Tensor> d_cotangent;
+  if (v && derivatives) d_cotangent = v->contiguous();
+  Gradients to{pooled_empty(in.features.sizes(), options),
+               pooled_empty(in.tables.sizes(), options),
+               at::empty(in.contribution_weights.sizes(), options),
+               {}};
+  for (const auto& parameter : in.parameters)
+    std::get<3>(to).push_back(at::empty(parameter.sizes(), options));
+  if (in.features.scalar_type() == at::kDouble) {
+    run_backward<double>(in, g_cotangent, d_cotangent, state.contiguous(), to);
+  } else {
+    run_backward<float>(in, g_cotangent, d_cotangent, state.contiguous(), to);
+  }
+  return to;
+}
+
+// ---- shapes alone
+
+std::tuple<Tensor, Tensor, Tensor> schnet_meta(const Tensor& features, const Tensor&,
+                                               const Tensor& idx_j, const Tensor&, const Tensor&,
+                                               const Tensor&, const Tensor& contribution_weights,
+                                               TensorList, bool derivatives) {
+  const auto n_atoms = features.sym_size(0),
+             n_pairs = derivatives ? idx_j.sym_size(0) : c10::SymInt(0);
+  return {at::empty_symint({n_atoms}, features.options()),
+          at::empty_symint({n_pairs}, features.options()),
+          at::empty_symint({contribution_weights.sym_size(0), n_atoms}, features.options())};
+}
+
+/// The size of the state is a function of numbers: a compiler that keeps shapes open fixes them
+/// here.
+std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_meta(
+    const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
+    const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
+    TensorList parameters, bool derivatives) {
+  const auto [g, d_bar, norms] = schnet_meta(features, row_ptr, idx_j, bins, weights, tables,
+                                             contribution_weights, parameters, derivatives);
+  const auto fixed = [](const c10::SymInt& size) { return size.guard_int(__FILE__, __LINE__); };
+  const std::int64_t n_blocks = fixed(tables.sym_size(0));
+  const SchnetSizes sizes{fixed(features.sym_size(0)),
+                          fixed(idx_j.sym_size(0)),
+                          fixed(features.sym_size(1)),
+                          fixed(parameters[per_block * n_blocks].sym_size(0)),
+                          n_blocks,
+                          fixed(tables.sym_size(1))};
+  const SchnetOptions options{derivatives, true};
+  const std::int64_t size = features.scalar_type() == at::kDouble
+                                ? cpu::schnet_state_size<double>(sizes, options)
+                                : cpu::schnet_state_size<float>(sizes, options);
+  return {g, d_bar, norms, at::empty({size}, features.options())};
+}
+
+Gradients schnet_backward_meta(const std::optional<Tensor>&, const std::optional<Tensor>&,
+                               const Tensor&, const Tensor& features, const Tensor&, const Tensor&,
+                               const Tensor&, const Tensor&, const Tensor& tables,
+                               const Tensor& contribution_weights, TensorList parameters, bool) {
+  const auto like = [](const Tensor& t) { return at::empty_symint(t.sym_sizes(), t.options()); };
+  Gradients to{like(features), like(tables), like(contribution_weights), {}};
+  for (const auto& parameter : parameters) std::get<3>(to).push_back(like(parameter));
+  return to;
+}
+
+// ---- autograd
+
+template <class Function>
+auto operator_of(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Function>();
+}
+
+/// Of schnet_backward: only there to say what is not possible.
+struct BackwardFunction : torch::autograd::Function<BackwardFunction> {
+  static variable_list forward(AutogradContext*, const std::optional<Tensor>& g_bar,
+                               const std::optional<Tensor>& v, const Tensor& state,
+                               const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
+                               const Tensor& bins, const Tensor& weights, const Tensor& tables,
+                               const Tensor& contribution_weights, TensorList parameters,
+                               bool derivatives) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    static const auto op = operator_of<decltype(schnet_backward_cpu)>("scschnet::schnet_backward");
+    const auto [features_bar, tables_bar, weights_bar, parameters_bar] =
+        op.call(g_bar, v, state, features, row_ptr, idx_j, bins, weights, tables,
+                contribution_weights, parameters, derivatives);
+    variable_list all{features_bar, tables_bar, weights_bar};
+    all.insert(all.end(), parameters_bar.begin(), parameters_bar.end());
+    return all;
+  }
+
+  static variable_list backward(AutogradContext*, const variable_list&) {
+    TORCH_CHECK_NOT_IMPLEMENTED(false, use_composed_path);
+  }
+};
+
+Gradients schnet_backward_autograd(const std::optional<Tensor>& g_bar,
+                                   const std::optional<Tensor>& v, const Tensor& state,
+                                   const Tensor& features, const Tensor& row_ptr,
+                                   const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
+                                   const Tensor& tables, const Tensor& contribution_weights,
+                                   TensorList parameters, bool derivatives) {
+  auto all = BackwardFunction::apply(g_bar, v, state, features, row_ptr, idx_j, bins, weights,
+                                     tables, contribution_weights, parameters, derivatives);
+  return {all[0], all[1], all[2], std::vector<Tensor>(all.begin() + 3, all.end())};
+}
+
+constexpr std::size_t weights_input = 4, first_parameter = 7,
+                      n_inputs = 9;  // positions among the arguments of schnet
+
+struct SchnetFunction : torch::autograd::Function<SchnetFunction> {
+  static variable_list forward(AutogradContext* context, const Tensor& features,
+                               const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
+                               const Tensor& weights, const Tensor& tables,
+                               const Tensor& contribution_weights, TensorList parameters,
+                               bool derivatives) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    static const auto op = operator_of<decltype(schnet_forward_cpu)>("scschnet::schnet_forward");
+    auto [g, d_bar, norms, state] = op.call(features, row_ptr, idx_j, bins, weights, tables,
+                                            contribution_weights, parameters, derivatives);
+    variable_list saved{state, features, row_ptr, idx_j,
+                        bins,  weights,  tables,  contribution_weights};
+    saved.insert(saved.end(), parameters.begin(), parameters.end());
+    context->save_for_backward(saved);
+    context->saved_data["derivatives"] = derivatives;
+    context->set_materialize_grads(false);
+    context->mark_non_differentiable({norms});
+    return {g, d_bar, norms};
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& cotangents) {
+    TORCH_CHECK_NOT_IMPLEMENTED(!context->needs_input_grad(weights_input), use_composed_path);
+    const auto saved = context->get_saved_variables();
+    const auto optional = [](const Tensor& t) {
+      return t.defined() ? std::optional<Tensor>(t) : std::nullopt;
+    };
+    static const auto op = operator_of<decltype(schnet_backward_cpu)>("scschnet::schnet_backward");
+    const variable_list parameters(saved.begin() + 8, saved.end());
+    auto [features_bar, tables_bar, weights_bar, parameters_bar] =
+        op.call(optional(cotangents[0]), optional(cotangents[1]), saved[0], saved[1], saved[2],
+                saved[3], saved[4], saved[5], saved[6], saved[7], parameters,
+                context->saved_data["derivatives"].toBool());
+    variable_list gradients(first_parameter);
+    gradients[0] = features_bar;
+    gradients[5] = tables_bar;
+    gradients[6] = weights_bar;
+    gradients.insert(gradients.end(), parameters_bar.begin(), parameters_bar.end());
+    gradients.emplace_back();  // derivatives
+    return gradients;
+  }
+};
+
+std::tuple<Tensor, Tensor, Tensor> schnet_autograd(const Tensor& features, const Tensor& row_ptr,
+                                                   const Tensor& idx_j, const Tensor& bins,
+                                                   const Tensor& weights, const Tensor& tables,
+                                                   const Tensor& contribution_weights,
+                                                   TensorList parameters, bool derivatives) {
+  bool differentiable = features.requires_grad() || weights.requires_grad() ||
+                        tables.requires_grad() || contribution_weights.requires_grad();
+  for (const auto& parameter : parameters) differentiable |= parameter.requires_grad();
+  if (!differentiable || !at::GradMode::is_enabled()) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    static const auto op = operator_of<decltype(schnet_cpu)>("scschnet::schnet");
+    return op.call(features, row_ptr, idx_j, bins, weights, tables, contribution_weights,
+                   parameters, derivatives);
+  }
+  const auto results = SchnetFunction::apply(features, row_ptr, idx_j, bins, weights, tables,
+                                             contribution_weights, parameters, derivatives);
+  return {results[0], results[1], results[2]};
+}
+
+}  // namespace
+}  // namespace scschnet
+
+TORCH_LIBRARY_FRAGMENT(scschnet, library) {
+  const std::string arguments =
+      "Tensor features, Tensor row_ptr, Tensor idx_j, Tensor bins, Tensor weights, Tensor tables, "
+      "Tensor contribution_weights, Tensor[] parameters, bool derivatives";
+  const auto define = [&library](const std::string& schema) {
+    library.def(schema.c_str(), {at::Tag::pt2_compliant_tag});
+  };
+  define("schnet(" + arguments + ") -> (Tensor g, Tensor g_d, Tensor correction_norms)");
+  define("schnet_forward(" + arguments +
+         ") -> (Tensor g, Tensor g_d, Tensor correction_norms, Tensor state)");
+  define("schnet_backward(Tensor? g_bar, Tensor? v, Tensor state, " + arguments +
+         ") -> (Tensor features_grad, Tensor tables_grad, Tensor contribution_weights_grad, "
+         "Tensor[] parameter_grads)");
+}
+
+TORCH_LIBRARY_IMPL(scschnet, CPU, library) {
+  library.impl("schnet", scschnet::schnet_cpu);
+  library.impl("schnet_forward", scschnet::schnet_forward_cpu);
+  library.impl("schnet_backward", scschnet::schnet_backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(scschnet, Meta, library) {
+  library.impl("schnet", scschnet::schnet_meta);
+  library.impl("schnet_forward", scschnet::schnet_forward_meta);
+  library.impl("schnet_backward", scschnet::schnet_backward_meta);
+}
+
+TORCH_LIBRARY_IMPL(scschnet, Autograd, library) {
+  library.impl("schnet", scschnet::schnet_autograd);
+  library.impl("schnet_backward", scschnet::schnet_backward_autograd);
+}
