@@ -1,0 +1,216 @@
+// Operators that describe pairs: half_list (every pair once) and spline_weights (once per
+// geometry).
+#include "pairs.hpp"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <torch/csrc/stable/c/shim.h>  // torch_parallel_for: runs inside torch's own thread pool
+#include <torch/library.h>
+
+#include <atomic>
+#include <exception>
+#include <stdexcept>
+#include <tuple>
+#include <utility>
+
+namespace scschnet {
+
+using at::Tensor;
+
+CutoffFunction parse_cutoff_function(std::string_view name) {
+  TORCH_CHECK_VALUE(name == "cosine" || name == "none",
+                    "`cutoff_function` must be one of cosine, none, got ", name);
+  return name == "cosine" ? CutoffFunction::cosine : CutoffFunction::none;
+}
+
+namespace detail {
+
+void parallel_for(std::int64_t n, void (*call)(std::int64_t, const void*), const void* work) {
+  if (n <= 1 || at::get_num_threads() == 1 || at::in_parallel_region()) {
+    for (std::int64_t b = 0; b < n; ++b) call(b, work);
+    return;
+  }
+  struct Context {
+    void (*call)(std::int64_t, const void*);
+    const void* work;
+    std::atomic<bool> failed{false};
+    std::exception_ptr error;
+  } context{call, work};
+  const auto run = [](std::int64_t begin, std::int64_t end, void* data) {
+    auto& c = *static_cast<Context*>(data);
+    try {
+      for (std::int64_t b = begin; b < end; ++b) c.call(b, c.work);
+    } catch (...) {
+      if (!c.failed.exchange(true)) c.error = std::current_exception();
+    }
+  };
+  TORCH_CHECK(torch_parallel_for(0, n, 1, run, &context) == 0, "torch_parallel_for failed");
+  if (context.error) std::rethrow_exception(context.error);
+}
+
+}  // namespace detail
+
+namespace {
+
+void check_index(const Tensor& index, const char* name) {
+  TORCH_CHECK_TYPE(index.scalar_type() == at::kLong, "`", name, "` must be int64, got ",
+                   index.scalar_type());
+  TORCH_CHECK_VALUE(index.dim() == 1, "`", name, "` must have shape (n_pairs,), got ",
+                    index.sizes());
+}
+
+/// Does the pair stand in the half list? Of (i, j, S) and (j, i, -S) one does.
+bool is_first(std::int64_t i, std::int64_t j, const std::int32_t* shift) {
+  if (i != j) return i < j;
+  for (int k = 0; k < 3; ++k) {
+    if (shift[k] != 0) return shift[k] > 0;
+  }
+  TORCH_CHECK_VALUE(false, "`idx_j` must not pair an atom with itself, got atom ", i,
+                    " without a cell shift");
+}
+
+/// (idx_i, idx_j (n_pairs,), shifts (n_pairs, 3) int32, n_atoms) -> pairs (n_half,): where in the
+/// full list the pairs of the half list stand; row_ptr (n_atoms + 1,); idx_j (n_half,). Checks the
+/// full list once and for all.
+std::tuple<Tensor, Tensor, Tensor> half_list(const Tensor& idx_i, const Tensor& idx_j,
+                                             const Tensor& shifts, std::int64_t n_atoms) {
+  check_index(idx_i, "idx_i");
+  check_index(idx_j, "idx_j");
+  const std::int64_t n_pairs = idx_i.size(0);
+  TORCH_CHECK_VALUE(n_atoms >= 0, "`n_atoms` must not be negative, got ", n_atoms);
+  TORCH_CHECK_VALUE(idx_j.size(0) == n_pairs, "`idx_j` must have ", n_pairs,
+                    " elements like `idx_i`, got ", idx_j.size(0));
+  TORCH_CHECK_VALUE(shifts.sizes() == at::IntArrayRef({n_pairs, 3}), "`shifts` must have shape (",
+                    n_pairs, ", 3), got ", shifts.sizes());
+  TORCH_CHECK_TYPE(shifts.scalar_type() == at::kInt, "`shifts` must be int32, got ",
+                   shifts.scalar_type());
+  const Tensor i_held = idx_i.contiguous(), j_held = idx_j.contiguous(),
+               shifts_held = shifts.contiguous();
+  const auto* const i = i_held.const_data_ptr<std::int64_t>();
+  const auto* const j = j_held.const_data_ptr<std::int64_t>();
+  const auto* const shift = shifts_held.const_data_ptr<std::int32_t>();
+  TORCH_CHECK_VALUE(n_pairs % 2 == 0,
+                    "`idx_i`, `idx_j` must hold every pair both ways, got an odd number, ",
+                    n_pairs);
+
+  const auto options = at::TensorOptions().dtype(at::kLong);
+  Tensor pairs = at::empty({n_pairs / 2}, options), half_j = at::empty({n_pairs / 2}, options);
+  Tensor row_ptr = at::empty({n_atoms + 1}, options);
+  auto* const to_pair = pairs.mutable_data_ptr<std::int64_t>();
+  auto* const to_j = half_j.mutable_data_ptr<std::int64_t>();
+  auto* const rows = row_ptr.mutable_data_ptr<std::int64_t>();
+  std::int64_t n = 0, row = 0;
+  rows[0] = 0;
+  for (std::int64_t p = 0; p < n_pairs; ++p) {
+    TORCH_CHECK_VALUE(i[p] >= 0 && i[p] < n_atoms, "`idx_i` must lie between 0 and ", n_atoms - 1,
+                      ", got ", i[p]);
+    TORCH_CHECK_VALUE(j[p] >= 0 && j[p] < n_atoms, "`idx_j` must lie between 0 and ", n_atoms - 1,
+                      ", got ", j[p]);
+    TORCH_CHECK_VALUE(i[p] >= row, "`idx_i` must be sorted, got ", i[p], " after ", row);
+    while (row < i[p]) rows[++row] = n;
+    if (!is_first(i[p], j[p], shift + 3 * p)) continue;
+    TORCH_CHECK_VALUE(n < n_pairs / 2,
+                      "`idx_i`, `idx_j` must hold every pair both ways, got more than ",
+                      n_pairs / 2, " of ", n_pairs, " one way");
+    to_pair[n] = p;
+    to_j[n++] = j[p];
+  }
+  while (row < n_atoms) rows[++row] = n;
+  TORCH_CHECK_VALUE(n == n_pairs / 2, "`idx_i`, `idx_j` must hold every pair both ways, got ", n,
+                    " of ", n_pairs, " one way");
+  return {pairs, row_ptr, half_j};
+}
+
+void check_distances(const Tensor& d_ij, at::ScalarType dtype) {
+  TORCH_CHECK_VALUE(d_ij.dim() == 1, "`d_ij` must have shape (n_pairs,), got ", d_ij.sizes());
+  TORCH_CHECK_TYPE(d_ij.scalar_type() == at::kDouble || d_ij.scalar_type() == at::kFloat,
+                   "`d_ij` must be float32 or float64, got ", d_ij.scalar_type());
+  TORCH_CHECK_TYPE(dtype == at::kDouble || dtype == at::kFloat,
+                   "`dtype` must be float32 or float64, got ", dtype);
+}
+
+template <class Distance, class Scalar>
+void fill(const SplineGrid& grid, const Tensor& d, std::int64_t n_orders, Tensor& bins,
+          Tensor& weights) {
+  try {
+    cpu::spline_weights(grid, d.const_data_ptr<Distance>(), d.size(0), 0,
+                        static_cast<int>(n_orders), bins.mutable_data_ptr<std::int32_t>(),
+                        weights.mutable_data_ptr<Scalar>());
+  } catch (const std::invalid_argument& error) {
+    TORCH_CHECK_VALUE(false, error.what());
+  }
+}
+
+/// (d_ij (n_pairs,), step, cutoff, cutoff_function, n_rows, n_orders, dtype) -> bins (n_pairs,)
+/// int32, weights (n_orders, n_pairs, 6). Not differentiable: the operators that use them
+/// differentiate in d_ij.
+std::tuple<Tensor, Tensor> spline_weights(const Tensor& d_ij, double step, double cutoff,
+                                          std::string_view cutoff_function, std::int64_t n_rows,
+                                          std::int64_t n_orders, at::ScalarType dtype) {
+  check_distances(d_ij, dtype);
+  TORCH_CHECK_VALUE(n_orders >= 1 && n_orders <= max_spline_order + 1,
+                    "`n_orders` must lie between 1 and ", max_spline_order + 1, ", got ", n_orders);
+  const SplineGrid grid{step, cutoff, parse_cutoff_function(cutoff_function), n_rows};
+  const Tensor d = d_ij.contiguous();
+  Tensor bins = at::empty({d.size(0)}, at::TensorOptions().dtype(at::kInt));
+  Tensor weights = at::empty({n_orders, d.size(0), n_taps}, at::TensorOptions().dtype(dtype));
+  const bool from_double = d.scalar_type() == at::kDouble;
+  if (dtype == at::kDouble) {
+    (from_double ? fill<double, double> : fill<float, double>)(grid, d, n_orders, bins, weights);
+  } else {
+    (from_double ? fill<double, float> : fill<float, float>)(grid, d, n_orders, bins, weights);
+  }
+  return {bins, weights};
+}
+
+std::tuple<Tensor, Tensor> spline_weights_meta(const Tensor& d_ij, double, double,
+                                               std::string_view cutoff_function, std::int64_t,
+                                               std::int64_t n_orders, at::ScalarType dtype) {
+  check_distances(d_ij, dtype);
+  parse_cutoff_function(cutoff_function);
+  const c10::SymInt n = d_ij.sym_size(0);
+  return {at::empty_symint({n}, d_ij.options().dtype(at::kInt)),
+          at::empty_symint({n_orders, n, n_taps}, d_ij.options().dtype(dtype))};
+}
+
+std::tuple<Tensor, Tensor> spline_weights_detached(const Tensor& d_ij, double step, double cutoff,
+                                                   std::string_view cutoff_function,
+                                                   std::int64_t n_rows, std::int64_t n_orders,
+                                                   at::ScalarType dtype) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("scschnet::spline_weights", "")
+                             .typed<decltype(spline_weights)>();
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(d_ij, step, cutoff, cutoff_function, n_rows, n_orders, dtype);
+}
+
+}  // namespace
+}  // namespace scschnet
+
+TORCH_LIBRARY_FRAGMENT(scschnet, library) {
+  library.def(
+      "half_list(Tensor idx_i, Tensor idx_j, Tensor shifts, int n_atoms) -> (Tensor pairs, Tensor "
+      "row_ptr, Tensor "
+      "idx_j)",
+      {at::Tag::pt2_compliant_tag});
+  library.def(
+      "spline_weights(Tensor d_ij, float step, float cutoff, str cutoff_function, int n_rows, int "
+      "n_orders, ScalarType "
+      "dtype) -> (Tensor bins, Tensor weights)",
+      {at::Tag::pt2_compliant_tag});
+}
+
+TORCH_LIBRARY_IMPL(scschnet, CPU, library) {
+  library.impl("half_list", scschnet::half_list);
+  library.impl("spline_weights", scschnet::spline_weights);
+}
+
+TORCH_LIBRARY_IMPL(scschnet, Meta, library) {
+  library.impl("spline_weights", scschnet::spline_weights_meta);
+}
+
+TORCH_LIBRARY_IMPL(scschnet, Autograd, library) {
+  library.impl("spline_weights", scschnet::spline_weights_detached);
+}

@@ -1,0 +1,65 @@
+// What the convolution's operators share: the arguments that describe the pairs, their checks, and
+// threads.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "../core/cfconv.hpp"
+
+namespace scschnet {
+
+/// The last arguments of every operator on pairs. Derivatives are taken in `d_ij` alone: `bins` and
+/// `weights` are computed from it once per geometry (operator spline_weights) and shared by all
+/// convolutions.
+struct Pairs {
+  at::Tensor d_ij;     ///< (n_pairs,) Å
+  at::Tensor bins;     ///< (n_pairs,) int32
+  at::Tensor weights;  ///< (n_orders, n_pairs, 6): of the filter and its first derivatives; more
+                       ///< orders cost time only
+  at::Tensor row_ptr;  ///< (n_atoms + 1,) int64
+  at::Tensor idx_j;    ///< (n_pairs,) int64
+  double step;
+  double cutoff;
+  std::string cutoff_function;
+};
+
+/// Schema of these arguments, and their types and names in a C++ signature.
+#define SCSCHNET_PAIRS_SCHEMA                                                                  \
+  "Tensor d_ij, Tensor bins, Tensor weights, Tensor row_ptr, Tensor idx_j, float step, float " \
+  "cutoff, "                                                                                   \
+  "str cutoff_function"
+#define SCSCHNET_PAIRS_PARAMETERS                                                     \
+  const at::Tensor &d_ij, const at::Tensor &bins, const at::Tensor &weights,          \
+      const at::Tensor &row_ptr, const at::Tensor &idx_j, double step, double cutoff, \
+      std::string_view cutoff_function
+#define SCSCHNET_PAIRS_ARGUMENTS(pairs)                                                      \
+  (pairs).d_ij, (pairs).bins, (pairs).weights, (pairs).row_ptr, (pairs).idx_j, (pairs).step, \
+      (pairs).cutoff, (pairs).cutoff_function
+#define SCSCHNET_PAIRS                                                              \
+  Pairs {                                                                           \
+    d_ij, bins, weights, row_ptr, idx_j, step, cutoff, std::string(cutoff_function) \
+  }
+
+/// "cosine" or "none"; else a ValueError.
+CutoffFunction parse_cutoff_function(std::string_view name);
+
+/// Calls work(b) for b = 0 .. n - 1 on torch's threads.
+template <class Work>
+void parallel_for(std::int64_t n, const Work& work);
+
+namespace detail {
+void parallel_for(std::int64_t n, void (*call)(std::int64_t, const void*), const void* work);
+}
+
+template <class Work>
+void parallel_for(std::int64_t n, const Work& work) {
+  detail::parallel_for(
+      n, [](std::int64_t b, const void* w) { (*static_cast<const Work*>(w))(b); }, &work);
+}
+
+}  // namespace scschnet
