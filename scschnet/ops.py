@@ -1,6 +1,7 @@
 """Loads the compiled torch operators; one documented function per operator."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -73,3 +74,236 @@ def neighbor_list(
         ValueError, TypeError: naming the argument that is wrong.
     """
     return torch.ops.scschnet.neighbor_list(positions, atom_ptr, cells, pbc, cutoff)
+
+
+def _half_list_shapes(
+    idx_i: Tensor, idx_j: Tensor, shifts: Tensor, n_atoms: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    pairs = idx_i.new_empty((idx_i.shape[0] // 2,))
+    return pairs, idx_i.new_empty((n_atoms + 1,)), torch.empty_like(pairs)
+
+
+torch.library.register_fake("scschnet::half_list", _half_list_shapes)
+
+
+def half_list(
+    idx_i: Tensor, idx_j: Tensor, shifts: Tensor, n_atoms: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every pair of a full list once: of (i, j, S) and (j, i, -S) the one with i < j.
+
+    Of a pair of an atom with its own image, i = j, the one whose first nonzero S is positive stays. Checks the
+    full list; the operators on pairs rely on that and check indices no more.
+
+    Args:
+        idx_i: center of each pair, (n_pairs,) int64, sorted.
+        idx_j: neighbor of each pair, (n_pairs,) int64.
+        shifts: cell shift S of each pair, (n_pairs, 3) int32.
+        n_atoms: number of atoms.
+
+    Returns:
+        pairs (n_pairs / 2,) int64, where in the full list they stand; row_ptr (n_atoms + 1,) int64, pairs
+        row_ptr[i] .. row_ptr[i + 1] have center i; idx_j (n_pairs / 2,) int64. Not differentiable.
+
+    Raises:
+        ValueError, TypeError: naming the argument that is wrong: an index out of range, centers out of
+            order, an atom paired with itself, or a pair that stands one way only (judged by numbers).
+    """
+    return torch.ops.scschnet.half_list(idx_i, idx_j, shifts, n_atoms)
+
+
+def spline_weights(
+    d_ij: Tensor,
+    step: float,
+    cutoff: float,
+    cutoff_function: str,
+    n_rows: int,
+    n_orders: int,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Where distances lie in a filter table, and with which weights: once per geometry, for all blocks.
+
+    W^(n)_f(d_p) = sum_m weights[n, p, m] table[bins[p] + m, f],  W_f(d) = fc(d) sum_m B_m(t) table[k + m, f]
+    B_m: the six quintic B-splines on a cell of the grid, k = floor(d / step), t = d / step - k
+
+    Args:
+        d_ij: pair distances, (n_pairs,) float32 or float64, Å; evaluated in float64.
+        step: of the grid, Å, a power of two.
+        cutoff: Å.
+        cutoff_function: "cosine" or "none".
+        n_rows: of the table, at least floor(cutoff / step) + 6.
+        n_orders: 1 for the filter, 2 with its first derivative, up to 9.
+        dtype: of the weights, float32 or float64.
+
+    Returns:
+        bins (n_pairs,) int32 and weights (n_orders, n_pairs, 6). A pair at or beyond a cosine cutoff has zero
+        weights. Not differentiable: the operators on pairs differentiate in `d_ij`.
+
+    Raises:
+        ValueError, TypeError: naming the argument that is wrong; a distance must be finite, not negative, and
+            without cutoff function within the table.
+    """
+    return torch.ops.scschnet.spline_weights(
+        d_ij, step, cutoff, cutoff_function, n_rows, n_orders, dtype
+    )
+
+
+class Pairs(NamedTuple):
+    """Half list and geometry of a batch, the last arguments of every operator on pairs.
+
+    Every undirected pair stands once and counts both ways. Derivatives are taken in `d_ij`.
+    """
+
+    d_ij: Tensor
+    """(n_pairs,) Å, float64 or the dtype of the features"""
+    bins: Tensor
+    """(n_pairs,) int32, from `spline_weights`"""
+    weights: Tensor
+    """(n_orders, n_pairs, 6), dtype of the features; orders that are missing are computed when needed"""
+    row_ptr: Tensor
+    """(n_atoms + 1,) int64, from `half_list`"""
+    idx_j: Tensor
+    """(n_pairs,) int64, from `half_list`"""
+    step: float
+    """of the grid, Å"""
+    cutoff: float
+    """Å"""
+    cutoff_function: str
+    """either cosine or none"""
+
+
+def cfconv(x: Tensor, table: Tensor, pairs: Pairs) -> Tensor:
+    """Continuous-filter convolution with tabulated filters.
+
+    y_i = sum_j x_j o W(d_ij)      arXiv:1706.08566
+
+    Args:
+        x: (n_atoms, n_features) float32 or float64.
+        table: spline coefficients of the filters, (n_rows, n_features).
+        pairs: half list and geometry.
+
+    Returns:
+        (n_atoms, n_features). Differentiable as often as needed in `x`, `table` and the distances; the same
+        bits on every run and for any number of threads.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape, dtype or value is wrong.
+    """
+    return torch.ops.scschnet.cfconv(x, table, *pairs)
+
+
+def cfconv_backward(y_bar: Tensor, x: Tensor, table: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """Gradient of `cfconv` in `x` and in the distances.
+
+    x_bar_i = sum_j y_bar_j o W_ij,   d_bar_ij = sum_f (y_bar_i x_j + y_bar_j x_i) W'_ij
+
+    Args:
+        y_bar: cotangent of the output, (n_atoms, n_features).
+        x: (n_atoms, n_features).
+        table: (n_rows, n_features).
+        pairs: half list and geometry.
+
+    Returns:
+        x_bar (n_atoms, n_features), d_bar (n_pairs,): derivative in the distance of the pair, both ways
+        together. Differentiable as often as needed.
+    """
+    return torch.ops.scschnet.cfconv_backward(y_bar, x, table, *pairs)
+
+
+def cfconv_double_backward(u: Tensor, v: Tensor, x: Tensor, table: Tensor, pairs: Pairs) -> Tensor:
+    """Gradient of `cfconv_backward` in `y_bar`, which is also the tangent of `cfconv`.
+
+    sum_j [ u_j o W_ij + v_ij x_j o W'_ij ]
+
+    Args:
+        u: cotangent of x_bar, (n_atoms, n_features).
+        v: cotangent of d_bar, (n_pairs,).
+        x: (n_atoms, n_features).
+        table: (n_rows, n_features).
+        pairs: half list and geometry.
+
+    Returns:
+        (n_atoms, n_features). Differentiable as often as needed.
+    """
+    return torch.ops.scschnet.cfconv_double_backward(u, v, x, table, *pairs)
+
+
+def cfconv_backward_table_gradient(
+    u: Tensor, v: Tensor, y_bar: Tensor, x: Tensor, pairs: Pairs, n_rows: int
+) -> Tensor:
+    """Gradient of `cfconv_backward` in the table, in one pass.
+
+    table_bar[k + m] = sum over pairs of w_m (u_i y_bar_j + u_j y_bar_i) + v w'_m (y_bar_i x_j + y_bar_j x_i)
+
+    Args:
+        u: cotangent of x_bar, (n_atoms, n_features).
+        v: cotangent of d_bar, (n_pairs,).
+        y_bar: (n_atoms, n_features).
+        x: (n_atoms, n_features).
+        pairs: half list and geometry.
+        n_rows: of the table.
+
+    Returns:
+        (n_rows, n_features). Differentiable as often as needed.
+    """
+    return torch.ops.scschnet.cfconv_backward_table_gradient(u, v, y_bar, x, *pairs, n_rows)
+
+
+def cfconv_derivative(
+    x: Tensor, v: Tensor | None, table: Tensor, pairs: Pairs, order: int
+) -> Tensor:
+    """Convolution with the n-th derivative of the filters in the distance.
+
+    sum_j v_ij x_j o W^(n)(d_ij)
+
+    With `cfconv_dot` and `cfconv_table_gradient` it forms a family closed under differentiation.
+
+    Args:
+        x: (n_atoms, n_features).
+        v: factor per pair, the same both ways, (n_pairs,), or None for one.
+        table: (n_rows, n_features).
+        pairs: half list and geometry.
+        order: n, 0 to 8.
+
+    Returns:
+        (n_atoms, n_features). Differentiable as often as needed.
+    """
+    return torch.ops.scschnet.cfconv_derivative(x, v, table, *pairs, order)
+
+
+def cfconv_dot(a: Tensor, b: Tensor, table: Tensor, pairs: Pairs, order: int) -> Tensor:
+    """Product of both atoms' features of every pair, weighted with the n-th derivative of the filters.
+
+    sum_f (a_i b_j + a_j b_i) W^(n)(d_ij)
+
+    Args:
+        a: (n_atoms, n_features).
+        b: (n_atoms, n_features).
+        table: (n_rows, n_features).
+        pairs: half list and geometry.
+        order: n, 0 to 8.
+
+    Returns:
+        (n_pairs,). Differentiable as often as needed.
+    """
+    return torch.ops.scschnet.cfconv_dot(a, b, table, *pairs, order)
+
+
+def cfconv_table_gradient(
+    a: Tensor, b: Tensor, v: Tensor | None, pairs: Pairs, n_rows: int, order: int
+) -> Tensor:
+    """Gradient in the table of sum_i a_i o (sum_j v_ij b_j o W^(n)_ij).
+
+    table_bar[k + m] = sum over pairs of v w^(n)_m (a_i b_j + a_j b_i)
+
+    Args:
+        a: (n_atoms, n_features).
+        b: (n_atoms, n_features).
+        v: factor per pair, (n_pairs,), or None for one.
+        pairs: half list and geometry.
+        n_rows: of the table.
+        order: n, 0 to 8.
+
+    Returns:
+        (n_rows, n_features). Differentiable as often as needed.
+    """
+    return torch.ops.scschnet.cfconv_table_gradient(a, b, v, *pairs, n_rows, order)

@@ -1,0 +1,256 @@
+"""Filters as tables: the filter generators of all blocks on a grid of distances, as quintic B-splines."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from scschnet import ops
+from scschnet.nn.activation import shifted_softplus
+from scschnet.nn.filter import FilterGenerator
+from scschnet.nn.radial import GaussianBasis
+
+PREFILTER_ORDER = 4
+"""Nodes on either side that enter the coefficient of one node."""
+
+TOLERANCE = 2e-6
+"""Largest accepted error of a table, see `table_errors`; dense filters in float32 are off by 1e-6."""
+
+
+@dataclass(frozen=True)
+class FilterGrid:
+    """Uniform grid of distances under a filter table; row k of a table belongs to the node (k - 2) step.
+
+    Args:
+        step: distance between nodes, Å, a power of two, so that d / step is exact.
+        cutoff: largest distance served, Å.
+    """
+
+    step: float
+    cutoff: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.cutoff < math.inf:
+            raise ValueError(f"`cutoff` must be positive and finite, got {self.cutoff}")
+        if not 0.0 < self.step < math.inf or math.frexp(self.step)[0] != 0.5:
+            raise ValueError(f"`step` must be a power of two, got {self.step}")
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of a table: six per distance, for all distances up to the cutoff."""
+        return math.floor(self.cutoff / self.step) + 6
+
+    @property
+    def refined(self) -> "FilterGrid":
+        """The grid with half the step."""
+        return FilterGrid(self.step / 2, self.cutoff)
+
+
+def grid_step(width: float) -> float:
+    """Largest power of two that resolves a radial basis.
+
+    A sixth of the width is enough: the derivative of the filters is then off by 5e-7 of its size. Finer
+    grids are not better: rounding of the rows in float32 enters the derivative divided by the step.
+
+    Args:
+        width: of a basis function, Å, positive.
+
+    Returns:
+        Å, at most `width` / 6.
+
+    Raises:
+        ValueError: if `width` is not positive and finite.
+    """
+    if not 0.0 < width < math.inf:
+        raise ValueError(f"`width` must be positive and finite, got {width}")
+    return math.ldexp(1.0, math.floor(math.log2(width / 6.0)))
+
+
+def filter_tables(
+    generators: Sequence[FilterGenerator],
+    basis: GaussianBasis,
+    grid: FilterGrid,
+    dtype: torch.dtype,
+    build_dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """Spline coefficients of the filters of several blocks, built in one go.
+
+    W_f(d) = sum_m B_m(t) table[k + m, f],  k = floor(d / step),  t = d / step - k    (csrc/core/spline.hpp)
+    table = P[ssp(rbf A1 + b1)] A2 + b2,  P: samples on the nodes -> coefficients, linear, row sum one
+
+    The cutoff function is not part of a table.
+
+    Args:
+        generators: filter generators of the blocks, of one shape; at least one.
+        basis: radial basis they share.
+        grid: grid of distances.
+        dtype: of the tables, usually that of the model.
+        build_dtype: of the arithmetic. Leave it at float64: float32 samples are ten times less accurate.
+
+    Returns:
+        (n_blocks, grid.n_rows, n_filters), differentiable in the parameters of the generators.
+
+    Raises:
+        ValueError: if `generators` is empty or their shapes differ.
+    """
+    hidden_weight, hidden_bias, output_weight, output_bias = _stacked(generators, build_dtype)
+    first = -(2 + PREFILTER_ORDER)
+    n_nodes = grid.n_rows + 2 * PREFILTER_ORDER
+    nodes = torch.arange(first, first + n_nodes, dtype=build_dtype, device=hidden_weight.device)
+    rbf = basis(nodes * grid.step)
+    hidden = torch.baddbmm(
+        hidden_bias.unsqueeze(1), rbf.expand(len(generators), -1, -1), hidden_weight.transpose(1, 2)
+    )
+    coefficients = spline_coefficients(shifted_softplus(hidden))
+    tables = torch.baddbmm(output_bias.unsqueeze(1), coefficients, output_weight.transpose(1, 2))
+    return tables.to(dtype)
+
+
+def spline_coefficients(samples: Tensor) -> Tensor:
+    """Coefficients of the quintic spline through samples on a uniform grid.
+
+    Sampling a spline at its nodes is 1 + D/4 + D^2/120, D: second difference; its inverse, expanded in D up
+    to order `PREFILTER_ORDER`, is exact for polynomials of degree 2 `PREFILTER_ORDER` + 1.
+
+    Args:
+        samples: (n_blocks, n_nodes, n_features).
+
+    Returns:
+        (n_blocks, n_nodes - 2 PREFILTER_ORDER, n_features), differentiable.
+    """
+    taps = prefilter_taps(PREFILTER_ORDER)
+    n_rows = samples.shape[1] - 2 * PREFILTER_ORDER
+    center = samples.narrow(1, PREFILTER_ORDER, n_rows)
+    result = center * taps[0]
+    for s in range(1, PREFILTER_ORDER + 1):
+        left = samples.narrow(1, PREFILTER_ORDER - s, n_rows)
+        right = samples.narrow(1, PREFILTER_ORDER + s, n_rows)
+        result = torch.add(result, left + right, alpha=taps[s])
+    return result
+
+
+def prefilter_taps(order: int) -> list[float]:
+    """Weights of the prefilter, from the center outward.
+
+    Power series of 1 / (1 + D/4 + D^2/120) in the second difference D = (1, -2, 1), up to D^order.
+
+    Args:
+        order: number of weights besides the central one, not negative.
+    """
+    series = [Fraction(1)]
+    for k in range(1, order + 1):
+        before = series[k - 2] if k > 1 else Fraction(0)
+        series.append(-series[k - 1] / 4 - before / 120)
+    taps = [Fraction(0)] * (order + 1)
+    for k, factor in enumerate(series):
+        for s in range(k + 1):  # D^k has the binomial coefficients of 2k with alternating signs
+            taps[s] += factor * (-1) ** (k - s) * math.comb(2 * k, k - s)
+    return [float(tap) for tap in taps]
+
+
+def table_errors(
+    tables: Tensor, generators: Sequence[FilterGenerator], basis: GaussianBasis, grid: FilterGrid
+) -> Tensor:
+    """How far tables are from the networks they stand for, between the nodes.
+
+    Both are evaluated in float64, at two distances per cell up to the cutoff; the rounding of the tables
+    counts.
+
+    Args:
+        tables: (n_blocks, grid.n_rows, n_filters).
+        generators: filter generators of the blocks.
+        basis: radial basis they share.
+        grid: grid of distances.
+
+    Returns:
+        (n_blocks, 2): root mean square error of the filters W and of their derivatives W', each divided by
+        the root mean square of W'. Not differentiable.
+    """
+    with torch.no_grad():
+        cells = torch.arange(math.floor(grid.cutoff / grid.step), dtype=torch.float64)
+        d = torch.cat([cells + 0.29, cells + 0.71]) * grid.step
+        exact, exact_slope = _filters_and_slopes(generators, basis, d)
+        bins, weights = ops.spline_weights(
+            d, grid.step, grid.cutoff, "none", grid.n_rows, 2, torch.float64
+        )
+        rows = tables.double()[
+            :, bins[:, None] + torch.arange(6)
+        ]  # (n_blocks, n_points, 6, n_filters)
+        value, slope = torch.einsum("npm,bpmf->nbpf", weights, rows)
+        scale = exact_slope.square().mean(dim=(1, 2)).sqrt()
+        errors = [(value - exact), (slope - exact_slope)]
+        return torch.stack([e.square().mean(dim=(1, 2)).sqrt() / scale for e in errors], dim=1)
+
+
+def accurate_grid(
+    generators: Sequence[FilterGenerator],
+    basis: GaussianBasis,
+    cutoff: float,
+    dtype: torch.dtype,
+    tolerance: float = TOLERANCE,
+) -> tuple[FilterGrid, float]:
+    """The coarsest grid whose tables are accurate.
+
+    Starts with `grid_step` and halves the step up to three times.
+
+    Args:
+        generators: filter generators of the blocks.
+        basis: radial basis they share.
+        cutoff: Å.
+        dtype: of the tables.
+        tolerance: largest error of the derivative W' relative to its size, see `table_errors`.
+
+    Returns:
+        The grid, and the error reached, the largest over blocks.
+
+    Raises:
+        ValueError: if no grid reaches `tolerance`, with the best error.
+    """
+    grid = FilterGrid(grid_step(basis.width), cutoff)
+    best = math.inf
+    for _ in range(4):
+        with torch.no_grad():
+            tables = filter_tables(generators, basis, grid, dtype)
+        error = float(table_errors(tables, generators, basis, grid)[:, 1].max())
+        if error <= tolerance:
+            return grid, error
+        best = min(best, error)
+        grid = grid.refined
+    raise ValueError(
+        f"no table reaches `tolerance` {tolerance:g}, the best is off by {best:.2g}: "
+        "the filters are too steep for float32 tables, use dense filters"
+    )
+
+
+def _stacked(
+    generators: Sequence[FilterGenerator], dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights and biases of both layers of all generators, converted."""
+    if not generators:
+        raise ValueError("`generators` must not be empty")
+    shapes = {(tuple(g.hidden.weight.shape), tuple(g.output.weight.shape)) for g in generators}
+    if len(shapes) > 1:
+        raise ValueError(f"`generators` must have one shape, got {sorted(shapes)}")
+    return (
+        torch.stack([g.hidden.weight for g in generators]).to(dtype),
+        torch.stack([g.hidden.bias for g in generators]).to(dtype),
+        torch.stack([g.output.weight for g in generators]).to(dtype),
+        torch.stack([g.output.bias for g in generators]).to(dtype),
+    )
+
+
+def _filters_and_slopes(
+    generators: Sequence[FilterGenerator], basis: GaussianBasis, d: Tensor
+) -> tuple[Tensor, Tensor]:
+    """W and W' of the networks in float64, (n_blocks, n_points, n_filters) each."""
+    hidden_weight, hidden_bias, output_weight, output_bias = _stacked(generators, torch.float64)
+
+    def filters(distances: Tensor) -> Tensor:
+        hidden = basis(distances) @ hidden_weight.transpose(1, 2) + hidden_bias.unsqueeze(1)
+        return shifted_softplus(hidden) @ output_weight.transpose(1, 2) + output_bias.unsqueeze(1)
+
+    value_and_slope = torch.func.jvp(filters, (d,), (torch.ones_like(d),))
+    return value_and_slope[0], value_and_slope[1]
