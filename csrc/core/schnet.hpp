@@ -65,9 +65,15 @@ struct SchnetOutputs {
   Scalar* norms;  ///< |v_l,i| (n_blocks + 1, n_atoms)
 };
 
-/// Calls the task with 0 .. n - 1, perhaps on several threads.
-using ParallelFor =
-    std::function<void(std::int64_t n, const std::function<void(std::int64_t)>& task)>;
+/// Calls the task with 0 .. n - 1, on about n_threads threads.
+struct ParallelFor {
+  int n_threads;
+  std::function<void(std::int64_t n, const std::function<void(std::int64_t)>& task)> run;
+
+  void operator()(std::int64_t n, const std::function<void(std::int64_t)>& task) const {
+    run(n, task);
+  }
+};
 
 namespace cpu {
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "memory_pool.hpp"
+#include "pairs.hpp"
 
 namespace scschnet {
 namespace {
@@ -34,7 +35,9 @@ constexpr const char* use_composed_path =
 
 /// The arguments that all three operators share, contiguous.
 struct Input {
-  Tensor features, row_ptr, idx_j, bins, weights, tables, contribution_weights;
+  Tensor features;
+  Tensor d_ij;  // only to be asked for a gradient: bins and weights are made from it
+  Tensor row_ptr, idx_j, bins, weights, tables, contribution_weights;
   std::vector<Tensor> parameters;
   bool derivatives;
 
@@ -101,6 +104,8 @@ void check_shapes(const Input& in) {
   TORCH_CHECK_VALUE(in.row_ptr.size(0) == in.features.size(0) + 1, "`row_ptr` must have ",
                     in.features.size(0) + 1, " entries, one more than atoms, got ",
                     in.row_ptr.size(0));
+  TORCH_CHECK_VALUE(in.d_ij.sizes() == in.idx_j.sizes(), "`d_ij` must have one entry per pair, ",
+                    in.idx_j.size(0), ", got shape ", in.d_ij.sizes());
   TORCH_CHECK_VALUE(in.bins.size(0) == in.idx_j.size(0), "`bins` must have one entry per pair, ",
                     in.idx_j.size(0), ", got ", in.bins.size(0));
   const std::int64_t least_orders = in.derivatives ? 2 : 1;
@@ -137,10 +142,12 @@ void check_indices(const Input& in) {
                     ", the rows of `tables` - 6");
 }
 
-Input checked_input(const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
-                    const Tensor& bins, const Tensor& weights, const Tensor& tables,
-                    const Tensor& contribution_weights, TensorList parameters, bool derivatives) {
+Input checked_input(const Tensor& features, const Tensor& d_ij, const Tensor& row_ptr,
+                    const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
+                    const Tensor& tables, const Tensor& contribution_weights, TensorList parameters,
+                    bool derivatives) {
   Input in{features.contiguous(),
+           d_ij,
            row_ptr.contiguous(),
            idx_j.contiguous(),
            bins.contiguous(),
@@ -196,10 +203,8 @@ SchnetParameters<const Scalar*> parameters_of(const Input& in) {
                                  [](const Tensor& t) { return t.const_data_ptr<Scalar>(); });
 }
 
-void parallel_for(std::int64_t n, const std::function<void(std::int64_t)>& task) {
-  at::parallel_for(0, n, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t k = begin; k < end; ++k) task(k);
-  });
+ParallelFor torch_threads() {
+  return {at::get_num_threads(), [](std::int64_t n, const auto& task) { parallel_for(n, task); }};
 }
 
 cpu::InstructionSet best_instruction_set() {
@@ -220,7 +225,7 @@ void run_forward(const Input& in, SchnetOptions options, Result& to) {
       in.derivatives ? to.d_bar.mutable_data_ptr<Scalar>() : nullptr,
       to.norms.mutable_data_ptr<Scalar>()};
   cpu::schnet_forward<Scalar>(sizes, options, pairs_of<Scalar>(in), parameters_of<Scalar>(in),
-                              outputs, to.state.mutable_data_ptr<Scalar>(), parallel_for,
+                              outputs, to.state.mutable_data_ptr<Scalar>(), torch_threads(),
                               best_instruction_set());
 }
 
@@ -238,24 +243,27 @@ Result forward_on_cpu(const Input& in, bool keep) {
   return to;
 }
 
-std::tuple<Tensor, Tensor, Tensor> schnet_cpu(const Tensor& features, const Tensor& row_ptr,
-                                              const Tensor& idx_j, const Tensor& bins,
-                                              const Tensor& weights, const Tensor& tables,
+std::tuple<Tensor, Tensor, Tensor> schnet_cpu(const Tensor& features, const Tensor& d_ij,
+                                              const Tensor& row_ptr, const Tensor& idx_j,
+                                              const Tensor& bins, const Tensor& weights,
+                                              const Tensor& tables,
                                               const Tensor& contribution_weights,
                                               TensorList parameters, bool derivatives) {
-  const Result r = forward_on_cpu(checked_input(features, row_ptr, idx_j, bins, weights, tables,
-                                                contribution_weights, parameters, derivatives),
-                                  false);
+  const Result r =
+      forward_on_cpu(checked_input(features, d_ij, row_ptr, idx_j, bins, weights, tables,
+                                   contribution_weights, parameters, derivatives),
+                     false);
   return {r.g, r.d_bar, r.norms};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_cpu(
-    const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
-    const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
-    TensorList parameters, bool derivatives) {
-  const Result r = forward_on_cpu(checked_input(features, row_ptr, idx_j, bins, weights, tables,
-                                                contribution_weights, parameters, derivatives),
-                                  true);
+    const Tensor& features, const Tensor& d_ij, const Tensor& row_ptr, const Tensor& idx_j,
+    const Tensor& bins, const Tensor& weights, const Tensor& tables,
+    const Tensor& contribution_weights, TensorList parameters, bool derivatives) {
+  const Result r =
+      forward_on_cpu(checked_input(features, d_ij, row_ptr, idx_j, bins, weights, tables,
+                                   contribution_weights, parameters, derivatives),
+                     true);
   return {r.g, r.d_bar, r.norms, r.state};
 }
 
@@ -275,15 +283,16 @@ void run_backward(const Input& in, const Tensor& g_bar, const std::optional<Tens
       sizes, {in.derivatives, true}, pairs_of<Scalar>(in), parameters_of<Scalar>(in),
       state.const_data_ptr<Scalar>(), g_bar.const_data_ptr<Scalar>(),
       v ? v->const_data_ptr<Scalar>() : nullptr, gradients, scratch.mutable_data_ptr<Scalar>(),
-      parallel_for, best_instruction_set());
+      torch_threads(), best_instruction_set());
 }
 
 Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::optional<Tensor>& v,
-                              const Tensor& state, const Tensor& features, const Tensor& row_ptr,
-                              const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
-                              const Tensor& tables, const Tensor& contribution_weights,
-                              TensorList parameters, bool derivatives) {
-  const Input in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                              const Tensor& state, const Tensor& features, const Tensor& d_ij,
+                              const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
+                              const Tensor& weights, const Tensor& tables,
+                              const Tensor& contribution_weights, TensorList parameters,
+                              bool derivatives) {
+  const Input in = checked_input(features, d_ij, row_ptr, idx_j, bins, weights, tables,
                                  contribution_weights, parameters, derivatives);
   const auto options = in.features.options();
   const Tensor g_cotangent =
@@ -306,7 +315,7 @@ Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::opt
 
 // ---- shapes alone
 
-std::tuple<Tensor, Tensor, Tensor> schnet_meta(const Tensor& features, const Tensor&,
+std::tuple<Tensor, Tensor, Tensor> schnet_meta(const Tensor& features, const Tensor&, const Tensor&,
                                                const Tensor& idx_j, const Tensor&, const Tensor&,
                                                const Tensor&, const Tensor& contribution_weights,
                                                TensorList, bool derivatives) {
@@ -320,10 +329,10 @@ std::tuple<Tensor, Tensor, Tensor> schnet_meta(const Tensor& features, const Ten
 /// The size of the state is a function of numbers: a compiler that keeps shapes open fixes them
 /// here.
 std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_meta(
-    const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
-    const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
-    TensorList parameters, bool derivatives) {
-  const auto [g, d_bar, norms] = schnet_meta(features, row_ptr, idx_j, bins, weights, tables,
+    const Tensor& features, const Tensor& d_ij, const Tensor& row_ptr, const Tensor& idx_j,
+    const Tensor& bins, const Tensor& weights, const Tensor& tables,
+    const Tensor& contribution_weights, TensorList parameters, bool derivatives) {
+  const auto [g, d_bar, norms] = schnet_meta(features, d_ij, row_ptr, idx_j, bins, weights, tables,
                                              contribution_weights, parameters, derivatives);
   const auto fixed = [](const c10::SymInt& size) { return size.guard_int(__FILE__, __LINE__); };
   const std::int64_t n_blocks = fixed(tables.sym_size(0));
@@ -342,7 +351,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_meta(
 
 Gradients schnet_backward_meta(const std::optional<Tensor>&, const std::optional<Tensor>&,
                                const Tensor&, const Tensor& features, const Tensor&, const Tensor&,
-                               const Tensor&, const Tensor&, const Tensor& tables,
+                               const Tensor&, const Tensor&, const Tensor&, const Tensor& tables,
                                const Tensor& contribution_weights, TensorList parameters, bool) {
   const auto like = [](const Tensor& t) { return at::empty_symint(t.sym_sizes(), t.options()); };
   Gradients to{like(features), like(tables), like(contribution_weights), {}};
@@ -361,14 +370,14 @@ auto operator_of(const char* name) {
 struct BackwardFunction : torch::autograd::Function<BackwardFunction> {
   static variable_list forward(AutogradContext*, const std::optional<Tensor>& g_bar,
                                const std::optional<Tensor>& v, const Tensor& state,
-                               const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
-                               const Tensor& bins, const Tensor& weights, const Tensor& tables,
-                               const Tensor& contribution_weights, TensorList parameters,
-                               bool derivatives) {
+                               const Tensor& features, const Tensor& d_ij, const Tensor& row_ptr,
+                               const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
+                               const Tensor& tables, const Tensor& contribution_weights,
+                               TensorList parameters, bool derivatives) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_backward_cpu)>("scschnet::schnet_backward");
     const auto [features_bar, tables_bar, weights_bar, parameters_bar] =
-        op.call(g_bar, v, state, features, row_ptr, idx_j, bins, weights, tables,
+        op.call(g_bar, v, state, features, d_ij, row_ptr, idx_j, bins, weights, tables,
                 contribution_weights, parameters, derivatives);
     variable_list all{features_bar, tables_bar, weights_bar};
     all.insert(all.end(), parameters_bar.begin(), parameters_bar.end());
@@ -382,30 +391,32 @@ struct BackwardFunction : torch::autograd::Function<BackwardFunction> {
 
 Gradients schnet_backward_autograd(const std::optional<Tensor>& g_bar,
                                    const std::optional<Tensor>& v, const Tensor& state,
-                                   const Tensor& features, const Tensor& row_ptr,
-                                   const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
-                                   const Tensor& tables, const Tensor& contribution_weights,
-                                   TensorList parameters, bool derivatives) {
-  auto all = BackwardFunction::apply(g_bar, v, state, features, row_ptr, idx_j, bins, weights,
+                                   const Tensor& features, const Tensor& d_ij,
+                                   const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
+                                   const Tensor& weights, const Tensor& tables,
+                                   const Tensor& contribution_weights, TensorList parameters,
+                                   bool derivatives) {
+  auto all = BackwardFunction::apply(g_bar, v, state, features, d_ij, row_ptr, idx_j, bins, weights,
                                      tables, contribution_weights, parameters, derivatives);
   return {all[0], all[1], all[2], std::vector<Tensor>(all.begin() + 3, all.end())};
 }
 
-constexpr std::size_t weights_input = 4, first_parameter = 7,
-                      n_inputs = 9;  // positions among the arguments of schnet
+// Positions among the arguments of schnet.
+constexpr std::size_t d_ij_input = 1, weights_input = 5, tables_input = 6,
+                      contribution_weights_input = 7, first_parameter = 8;
 
 struct SchnetFunction : torch::autograd::Function<SchnetFunction> {
-  static variable_list forward(AutogradContext* context, const Tensor& features,
+  static variable_list forward(AutogradContext* context, const Tensor& features, const Tensor& d_ij,
                                const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
                                const Tensor& weights, const Tensor& tables,
                                const Tensor& contribution_weights, TensorList parameters,
                                bool derivatives) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_forward_cpu)>("scschnet::schnet_forward");
-    auto [g, d_bar, norms, state] = op.call(features, row_ptr, idx_j, bins, weights, tables,
+    auto [g, d_bar, norms, state] = op.call(features, d_ij, row_ptr, idx_j, bins, weights, tables,
                                             contribution_weights, parameters, derivatives);
-    variable_list saved{state, features, row_ptr, idx_j,
-                        bins,  weights,  tables,  contribution_weights};
+    variable_list saved{
+        state, features, d_ij, row_ptr, idx_j, bins, weights, tables, contribution_weights};
     saved.insert(saved.end(), parameters.begin(), parameters.end());
     context->save_for_backward(saved);
     context->saved_data["derivatives"] = derivatives;
@@ -415,42 +426,46 @@ struct SchnetFunction : torch::autograd::Function<SchnetFunction> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& cotangents) {
-    TORCH_CHECK_NOT_IMPLEMENTED(!context->needs_input_grad(weights_input), use_composed_path);
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        !context->needs_input_grad(d_ij_input) && !context->needs_input_grad(weights_input),
+        use_composed_path);
     const auto saved = context->get_saved_variables();
     const auto optional = [](const Tensor& t) {
       return t.defined() ? std::optional<Tensor>(t) : std::nullopt;
     };
     static const auto op = operator_of<decltype(schnet_backward_cpu)>("scschnet::schnet_backward");
-    const variable_list parameters(saved.begin() + 8, saved.end());
+    const variable_list parameters(saved.begin() + 1 + first_parameter, saved.end());
     auto [features_bar, tables_bar, weights_bar, parameters_bar] =
         op.call(optional(cotangents[0]), optional(cotangents[1]), saved[0], saved[1], saved[2],
-                saved[3], saved[4], saved[5], saved[6], saved[7], parameters,
+                saved[3], saved[4], saved[5], saved[6], saved[7], saved[8], parameters,
                 context->saved_data["derivatives"].toBool());
     variable_list gradients(first_parameter);
     gradients[0] = features_bar;
-    gradients[5] = tables_bar;
-    gradients[6] = weights_bar;
+    gradients[tables_input] = tables_bar;
+    gradients[contribution_weights_input] = weights_bar;
     gradients.insert(gradients.end(), parameters_bar.begin(), parameters_bar.end());
     gradients.emplace_back();  // derivatives
     return gradients;
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor> schnet_autograd(const Tensor& features, const Tensor& row_ptr,
-                                                   const Tensor& idx_j, const Tensor& bins,
-                                                   const Tensor& weights, const Tensor& tables,
+std::tuple<Tensor, Tensor, Tensor> schnet_autograd(const Tensor& features, const Tensor& d_ij,
+                                                   const Tensor& row_ptr, const Tensor& idx_j,
+                                                   const Tensor& bins, const Tensor& weights,
+                                                   const Tensor& tables,
                                                    const Tensor& contribution_weights,
                                                    TensorList parameters, bool derivatives) {
-  bool differentiable = features.requires_grad() || weights.requires_grad() ||
-                        tables.requires_grad() || contribution_weights.requires_grad();
+  bool differentiable = features.requires_grad() || d_ij.requires_grad() ||
+                        weights.requires_grad() || tables.requires_grad() ||
+                        contribution_weights.requires_grad();
   for (const auto& parameter : parameters) differentiable |= parameter.requires_grad();
   if (!differentiable || !at::GradMode::is_enabled()) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_cpu)>("scschnet::schnet");
-    return op.call(features, row_ptr, idx_j, bins, weights, tables, contribution_weights,
+    return op.call(features, d_ij, row_ptr, idx_j, bins, weights, tables, contribution_weights,
                    parameters, derivatives);
   }
-  const auto results = SchnetFunction::apply(features, row_ptr, idx_j, bins, weights, tables,
+  const auto results = SchnetFunction::apply(features, d_ij, row_ptr, idx_j, bins, weights, tables,
                                              contribution_weights, parameters, derivatives);
   return {results[0], results[1], results[2]};
 }
@@ -460,7 +475,8 @@ std::tuple<Tensor, Tensor, Tensor> schnet_autograd(const Tensor& features, const
 
 TORCH_LIBRARY_FRAGMENT(scschnet, library) {
   const std::string arguments =
-      "Tensor features, Tensor row_ptr, Tensor idx_j, Tensor bins, Tensor weights, Tensor tables, "
+      "Tensor features, Tensor d_ij, Tensor row_ptr, Tensor idx_j, Tensor bins, Tensor weights, "
+      "Tensor tables, "
       "Tensor contribution_weights, Tensor[] parameters, bool derivatives";
   const auto define = [&library](const std::string& schema) {
     library.def(schema.c_str(), {at::Tag::pt2_compliant_tag});

@@ -243,25 +243,20 @@ void copy_panel(Index vectors, Index rows, Index columns, const Scalar* from, In
   copy_rows<Scalar, 4>(rows, columns, from, ld, to);
 }
 
+/// The columns of G are read where they are: one cache line serves the next tiles too.
 template <class Scalar>
 void add_outer(Index rows, Index m, Index n, const Scalar* g, const Scalar* x, Index first,
                Index last, Scalar* c) {
-  constexpr Index panel_width = panel * width<Scalar>, depth = 64, strip = 3 * width<Scalar>;
+  constexpr Index panel_width = panel * width<Scalar>, depth = 96;
   alignas(64) Scalar x_part[depth * panel_width];
-  alignas(64) Scalar g_part[depth * strip];
   for (Index column = 0; column < n; column += panel_width) {
     const Index vectors = panel_vectors<Scalar>(n, column), valid = least(panel_width, n - column);
     for (Index begin = 0; begin < rows; begin += depth) {
       const Index length = least(depth, rows - begin);
       copy_panel(vectors, length, valid, x + begin * n + column, n, x_part);
-      for (Index i = first; i < last; i += strip) {
-        const Index count = least(strip, last - i);
-        const Index ld = (count + width<Scalar> - 1) / width<Scalar> * width<Scalar>;
-        copy_panel(ld / width<Scalar>, length, count, g + begin * m + i, m, g_part);
-        Scalar* to = c + i * n + column;
-        multiply_panel<Scalar>(count, length, {g_part, 1, ld}, x_part, vectors, to, n, to, n,
-                               valid);
-      }
+      Scalar* to = c + first * n + column;
+      multiply_panel<Scalar>(last - first, length, {g + begin * m + first, 1, m}, x_part, vectors,
+                             to, n, to, n, valid);
     }
   }
 }

@@ -299,7 +299,7 @@ void derivative_pass(const Pass<Scalar>& pass, Scalar* d_bar) {
 
 // ---- backward
 
-/// The product G^T X waiting to be added to the gradient of a weight (m, n).
+/// The product G^T X to be added to the gradient of a weight (m, n).
 template <class Scalar>
 struct Outer {
   const Scalar* g;
@@ -315,29 +315,39 @@ struct BackwardPass : Pass<Scalar> {
   const SchnetParameters<Scalar*>& gradients;
   const Scalar* g_bar;
   const Scalar* v;
-  std::vector<double> weight_sums;     // (n_row_blocks, n_blocks + 1)
-  std::vector<Outer<Scalar>> waiting;  // products whose factors are complete
+  std::vector<double> weight_sums;  // (n_row_blocks, n_blocks + 1)
 
   double& weight_sum(Index row, Index l) {
     return weight_sums[row / row_block * (this->n.n_blocks + 1) + l];
   }
   Scalar* sums(Index row) { return scratch.sums + row / row_block * scratch.sums_width; }
 
-  /// Adds all waiting products to their gradients.
-  void add_outers() {
-    constexpr Index strip = 48;
-    std::vector<std::pair<Index, Index>> tasks;  // product, first row of the gradient
-    for (Index k = 0; k < static_cast<Index>(waiting.size()); ++k) {
-      for (Index first = 0; first < waiting[k].m; first += strip) tasks.emplace_back(k, first);
+  /// Calls task(first row, number of rows) for blocks of rows, and adds the products of what it
+  /// leaves to their gradients: one thread while a block is in its cache, several threads each for
+  /// its share of every gradient. Either way an element is summed over the atoms in their order.
+  template <class Task>
+  void for_rows_with(const std::vector<Outer<Scalar>>& products, const Task& task) {
+    const int n_threads = this->parallel_for.n_threads;
+    if (n_threads == 1) {
+      return this->for_rows([&](Index row, Index rows) {
+        task(row, rows);
+        for (const auto& product : products) add_outer(product, row, rows, 0, 1);
+      });
     }
-    // No gradient stands twice among them, so that no two tasks write to the same rows.
-    this->parallel_for(static_cast<Index>(tasks.size()), [&](Index t) {
-      const auto& o = waiting[tasks[t].first];
-      const Index first = tasks[t].second;
-      this->dense.add_outer(this->n.n_atoms, o.m, o.n, o.g, o.x, first,
-                            std::min(first + strip, o.m), o.gradient);
+    this->for_rows(task);
+    this->parallel_for(n_threads, [&](Index share) {
+      for (Index row = 0; row < this->n.n_atoms; row += row_block) {
+        const Index rows = std::min(row_block, this->n.n_atoms - row);
+        for (const auto& product : products) add_outer(product, row, rows, share, n_threads);
+      }
     });
-    waiting.clear();
+  }
+
+  void add_outer(const Outer<Scalar>& o, Index row, Index rows, Index share, Index n_shares) const {
+    const Index size = (o.m + n_shares - 1) / n_shares;
+    const Index first = std::min(share * size, o.m), last = std::min(first + size, o.m);
+    this->dense.add_outer(rows, o.m, o.n, o.g + row * o.m, o.x + row * o.n, first, last,
+                          o.gradient);
   }
 
   void start_sums(Index row) { std::fill_n(sums(row), scratch.sums_width, Scalar(0)); }
@@ -389,14 +399,14 @@ void tangent_pass(BackwardPass<Scalar>& pass) {
                                range, scratch.y_dot, pass.isa);
       }
     });
-    pass.for_rows([&](Index row, Index rows) { dense_tangent(pass, l, row, rows); });
-    pass.waiting.push_back({state.v_bar[l], f, scratch.s_dot, f, pass.gradients.blocks[l].output});
-    pass.waiting.push_back({state.z_bar[l], f, scratch.y_dot, f, pass.gradients.blocks[l].hidden});
+    std::vector<Outer<Scalar>> products{
+        {state.v_bar[l], f, scratch.s_dot, f, pass.gradients.blocks[l].output},
+        {state.z_bar[l], f, scratch.y_dot, f, pass.gradients.blocks[l].hidden}};
     if (l + 1 < n.n_blocks) {
-      pass.waiting.push_back(
+      products.push_back(
           {state.h_bar[l + 1], f, scratch.x_dot, f, pass.gradients.blocks[l + 1].input});
     }
-    pass.add_outers();
+    pass.for_rows_with(products, [&](Index row, Index rows) { dense_tangent(pass, l, row, rows); });
   }
 }
 
@@ -437,17 +447,17 @@ void reverse_readout(BackwardPass<Scalar>& pass) {
   const auto& [n, state, scratch, gradients] =
       std::tie(pass.n, pass.state, pass.scratch, pass.gradients);
   const Index f = n.n_features, hidden = n.n_hidden;
-  pass.for_rows([&](Index row, Index rows) { dense_reverse_readout(pass, row, rows); });
+  std::vector<Outer<Scalar>> products{
+      {scratch.lambda_hidden, hidden, state.out, f, gradients.readout}};
+  if (pass.v && n.n_blocks > 0) {
+    products.push_back({scratch.hidden_bar, hidden, scratch.out_dot, f, gradients.readout});
+  }
+  pass.for_rows_with(products,
+                     [&](Index row, Index rows) { dense_reverse_readout(pass, row, rows); });
   pass.finish_sums(2 * f, hidden, gradients.readout_bias);
   pass.finish_sums(2 * f + hidden, hidden, gradients.readout_output);
   gradients.readout_output_bias[0] =
       static_cast<Scalar>(std::accumulate(pass.g_bar, pass.g_bar + n.n_atoms, 0.0));
-  pass.waiting.push_back({scratch.lambda_hidden, hidden, state.out, f, gradients.readout});
-  pass.add_outers();
-  if (pass.v && n.n_blocks > 0) {
-    pass.waiting.push_back({scratch.hidden_bar, hidden, scratch.out_dot, f, gradients.readout});
-    pass.add_outers();
-  }
 }
 
 /// From lambda_out and lambda_h of the block above to lambda_y of block l.
@@ -502,26 +512,6 @@ void reverse_convolution(BackwardPass<Scalar>& pass, Index l, bool of_table, Fea
   }
 }
 
-template <class Scalar>
-void reverse_pass(BackwardPass<Scalar>& pass) {
-  const auto& [n, state, scratch, gradients] =
-      std::tie(pass.n, pass.state, pass.scratch, pass.gradients);
-  const Index f = n.n_features, n_ranges = n_feature_blocks<Scalar>(f);
-  for (Index l = n.n_blocks; l-- > 0;) {
-    pass.for_rows([&](Index row, Index rows) { dense_reverse(pass, l, row, rows); });
-    pass.finish_sums(0, f, gradients.blocks[l].output_bias);
-    pass.finish_sums(f, f, gradients.blocks[l].hidden_bias);
-    pass.parallel_for(2 * n_ranges, [&](Index t) {
-      reverse_convolution(pass, l, t < n_ranges, feature_range<Scalar>(t % n_ranges, f));
-    });
-    pass.waiting.push_back({scratch.lambda_v, f, state.s[l], f, gradients.blocks[l].output});
-    pass.waiting.push_back({scratch.lambda_z, f, state.y[l], f, gradients.blocks[l].hidden});
-    pass.waiting.push_back({scratch.lambda_h, f, l ? state.x[l - 1] : pass.parameters.features, f,
-                            gradients.blocks[l].input});
-    pass.add_outers();
-  }
-}
-
 /// The gradient of the embedding's features, and of its contribution weight.
 template <class Scalar>
 void reverse_features(BackwardPass<Scalar>& pass, Index row, Index rows) {
@@ -538,6 +528,33 @@ void reverse_features(BackwardPass<Scalar>& pass, Index row, Index rows) {
                      pass.gradients.features + at);
   pass.weight_sum(row, 0) +=
       dense.dot(count, scratch.lambda_out + at, pass.parameters.features + at);
+}
+
+template <class Scalar>
+void reverse_pass(BackwardPass<Scalar>& pass) {
+  const auto& [n, state, scratch, gradients] =
+      std::tie(pass.n, pass.state, pass.scratch, pass.gradients);
+  const Index f = n.n_features, n_ranges = n_feature_blocks<Scalar>(f);
+  for (Index l = n.n_blocks; l-- > 0;) {
+    std::vector<Outer<Scalar>> products{
+        {scratch.lambda_v, f, state.s[l], f, gradients.blocks[l].output},
+        {scratch.lambda_z, f, state.y[l], f, gradients.blocks[l].hidden}};
+    if (l + 1 < n.n_blocks) {
+      products.push_back({scratch.lambda_h, f, state.x[l], f, gradients.blocks[l + 1].input});
+    }
+    pass.for_rows_with(products, [&](Index row, Index rows) { dense_reverse(pass, l, row, rows); });
+    pass.finish_sums(0, f, gradients.blocks[l].output_bias);
+    pass.finish_sums(f, f, gradients.blocks[l].hidden_bias);
+    pass.parallel_for(2 * n_ranges, [&](Index t) {
+      reverse_convolution(pass, l, t < n_ranges, feature_range<Scalar>(t % n_ranges, f));
+    });
+  }
+  std::vector<Outer<Scalar>> products;
+  if (n.n_blocks > 0) {
+    products.push_back(
+        {scratch.lambda_h, f, pass.parameters.features, f, gradients.blocks[0].input});
+  }
+  pass.for_rows_with(products, [&](Index row, Index rows) { reverse_features(pass, row, rows); });
 }
 
 template <class Scalar>
@@ -599,8 +616,7 @@ void schnet_backward(const SchnetSizes& sizes, SchnetOptions options,
       gradients,
       g_bar,
       v,
-      std::vector<double>(n_row_blocks(sizes.n_atoms) * (sizes.n_blocks + 1)),
-      {}};
+      std::vector<double>(n_row_blocks(sizes.n_atoms) * (sizes.n_blocks + 1))};
   clear_gradients(sizes, gradients);
   if (v && sizes.n_blocks > 0) {
     std::fill_n(pass.scratch.h_dot[0], sizes.n_atoms * sizes.n_features, Scalar(0));
@@ -608,7 +624,6 @@ void schnet_backward(const SchnetSizes& sizes, SchnetOptions options,
   }
   reverse_readout(pass);
   reverse_pass(pass);
-  pass.for_rows([&](Index row, Index rows) { reverse_features(pass, row, rows); });
   for (Index l = 0; l <= sizes.n_blocks; ++l) {
     double sum = 0;
     for (Index row = 0; row < sizes.n_atoms; row += row_block) sum += pass.weight_sum(row, l);
