@@ -28,6 +28,44 @@ def cosine_cutoff(distance, cutoff):
     return 0.5 * (1.0 + math.cos(math.pi * distance / cutoff)) if distance < cutoff else 0.0
 
 
+def b_spline(degree, order, x):
+    """Derivative `order` of the cardinal B-spline on 0 .. degree + 1, by de Boor's recursion."""
+    if order > 0:
+        if degree == 0:
+            return 0.0
+        return b_spline(degree - 1, order - 1, x) - b_spline(degree - 1, order - 1, x - 1)
+    if degree == 0:
+        return 1.0 if 0 <= x < 1 else 0.0
+    return (
+        x * b_spline(degree - 1, 0, x) + (degree + 1 - x) * b_spline(degree - 1, 0, x - 1)
+    ) / degree
+
+
+def cosine_cutoff_derivative(order, distance, cutoff):
+    """Derivative `order` of `cosine_cutoff` in the distance."""
+    if distance >= cutoff:
+        return 0.0
+    rate = math.pi / cutoff
+    wave = rate**order * math.cos(rate * distance + order * math.pi / 2)
+    return 0.5 * (wave + (order == 0))
+
+
+def spline_filter(table, distance, step, cutoff, cutoff_function, order):
+    """Derivative `order` of fc(d) sum_k table[k] B(d / step - (k - 2)), B centered on zero: (n_filters,)."""
+    total = np.zeros(table.shape[1])
+    for k, row in enumerate(table):
+        x = distance / step - (k - 2) + 3.0
+        if not 0 <= x < 6:
+            continue
+        for n in range(order + 1):  # Leibniz
+            if cutoff_function == "cosine":
+                envelope = cosine_cutoff_derivative(order - n, distance, cutoff)
+            else:
+                envelope = float(order == n)
+            total += math.comb(order, n) * envelope * b_spline(5, n, x) / step**n * row
+    return total
+
+
 def neighbor_pairs(positions, cell, pbc, cutoff):
     """All (i, j, S) with |r_j - r_i + S cell| < cutoff, the atom itself excluded but not its images."""
     cell = np.asarray(cell, float).reshape(3, 3)

@@ -6,6 +6,7 @@
 #include <memory>
 #include <new>
 #include <type_traits>
+#include <vector>
 
 #include "cfconv_kernels.hpp"
 
@@ -140,6 +141,29 @@ void with_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scala
   });
 }
 
+/// Calls work(feature block, where to add the sums over its features). Where a block takes several
+/// passes these are added up first, so that it adds to `sums` once: the same additions however the
+/// blocks are divided among calls.
+template <class Scalar, class Work>
+void sum_block_by_block(const HalfPairs<Scalar>& pairs, FeatureRange range, InstructionSet isa,
+                        Scalar* sums, const Work& work) {
+  const int widest = kernels_for<Scalar>(isa).widest;
+  const auto n_pairs = static_cast<std::size_t>(pairs.row_ptr[pairs.n_atoms]);
+  std::vector<Scalar> scratch;
+  for (std::int64_t first = range.first; first < range.last; first += feature_block<Scalar>) {
+    const FeatureRange block{first, std::min(first + feature_block<Scalar>, range.last)};
+    int n_pieces = 0;
+    for_each_piece<Scalar>(block, widest, [&](std::int64_t, int) { ++n_pieces; });
+    if (n_pieces == 1) {
+      work(block, sums);
+      continue;
+    }
+    scratch.assign(n_pairs, Scalar{0});
+    work(block, scratch.data());
+    for (std::size_t p = 0; p < n_pairs; ++p) sums[p] += scratch[p];
+  }
+}
+
 }  // namespace
 
 template <class Scalar>
@@ -154,16 +178,22 @@ template <class Scalar>
 void cfconv_backward(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
                      const Scalar* y_bar, const Scalar* x, FeatureRange range, Scalar* x_bar,
                      Scalar* d_bar, InstructionSet isa) {
-  with_table(pairs, table, range, isa, [&](const auto& kernels, const auto& block, std::int64_t f) {
-    kernels.backward(block, y_bar + f, x + f, x_bar + f, d_bar);
+  sum_block_by_block(pairs, range, isa, d_bar, [&](FeatureRange features, Scalar* sums) {
+    with_table(pairs, table, features, isa,
+               [&](const auto& kernels, const auto& block, std::int64_t f) {
+                 kernels.backward(block, y_bar + f, x + f, x_bar + f, sums);
+               });
   });
 }
 
 template <class Scalar>
 void cfconv_dot(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table, const Scalar* a,
                 const Scalar* b, FeatureRange range, Scalar* dot, InstructionSet isa) {
-  with_table(pairs, table, range, isa, [&](const auto& kernels, const auto& block, std::int64_t f) {
-    kernels.dot(block, a + f, b + f, dot);
+  sum_block_by_block(pairs, range, isa, dot, [&](FeatureRange features, Scalar* sums) {
+    with_table(pairs, table, features, isa,
+               [&](const auto& kernels, const auto& block, std::int64_t f) {
+                 kernels.dot(block, a + f, b + f, sums);
+               });
   });
 }
 
