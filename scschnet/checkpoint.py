@@ -121,9 +121,12 @@ def load(path: str | os.PathLike[str]) -> SchNet:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, foreign, or of a newer version.
+        ValueError: if the file is damaged, foreign, or of a newer version, or its filters are too steep
+            for tables.
     """
-    return load_checkpoint(checkpoint_path(path)).model.requires_grad_(False)
+    model = load_checkpoint(checkpoint_path(path)).model.requires_grad_(False)
+    model.refine_filters()
+    return model
 
 
 def checkpoint_path(path: str | os.PathLike[str]) -> Path:

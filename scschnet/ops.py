@@ -307,3 +307,51 @@ def cfconv_table_gradient(
         (n_rows, n_features). Differentiable as often as needed.
     """
     return torch.ops.scschnet.cfconv_table_gradient(a, b, v, *pairs, n_rows, order)
+
+
+def schnet(
+    features: Tensor,
+    row_ptr: Tensor,
+    idx_j: Tensor,
+    bins: Tensor,
+    weights: Tensor,
+    tables: Tensor,
+    contribution_weights: Tensor,
+    parameters: list[Tensor],
+    derivatives: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A whole network in one operator: readout of every atom, and its derivative in every distance.
+
+    x^out_i = sum_l w_l v_l,i,  g_i = readout(x^out_i),  g_d = d(sum_i g_i) / d d_ij      arXiv:1810.09751, Eq. 1 to 4
+
+    Args:
+        features: v_0, the embedding of every atom, (n_atoms, n_features) float32 or float64.
+        row_ptr: (n_atoms + 1,) int64, from `half_list`.
+        idx_j: (n_pairs,) int64, from `half_list`.
+        bins: (n_pairs,) int32, from `spline_weights`.
+        weights: (2, n_pairs, 6), from `spline_weights`; the second order may be left out without derivatives.
+        tables: filters of all blocks, (n_blocks, n_rows, n_features).
+        contribution_weights: w, (n_blocks + 1,).
+        parameters: of each block the weight of its input layer, weight and bias of its hidden and of its output
+            layer; then weight and bias of the hidden and of the output layer of the readout.
+        derivatives: whether g_d is wanted.
+
+    Returns:
+        g (n_atoms,); g_d (n_pairs,), both directions of the pair together, zero without derivatives; the norms of
+        all v_l, (n_blocks + 1, n_atoms), not differentiable. g and g_d can be differentiated once, in everything but
+        the geometry; for Hessians compose the network of `cfconv`.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape or dtype is wrong.
+    """
+    return torch.ops.scschnet.schnet(
+        features,
+        row_ptr,
+        idx_j,
+        bins,
+        weights,
+        tables,
+        contribution_weights,
+        parameters,
+        derivatives,
+    )

@@ -16,9 +16,16 @@ torch.set_num_threads(1)
 
 
 def make_model(
-    dtype: torch.dtype = torch.float64, seed: int = 0, w_init: str = "random", **config
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    w_init: str = "random",
+    filters: str = "dense",
+    **config,
 ) -> SchNet:
-    """A small model with random parameters, offsets included; biases too, which start at zero."""
+    """A small model with random parameters, offsets included; biases too, which start at zero.
+
+    Filters are dense unless said otherwise: exactly the function that the oracle computes.
+    """
     torch.manual_seed(seed)
     options = {
         "elements": (1, 6, 8),
@@ -27,7 +34,7 @@ def make_model(
         "n_rbf": 7,
         "cutoff": 4.0,
     }
-    model = SchNet(ModelConfig(**(options | config)), w_init=w_init)
+    model = SchNet(ModelConfig(**(options | config)), w_init=w_init, filters=filters)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.uniform_(parameter, -0.5, 0.5)
@@ -57,9 +64,9 @@ def make_structures(seed: int = 0) -> StructureSet:
     return StructureSet(np.concatenate(positions), numbers, atom_ptr, cells=cells, pbc=pbc)
 
 
-@pytest.fixture
-def model() -> SchNet:
-    return make_model()
+@pytest.fixture(params=["dense", "spline"])
+def model(request) -> SchNet:
+    return make_model(filters=request.param)
 
 
 @pytest.fixture

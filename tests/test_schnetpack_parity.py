@@ -60,6 +60,7 @@ def structures(set_name):
 
 def predict(model, batch: Batch):
     """Energies, forces, stress, and the energies without offsets, as arrays."""
+    model.filters = "dense"  # what SchNetPack does
     with torch.no_grad():
         result = model(**batch.inputs, stress=True)
         network = result["energies"] - model.offsets.shift

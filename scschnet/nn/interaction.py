@@ -1,11 +1,14 @@
 """The interaction block: one correction of the atom features from the atoms' surroundings."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from scschnet.nn.activation import shifted_softplus
-from scschnet.nn.cfconv import cfconv
 from scschnet.nn.filter import FilterGenerator
 from scschnet.nn.linear import xavier_linear
+
+Convolution = Callable[[Tensor], Tensor]
 
 
 class Interaction(nn.Module):
@@ -25,21 +28,15 @@ class Interaction(nn.Module):
         self.hidden = xavier_linear(n_features, n_features)
         self.output = xavier_linear(n_features, n_features)
 
-    def forward(
-        self, x: Tensor, rbf: Tensor, cutoff_ij: Tensor, idx_i: Tensor, idx_j: Tensor
-    ) -> Tensor:
+    def forward(self, x: Tensor, convolution: Convolution) -> Tensor:
         """The correction v that this block adds to the features.
 
         Args:
             x: features, (n_atoms, n_features).
-            rbf: radial basis of each pair, (n_pairs, n_rbf).
-            cutoff_ij: cutoff function of each pair, (n_pairs,).
-            idx_i: center of each pair, (n_pairs,) int64.
-            idx_j: neighbor of each pair, (n_pairs,) int64.
+            convolution: from (n_atoms, n_features) to the same, with this block's filters.
 
         Returns:
             (n_atoms, n_features).
         """
-        filters = self.filter_generator(rbf) * cutoff_ij[:, None]
-        y = cfconv(self.input(x), filters, idx_i, idx_j)
+        y = convolution(self.input(x))
         return self.output(shifted_softplus(self.hidden(y)))

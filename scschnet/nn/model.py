@@ -1,18 +1,27 @@
 """SchNet and sc-SchNet: from positions to energies, forces and stress."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, cast, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from scschnet.nn.interaction import Interaction
+from scschnet import ops
+from scschnet.nn.cfconv import cfconv
+from scschnet.nn.filter import FilterGenerator
+from scschnet.nn.filter_table import FilterGrid, accurate_grid, filter_tables, grid_step
+from scschnet.nn.geometry import pair_forces, pair_stress, pair_vectors
+from scschnet.nn.interaction import Convolution, Interaction
 from scschnet.nn.radial import CUTOFF_FUNCTIONS, GaussianBasis
 from scschnet.nn.readout import EnergyOffsets, Readout
 
 Skip = Literal["weighted", "plain"]
 WeightInit = Literal["uniform", "random", "one"]
 CutoffFunction = Literal["cosine", "none"]
+Filters = Literal["spline", "dense"]
+
+Evaluated = tuple[Tensor, Tensor, Tensor]  # energies of atoms, dE/dr_ij, norms of the corrections
 
 MAX_Z = 118
 
@@ -61,16 +70,24 @@ class SchNet(nn.Module):
         config: shape and function of the model.
         w_init: start of the contribution weights: `uniform` 1/(L+1) each, `random` U(0,1) divided by
             their sum (from torch's global generator), `one` each 1. Plain SchNet ignores it.
+        filters: how filters are evaluated: `spline` interpolates each block's filters in a table of
+            the distance, made anew whenever the parameters change; `dense` runs the filter generator
+            for every pair. Same function to rounding; may be changed at any time. Away from the CPU
+            the dense evaluation is used.
 
     Raises:
-        ValueError: if `w_init` is unknown.
+        ValueError: if `w_init` or `filters` is unknown.
     """
 
     contribution_weights: Tensor
 
-    def __init__(self, config: ModelConfig, w_init: WeightInit = "uniform") -> None:
+    def __init__(
+        self, config: ModelConfig, w_init: WeightInit = "uniform", filters: Filters = "spline"
+    ) -> None:
         super().__init__()
+        _check_choice("filters", filters, get_args(Filters))
         self.config = config
+        self.filters = filters
         self.embedding = nn.Embedding(MAX_Z + 1, config.n_features, padding_idx=0)
         self.radial_basis = GaussianBasis(config.n_rbf, config.rbf_range or config.cutoff)
         self.interactions = nn.ModuleList(
@@ -78,6 +95,8 @@ class SchNet(nn.Module):
         )
         self.readout = Readout(config.n_features)
         self.offsets = EnergyOffsets(MAX_Z)
+        self.filter_step = grid_step(self.radial_basis.width)
+        self._kept_tables = _KeptTables()
         weights = _initial_weights(config.n_interactions + 1, w_init)
         if config.skip == "weighted":
             self.contribution_weights = nn.Parameter(weights)
@@ -104,7 +123,8 @@ class SchNet(nn.Module):
             atomic_numbers: (n_atoms,) int64.
             idx_m: structure of each atom, (n_atoms,) int64.
             cells: lattice vectors as rows, (n_structures, 3, 3), Å; zero for an open structure.
-            idx_i: center of each pair, (n_pairs,) int64; every pair within the cutoff both ways.
+            idx_i: center of each pair, (n_pairs,) int64; every pair within the cutoff both ways,
+                sorted by center.
             idx_j: neighbor of each pair, (n_pairs,) int64.
             shifts: cell shift S of each pair, (n_pairs, 3); r_ij = r_j - r_i + S cell.
             forces: whether to return forces.
@@ -121,55 +141,46 @@ class SchNet(nn.Module):
             stress are still computed, and nothing is kept.
         """
         derivatives = forces or stress
-        differentiable = torch.is_grad_enabled() and any(
-            t.requires_grad for t in (positions, cells, *self.parameters())
-        )
-        with torch.set_grad_enabled(derivatives or torch.is_grad_enabled()):
-            r_ij = pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts)
-            if derivatives and not r_ij.requires_grad:
-                r_ij.requires_grad_()
-            corrections = self.corrections(atomic_numbers, r_ij, idx_i, idx_j)
-            g = self.readout(self.combine(corrections))
-            energies = self.offsets(g, atomic_numbers)
-            result = {
-                "energies": energies,
-                "energy": energies.new_zeros(cells.shape[0]).index_add(0, idx_m, energies),
-            }
-            if derivatives:
-                (g_ij,) = torch.autograd.grad(energies.sum(), r_ij, create_graph=differentiable)
-                if forces:
-                    result["forces"] = pair_forces(g_ij, idx_i, idx_j, positions.shape[0])
-                if stress:
-                    result["stress"] = pair_stress(g_ij, r_ij, idx_m[idx_i], cells)
+        moving = torch.is_grad_enabled() and (positions.requires_grad or cells.requires_grad)
+        spline = self.filters == "spline" and positions.device.type == "cpu"
+        row_ptr = None
+        if spline:
+            half, row_ptr, idx_j = ops.half_list(idx_i, idx_j, shifts, len(atomic_numbers))
+            idx_i, shifts = idx_i.index_select(0, half), shifts.index_select(0, half)
+        r_ij = pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts)
+        if row_ptr is not None and not moving:
+            evaluated = self._fused(atomic_numbers, r_ij, row_ptr, idx_j, derivatives)
+        else:
+            evaluated = self._composed(atomic_numbers, r_ij, row_ptr, idx_i, idx_j, derivatives)
+        energies, g_ij, norms = evaluated
+        result = {
+            "energies": energies,
+            "energy": energies.new_zeros(cells.shape[0]).index_add(0, idx_m, energies),
+        }
+        if forces:
+            result["forces"] = pair_forces(g_ij, idx_i, idx_j, positions.shape[0])
+        if stress:
+            result["stress"] = pair_stress(g_ij, r_ij, idx_m[idx_i], cells)
         if correction_norms:
-            result["correction_norms"] = torch.stack(
-                [torch.linalg.vector_norm(v.detach(), dim=1) for v in corrections]
-            )
-        return result if differentiable else {k: v.detach() for k, v in result.items()}
+            result["correction_norms"] = norms
+        return result
 
     def corrections(
-        self, atomic_numbers: Tensor, r_ij: Tensor, idx_i: Tensor, idx_j: Tensor
+        self, atomic_numbers: Tensor, convolutions: Sequence[Convolution]
     ) -> list[Tensor]:
         """The embedding v^(0) and the correction v^(l) of every block (Eq. 1).
 
         Args:
             atomic_numbers: (n_atoms,) int64.
-            r_ij: pair vectors, (n_pairs, 3), Å.
-            idx_i: center of each pair, (n_pairs,) int64.
-            idx_j: neighbor of each pair, (n_pairs,) int64.
+            convolutions: one per block, see `dense_convolutions` and `spline_convolutions`.
 
         Returns:
             n_interactions + 1 tensors (n_atoms, n_features).
         """
-        d_ij = torch.linalg.vector_norm(r_ij, dim=1)
-        cutoff_function = CUTOFF_FUNCTIONS[self.config.cutoff_function]
-        dtype = self.embedding.weight.dtype
-        cutoff_ij = cutoff_function(d_ij, self.config.cutoff).to(dtype)
-        rbf = self.radial_basis(d_ij).to(dtype)
         x = self.embedding(atomic_numbers)
         corrections = [x]
-        for interaction in self.interactions:
-            v = interaction(x, rbf, cutoff_ij, idx_i, idx_j)
+        for interaction, convolution in zip(self._blocks(), convolutions, strict=True):
+            v = interaction(x, convolution)
             x = x + v
             corrections.append(v)
         return corrections
@@ -188,58 +199,180 @@ class SchNet(nn.Module):
             x_out = x_out + weight * v
         return x_out
 
+    def dense_convolutions(self, d_ij: Tensor, idx_i: Tensor, idx_j: Tensor) -> list[Convolution]:
+        """Each block's convolution, its filters evaluated for every pair.
 
-def pair_vectors(
-    positions: Tensor, cells: Tensor, idx_m: Tensor, idx_i: Tensor, idx_j: Tensor, shifts: Tensor
-) -> Tensor:
-    """Vectors from center to neighbor, r_ij = r_j - r_i + S cell, in float64.
+        Args:
+            d_ij: distance of each pair of the full list, (n_pairs,), Å.
+            idx_i: center of each pair, (n_pairs,) int64.
+            idx_j: neighbor of each pair, (n_pairs,) int64.
+        """
+        cutoff_function = CUTOFF_FUNCTIONS[self.config.cutoff_function]
+        dtype = self.embedding.weight.dtype
+        cutoff_ij = cutoff_function(d_ij, self.config.cutoff).to(dtype)[:, None]
+        rbf = self.radial_basis(d_ij).to(dtype)
 
-    Args: as in `SchNet.forward`. Returns: (n_pairs, 3), Å.
-    """
-    r = positions.double()
-    r_ij = r.index_select(0, idx_j) - r.index_select(0, idx_i)
-    if bool((cells != 0).any()):
-        cell_of_pair = cells.double().index_select(0, idx_m.index_select(0, idx_i))
-        r_ij = r_ij + torch.bmm(shifts.double().unsqueeze(1), cell_of_pair).squeeze(1)
-    return r_ij
+        def convolution(interaction: Interaction) -> Convolution:
+            filters = interaction.filter_generator(rbf) * cutoff_ij
+            return lambda x: cfconv(x, filters, idx_i, idx_j)
+
+        return [convolution(interaction) for interaction in self._blocks()]
+
+    def spline_convolutions(
+        self, d_ij: Tensor, row_ptr: Tensor, idx_j: Tensor
+    ) -> list[Convolution]:
+        """Each block's convolution, its filters interpolated in tables.
+
+        Args:
+            d_ij: distance of each pair of the half list, (n_pairs,), Å.
+            row_ptr: start of each center's pairs, (n_atoms + 1,) int64.
+            idx_j: neighbor of each pair, (n_pairs,) int64.
+        """
+        tables, grid = self._tables(d_ij)
+        bins, weights = self._spline_weights(d_ij, grid)
+        pairs = ops.Pairs(
+            d_ij, bins, weights, row_ptr, idx_j, grid.step, grid.cutoff, self.config.cutoff_function
+        )
+
+        def convolution(table: Tensor) -> Convolution:
+            return lambda x: ops.cfconv(x, table, pairs)
+
+        return [convolution(table) for table in tables]
+
+    def refine_filters(self) -> float:
+        """Choose the step of the filter tables: the coarsest one that is accurate for the parameters as they are.
+
+        To be called when parameters have changed much: after loading, and once per epoch of a training.
+
+        Returns:
+            Error of the derivative of the filters, relative to its root mean square; 0 where the model
+            uses no tables.
+
+        Raises:
+            ValueError: if no table is accurate enough; such a model needs `filters = "dense"`.
+        """
+        if self.filters == "dense" or not self.interactions:
+            return 0.0
+        range_ = self.config.rbf_range or self.config.cutoff
+        grid, error = accurate_grid(
+            self._generators(),
+            self.radial_basis,
+            min(self.config.cutoff, range_ + 1.0),  # beyond the last Gaussian filters are constant
+            self.embedding.weight.dtype,
+        )
+        self.filter_step = grid.step
+        return error
+
+    def _composed(
+        self,
+        atomic_numbers: Tensor,
+        r_ij: Tensor,
+        row_ptr: Tensor | None,
+        idx_i: Tensor,
+        idx_j: Tensor,
+        derivatives: bool,
+    ) -> Evaluated:
+        """The network block by block, differentiable as often as needed; on the half list with `row_ptr`."""
+        differentiable = torch.is_grad_enabled() and (
+            r_ij.requires_grad or any(p.requires_grad for p in self.parameters())
+        )
+        with torch.set_grad_enabled(derivatives or torch.is_grad_enabled()):
+            if derivatives and not r_ij.requires_grad:
+                r_ij.requires_grad_()
+            d_ij = torch.linalg.vector_norm(r_ij, dim=1)
+            if row_ptr is None:
+                convolutions = self.dense_convolutions(d_ij, idx_i, idx_j)
+            else:
+                convolutions = self.spline_convolutions(d_ij, row_ptr, idx_j)
+            corrections = self.corrections(atomic_numbers, convolutions)
+            energies = self.offsets(self.readout(self.combine(corrections)), atomic_numbers)
+            g_ij = torch.zeros_like(r_ij)
+            if derivatives and r_ij.shape[0]:
+                (g_ij,) = torch.autograd.grad(energies.sum(), r_ij, create_graph=differentiable)
+        norms = torch.stack([torch.linalg.vector_norm(v.detach(), dim=1) for v in corrections])
+        if not differentiable:
+            energies, g_ij = energies.detach(), g_ij.detach()
+        return energies, g_ij, norms
+
+    def _fused(
+        self,
+        atomic_numbers: Tensor,
+        r_ij: Tensor,
+        row_ptr: Tensor,
+        idx_j: Tensor,
+        derivatives: bool,
+    ) -> Evaluated:
+        """The network in one operator, on the half list; differentiable once, in the parameters."""
+        d_ij = torch.linalg.vector_norm(r_ij, dim=1)
+        tables, grid = self._tables(d_ij)
+        bins, weights = self._spline_weights(d_ij, grid)
+        g, g_d, norms = ops.schnet(
+            self.embedding(atomic_numbers),
+            row_ptr,
+            idx_j,
+            bins,
+            weights,
+            tables,
+            self.contribution_weights,
+            self._dense_parameters(),
+            derivatives,
+        )
+        energies = self.offsets(g, atomic_numbers)
+        unit_ij = r_ij / d_ij[:, None]
+        g_ij = (g_d.double() * self.offsets.scale)[:, None] * unit_ij if derivatives else r_ij
+        return energies, g_ij, norms
+
+    def _tables(self, d_ij: Tensor) -> tuple[Tensor, FilterGrid]:
+        """Filters of all blocks (n_interactions, n_rows, n_features) and their grid.
+
+        Without gradients tables are kept until a parameter changes.
+        """
+        cutoff = self.config.cutoff
+        if self.config.cutoff_function == "none" and d_ij.shape[0]:  # as long as is needed
+            cutoff = min(cutoff, float(d_ij.detach().max().floor()) + 1.0)
+        grid = FilterGrid(self.filter_step, cutoff)
+        generators, dtype = self._generators(), self.embedding.weight.dtype
+        if not generators:
+            return self.embedding.weight.new_zeros((0, grid.n_rows, self.config.n_features)), grid
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.interactions.parameters()):
+            return filter_tables(generators, self.radial_basis, grid, dtype), grid
+        state = (grid, *((p.data_ptr(), p._version) for g in generators for p in g.parameters()))
+        if state != self._kept_tables.state:
+            with torch.no_grad():
+                tables = filter_tables(generators, self.radial_basis, grid, dtype)
+            self._kept_tables = _KeptTables(state, tables)
+        return self._kept_tables.tables, grid
+
+    def _spline_weights(self, d_ij: Tensor, grid: FilterGrid) -> tuple[Tensor, Tensor]:
+        """Bins and weights of the pairs, for the filters and their first derivative."""
+        function, dtype = self.config.cutoff_function, self.embedding.weight.dtype
+        return ops.spline_weights(
+            d_ij.detach(), grid.step, grid.cutoff, function, grid.n_rows, 2, dtype
+        )
+
+    def _blocks(self) -> list[Interaction]:
+        return [cast(Interaction, block) for block in self.interactions]
+
+    def _generators(self) -> list[FilterGenerator]:
+        return [block.filter_generator for block in self._blocks()]
+
+    def _dense_parameters(self) -> list[Tensor]:
+        """Parameters of the blocks and of the readout, in the order of the operator `schnet`."""
+        found: list[Tensor] = []
+        for interaction in self._blocks():
+            hidden, output = interaction.hidden, interaction.output
+            found += [interaction.input.weight, hidden.weight, hidden.bias]
+            found += [output.weight, output.bias]
+        hidden, output = self.readout.hidden, self.readout.output
+        return [*found, hidden.weight, hidden.bias, output.weight, output.bias]
 
 
-def pair_forces(g_ij: Tensor, idx_i: Tensor, idx_j: Tensor, n_atoms: int) -> Tensor:
-    """Forces from the derivative of the energy with respect to every pair vector.
+@dataclass(frozen=True)
+class _KeptTables:
+    """Filter tables, and what they were made from."""
 
-    F_i = sum_j dE/dr_ij - sum_j dE/dr_ji
-
-    Args:
-        g_ij: dE/dr_ij, (n_pairs, 3), eV/Å.
-        idx_i: center of each pair, (n_pairs,) int64.
-        idx_j: neighbor of each pair, (n_pairs,) int64.
-        n_atoms: number of atoms.
-
-    Returns:
-        (n_atoms, 3), eV/Å.
-    """
-    forces = g_ij.new_zeros((n_atoms, 3)).index_add(0, idx_i, g_ij)
-    return forces.index_add(0, idx_j, g_ij, alpha=-1)
-
-
-def pair_stress(g_ij: Tensor, r_ij: Tensor, idx_m_of_pair: Tensor, cells: Tensor) -> Tensor:
-    """Stress from the derivative of the energy with respect to every pair vector.
-
-    sigma_ab = (1/V) sum_pairs r_ij,a dE/dr_ij,b = (1/V) dE/dstrain_ab, tension positive
-
-    Args:
-        g_ij: dE/dr_ij, (n_pairs, 3), eV/Å.
-        r_ij: pair vectors, (n_pairs, 3), Å.
-        idx_m_of_pair: structure of each pair, (n_pairs,) int64.
-        cells: lattice vectors as rows, (n_structures, 3, 3), Å.
-
-    Returns:
-        (n_structures, 3, 3), eV/Å^3; NaN where the cell has no volume.
-    """
-    outer = r_ij[:, :, None] * g_ij[:, None, :]
-    virial = g_ij.new_zeros((cells.shape[0], 3, 3)).index_add(0, idx_m_of_pair, outer)
-    volume = torch.linalg.det(cells.double()).abs()
-    return virial / torch.where(volume > 0, volume, torch.nan)[:, None, None]
+    state: tuple[object, ...] = ()
+    tables: Tensor = field(default_factory=lambda: torch.zeros(0))
 
 
 def _initial_weights(n: int, w_init: str) -> Tensor:

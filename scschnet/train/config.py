@@ -59,6 +59,8 @@ class TrainConfig:
     """Center of the last Gaussian, Å; 0: the cutoff."""
     cutoff_function: Literal["cosine", "none"] = "cosine"
     """Weight of a pair by its distance: smooth to zero at the cutoff, or one for every pair."""
+    filters: Literal["spline", "dense"] = "spline"
+    """Evaluation of the filters: interpolated in tables, or by the network for every pair (slow)."""
     output_scale: Literal["energy", "forces"] = "forces"
     """Size of the network's output: spread of the energy per atom, or rms of the forces times 1 Å."""
 

@@ -101,6 +101,7 @@ class Training:
         self.state = TrainingState(config, model)
         if resume is not None:
             self._restore()
+        self.table_error = 0.0  # of the filter tables of the averaged model, see refine_filters
         self.progress = Progress(
             config, len(self.split.train), self.state.epoch, silent=not processes.is_first
         )
@@ -207,6 +208,8 @@ class Training:
 
     def _validate(self) -> dict[str, Error]:
         share = self.processes.share(self.split.val)
+        self.table_error = self.state.averaged.refine_filters()
+        self.state.model.filter_step = self.state.averaged.filter_step
         return self.processes.merge(self._errors(self.state.averaged, share))
 
     def _errors(self, model: SchNet, indices: NDArray[np.int64]) -> dict[str, Error]:
@@ -265,6 +268,7 @@ class Training:
         state = self.state
         metadata = {
             "epoch": state.epoch,
+            "filter_table_error": self.table_error,
             "train_config": asdict(self.config),
             "best_val_loss": state.best_val_loss,
         }

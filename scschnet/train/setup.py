@@ -90,6 +90,7 @@ def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np
             skip=config.skip,
         ),
         w_init=config.w_init,
+        filters=config.filters,
     )
     part = structures.select(train)
     shift, spread, atomref = fit_offsets(part)

@@ -50,6 +50,8 @@ class TrainingState:
 
     def begin_epoch(self) -> None:
         """Forget the sums of the epoch before."""
+        if self.epoch == 0:
+            self.model.refine_filters()
         self.step = 0
         self.loss_sum = 0.0
         self.contributions = ContributionStatistics(self.model.config.n_interactions + 1)
@@ -99,6 +101,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "plateau": self.plateau.state_dict(),
             "contributions": self.contributions.state_dict(),
+            "filter_step": self.model.filter_step,
             **{name: getattr(self, name) for name in _SCALARS},
         }
 
@@ -115,6 +118,7 @@ class TrainingState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.plateau = Plateau(**state["plateau"])
         self.contributions.load_state_dict(state["contributions"])
+        self.model.filter_step = state["filter_step"]
         for name in _SCALARS:
             setattr(self, name, state[name])
 
