@@ -1,0 +1,191 @@
+"""Filter tables: accuracy against the networks, gradients, the choice of the grid, errors."""
+
+import math
+
+import pytest
+import torch
+
+from scschnet import ops
+from scschnet.nn.filter import FilterGenerator
+from scschnet.nn.filter_table import (
+    TOLERANCE,
+    FilterGrid,
+    accurate_grid,
+    filter_tables,
+    grid_step,
+    prefilter_taps,
+    spline_coefficients,
+    table_errors,
+)
+from scschnet.nn.radial import GaussianBasis, cosine_cutoff
+
+CUTOFF = 5.0
+
+
+def generators(n_rbf, scale=1.0, n_filters=32, n_blocks=2, seed=0):
+    """Filter generators with random biases too, in float64."""
+    torch.manual_seed(seed)
+    made = [FilterGenerator(n_rbf, n_filters).double() for _ in range(n_blocks)]
+    for parameter in [p for g in made for p in g.parameters()]:
+        if parameter.dim() == 1:
+            torch.nn.init.uniform_(parameter, -0.5, 0.5)
+        parameter.data *= scale
+    return made
+
+
+def evaluate(table, d, grid, cutoff_function="none", order=0):
+    """The tabulated filters at distances, in float64."""
+    bins, weights = ops.spline_weights(
+        d, grid.step, grid.cutoff, cutoff_function, grid.n_rows, order + 1, torch.float64
+    )
+    rows = table.double()[bins[:, None] + torch.arange(6)]
+    return (weights[order].unsqueeze(2) * rows).sum(1)
+
+
+@pytest.mark.parametrize("n_rbf", [25, 50])
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tables_are_as_accurate_as_the_dense_network(n_rbf, scale, dtype):
+    """The target is 2e-6 of the derivative; the dense network in float32 has 1e-6."""
+    basis = GaussianBasis(n_rbf, CUTOFF)
+    nets = generators(n_rbf, scale)
+    grid = FilterGrid(grid_step(basis.width), CUTOFF)
+    tables = filter_tables(nets, basis, grid, dtype)
+    assert tables.dtype == dtype and tables.shape == (2, grid.n_rows, 32)
+    errors = table_errors(tables, nets, basis, grid)
+    assert (errors[:, 1] < TOLERANCE).all()
+    assert (errors[:, 0] < 5e-8).all()  # W, in units of W' 1 Å
+
+
+def test_the_error_measured_is_the_error():
+    """`table_errors` against autograd on other points."""
+    basis, nets = GaussianBasis(25, CUTOFF), generators(25, 8.0)
+    grid = FilterGrid(2 * grid_step(basis.width), CUTOFF)
+    tables = filter_tables(nets, basis, grid, torch.float64)
+    d = torch.linspace(0.0, CUTOFF - 1e-9, 1500, dtype=torch.float64, requires_grad=True)
+    for net, table, error in zip(
+        nets, tables, table_errors(tables, nets, basis, grid), strict=True
+    ):
+        value = net(basis(d))
+        slope = torch.stack(
+            [torch.autograd.grad(value[:, f].sum(), d, retain_graph=True)[0] for f in range(32)], 1
+        )
+        rms = slope.square().mean().sqrt()
+        off = [(evaluate(table, d, grid) - value), (evaluate(table, d, grid, order=1) - slope)]
+        expected = torch.stack([(o.square().mean().sqrt() / rms).detach() for o in off])
+        assert torch.allclose(error, expected, rtol=0.1)
+
+
+def test_the_cutoff_stays_outside_the_table():
+    basis, (net,) = GaussianBasis(20, CUTOFF), generators(20, n_blocks=1)
+    grid = FilterGrid(grid_step(basis.width), CUTOFF)
+    d = torch.tensor([0.7, 3.3, 4.9999, CUTOFF], dtype=torch.float64)
+    got = evaluate(filter_tables([net], basis, grid, torch.float64)[0], d, grid, "cosine").detach()
+    expected = (net(basis(d)) * cosine_cutoff(d, CUTOFF)[:, None]).detach()
+    assert torch.allclose(got, expected, atol=1e-8)
+    assert not got[-1].any()
+
+
+def test_coefficients_reproduce_polynomials():
+    """The prefilter of order 4 is exact to degree 9, the quintic spline to degree 5."""
+    x = torch.arange(-6.0, 30.0, dtype=torch.float64) / 16
+    grid = FilterGrid(1 / 16, 1.0)
+    samples = torch.stack([x**5 - x**2, 3 * x**4 + 1, x**3, x, torch.ones_like(x)], 1)
+    table = spline_coefficients(samples.unsqueeze(0))[0]
+    d = torch.linspace(0, 1, 37, dtype=torch.float64)
+    expected = torch.stack([d**5 - d**2, 3 * d**4 + 1, d**3, d, torch.ones_like(d)], 1)
+    assert torch.allclose(evaluate(table, d, grid), expected, atol=1e-13)
+
+
+def test_prefilter_taps():
+    # Schoenberg's expansion, computed apart from this code with 12 digits.
+    assert prefilter_taps(3) == pytest.approx(
+        [2.054166666667, -0.638541666667, 0.122916666667, -0.011458333333], abs=1e-12
+    )
+    assert prefilter_taps(4) == pytest.approx(
+        [2.223090277778, -0.773680555556, 0.190486111111, -0.030763888889, 0.002413194444],
+        abs=1e-12,
+    )
+    for order in range(7):
+        taps = prefilter_taps(order)
+        assert taps[0] + 2 * sum(taps[1:]) == pytest.approx(1.0, abs=1e-14)
+
+
+@pytest.mark.parametrize("n_filters", [3, 8])
+def test_gradients_reach_the_filter_weights(n_filters):
+    basis, nets = GaussianBasis(4, 2.0), generators(4, n_filters=n_filters)
+    grid = FilterGrid(0.25, 2.0)
+    parameters = tuple(p for g in nets for p in g.parameters())
+
+    def tables(*_):
+        return filter_tables(nets, basis, grid, torch.float64)
+
+    assert torch.autograd.gradcheck(tables, parameters)
+    assert torch.autograd.gradgradcheck(tables, parameters)
+
+
+def test_gradients_in_float32_are_those_of_float64():
+    basis = GaussianBasis(25, CUTOFF)
+    nets = generators(25)
+    grid = FilterGrid(grid_step(basis.width), CUTOFF)
+    bar = torch.randn(2, grid.n_rows, 32, dtype=torch.float64)
+    parameters = [p for g in nets for p in g.parameters()]
+    exact = torch.autograd.grad(filter_tables(nets, basis, grid, torch.float64), parameters, bar)
+    for net in nets:
+        net.float()
+    parameters = [p for g in nets for p in g.parameters()]
+    tables = filter_tables(nets, basis, grid, torch.float32)
+    for a, b in zip(exact, torch.autograd.grad(tables, parameters, bar.float()), strict=True):
+        assert b.dtype == torch.float32
+        assert (a - b).abs().max() < 3e-6 * a.abs().max()
+
+
+def test_a_grid_is_found_and_refined():
+    basis = GaussianBasis(50, CUTOFF)
+    for scale, refinements in ((1.0, 0), (5.0, 0), (20.0, 2)):
+        grid, error = accurate_grid(generators(50, scale), basis, CUTOFF, torch.float32)
+        assert grid.step == grid_step(basis.width) / 2**refinements
+        assert error < TOLERANCE
+
+
+def test_filters_too_steep_for_tables_are_refused():
+    with pytest.raises(ValueError, match="no table reaches `tolerance` 2e-06, the best is off by"):
+        accurate_grid(generators(25, 500.0), GaussianBasis(25, CUTOFF), CUTOFF, torch.float32)
+    with pytest.raises(ValueError, match="no table reaches `tolerance` 1e-12"):
+        accurate_grid(
+            generators(25), GaussianBasis(25, CUTOFF), CUTOFF, torch.float32, tolerance=1e-12
+        )
+
+
+@pytest.mark.parametrize(
+    ("width", "step"), [(0.1020408, 2**-6), (0.2083333, 2**-5), (0.09, 2**-7), (6.0, 1.0)]
+)
+def test_grid_step_is_a_power_of_two_below_a_sixth_of_the_width(width, step):
+    assert grid_step(width) == step
+    assert width / 12 < grid_step(width) <= width / 6
+
+
+def test_a_grid_serves_every_distance_up_to_the_cutoff():
+    for cutoff in (5.0, 4.999, 0.3):
+        grid = FilterGrid(0.25, cutoff)
+        d = torch.tensor([0.0, math.nextafter(cutoff, 0.0), cutoff], dtype=torch.float64)
+        ops.spline_weights(d, 0.25, cutoff, "none", grid.n_rows, 1, torch.float64)
+    assert FilterGrid(0.25, 5.0).refined == FilterGrid(0.125, 5.0)
+
+
+@pytest.mark.parametrize("step", [0.3, 0.0, -0.5, math.inf, math.nan])
+def test_step_must_be_a_power_of_two(step):
+    with pytest.raises(ValueError, match="`step` must be a power of two, got"):
+        FilterGrid(step, CUTOFF)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r"`cutoff` must be positive and finite, got -1\.0"):
+        FilterGrid(0.25, -1.0)
+    with pytest.raises(ValueError, match=r"`width` must be positive and finite, got 0\.0"):
+        grid_step(0.0)
+    basis, grid = GaussianBasis(5, 2.0), FilterGrid(0.25, 2.0)
+    with pytest.raises(ValueError, match="`generators` must not be empty"):
+        filter_tables([], basis, grid, torch.float64)
+    with pytest.raises(ValueError, match="`generators` must have one shape"):
+        filter_tables([FilterGenerator(5, 3), FilterGenerator(5, 4)], basis, grid, torch.float64)
