@@ -71,7 +71,6 @@ class Case:
         features, tables, weights, *parameters = leaves
         return torch.ops.scschnet.schnet(
             features,
-            self.d,
             self.row_ptr,
             self.idx_j,
             self.bins,

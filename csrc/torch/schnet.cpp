@@ -35,9 +35,7 @@ constexpr const char* use_composed_path =
 
 /// The arguments that all three operators share, contiguous.
 struct Input {
-  Tensor features;
-  Tensor d_ij;  // only to be asked for a gradient: bins and weights are made from it
-  Tensor row_ptr, idx_j, bins, weights, tables, contribution_weights;
+  Tensor features, row_ptr, idx_j, bins, weights, tables, contribution_weights;
   std::vector<Tensor> parameters;
   bool derivatives;
 
@@ -104,8 +102,6 @@ void check_shapes(const Input& in) {
   TORCH_CHECK_VALUE(in.row_ptr.size(0) == in.features.size(0) + 1, "`row_ptr` must have ",
                     in.features.size(0) + 1, " entries, one more than atoms, got ",
                     in.row_ptr.size(0));
-  TORCH_CHECK_VALUE(in.d_ij.sizes() == in.idx_j.sizes(), "`d_ij` must have one entry per pair, ",
-                    in.idx_j.size(0), ", got shape ", in.d_ij.sizes());
   TORCH_CHECK_VALUE(in.bins.size(0) == in.idx_j.size(0), "`bins` must have one entry per pair, ",
                     in.idx_j.size(0), ", got ", in.bins.size(0));
   const std::int64_t least_orders = in.derivatives ? 2 : 1;
@@ -142,12 +138,10 @@ void check_indices(const Input& in) {
                     ", the rows of `tables` - 6");
 }
 
-Input checked_input(const Tensor& features, const Tensor& d_ij, const Tensor& row_ptr,
-                    const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
-                    const Tensor& tables, const Tensor& contribution_weights, TensorList parameters,
-                    bool derivatives) {
+Input checked_input(const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
+                    const Tensor& bins, const Tensor& weights, const Tensor& tables,
+                    const Tensor& contribution_weights, TensorList parameters, bool derivatives) {
   Input in{features.contiguous(),
-           d_ij,
            row_ptr.contiguous(),
            idx_j.contiguous(),
            bins.contiguous(),
@@ -243,27 +237,25 @@ Result forward_on_cpu(const Input& in, bool keep) {
   return to;
 }
 
-std::tuple<Tensor, Tensor, Tensor> schnet_cpu(const Tensor& features, const Tensor& d_ij,
-                                              const Tensor& row_ptr, const Tensor& idx_j,
-                                              const Tensor& bins, const Tensor& weights,
-                                              const Tensor& tables,
+std::tuple<Tensor, Tensor, Tensor> schnet_cpu(const Tensor& features, const Tensor& row_ptr,
+                                              const Tensor& idx_j, const Tensor& bins,
+                                              const Tensor& weights, const Tensor& tables,
                                               const Tensor& contribution_weights,
-                                              TensorList parameters, bool derivatives) {
-  const Result r =
-      forward_on_cpu(checked_input(features, d_ij, row_ptr, idx_j, bins, weights, tables,
-                                   contribution_weights, parameters, derivatives),
-                     false);
+                                              TensorList parameters, bool derivatives,
+                                              const std::optional<Tensor>&) {
+  const Result r = forward_on_cpu(checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                                                contribution_weights, parameters, derivatives),
+                                  false);
   return {r.g, r.d_bar, r.norms};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_cpu(
-    const Tensor& features, const Tensor& d_ij, const Tensor& row_ptr, const Tensor& idx_j,
-    const Tensor& bins, const Tensor& weights, const Tensor& tables,
-    const Tensor& contribution_weights, TensorList parameters, bool derivatives) {
-  const Result r =
-      forward_on_cpu(checked_input(features, d_ij, row_ptr, idx_j, bins, weights, tables,
-                                   contribution_weights, parameters, derivatives),
-                     true);
+    const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
+    const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
+    TensorList parameters, bool derivatives) {
+  const Result r = forward_on_cpu(checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                                                contribution_weights, parameters, derivatives),
+                                  true);
   return {r.g, r.d_bar, r.norms, r.state};
 }
 
@@ -287,12 +279,11 @@ void run_backward(const Input& in, const Tensor& g_bar, const std::optional<Tens
 }
 
 Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::optional<Tensor>& v,
-                              const Tensor& state, const Tensor& features, const Tensor& d_ij,
-                              const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
-                              const Tensor& weights, const Tensor& tables,
-                              const Tensor& contribution_weights, TensorList parameters,
-                              bool derivatives) {
-  const Input in = checked_input(features, d_ij, row_ptr, idx_j, bins, weights, tables,
+                              const Tensor& state, const Tensor& features, const Tensor& row_ptr,
+                              const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
+                              const Tensor& tables, const Tensor& contribution_weights,
+                              TensorList parameters, bool derivatives) {
+  const Input in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
                                  contribution_weights, parameters, derivatives);
   const auto options = in.features.options();
   const Tensor g_cotangent =
@@ -315,10 +306,11 @@ Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::opt
 
 // ---- shapes alone
 
-std::tuple<Tensor, Tensor, Tensor> schnet_meta(const Tensor& features, const Tensor&, const Tensor&,
+std::tuple<Tensor, Tensor, Tensor> schnet_meta(const Tensor& features, const Tensor&,
                                                const Tensor& idx_j, const Tensor&, const Tensor&,
                                                const Tensor&, const Tensor& contribution_weights,
-                                               TensorList, bool derivatives) {
+                                               TensorList, bool derivatives,
+                                               const std::optional<Tensor>&) {
   const auto n_atoms = features.sym_size(0),
              n_pairs = derivatives ? idx_j.sym_size(0) : c10::SymInt(0);
   return {at::empty_symint({n_atoms}, features.options()),
@@ -329,11 +321,12 @@ std::tuple<Tensor, Tensor, Tensor> schnet_meta(const Tensor& features, const Ten
 /// The size of the state is a function of numbers: a compiler that keeps shapes open fixes them
 /// here.
 std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_meta(
-    const Tensor& features, const Tensor& d_ij, const Tensor& row_ptr, const Tensor& idx_j,
-    const Tensor& bins, const Tensor& weights, const Tensor& tables,
-    const Tensor& contribution_weights, TensorList parameters, bool derivatives) {
-  const auto [g, d_bar, norms] = schnet_meta(features, d_ij, row_ptr, idx_j, bins, weights, tables,
-                                             contribution_weights, parameters, derivatives);
+    const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
+    const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
+    TensorList parameters, bool derivatives) {
+  const auto [g, d_bar, norms] =
+      schnet_meta(features, row_ptr, idx_j, bins, weights, tables, contribution_weights, parameters,
+                  derivatives, std::nullopt);
   const auto fixed = [](const c10::SymInt& size) { return size.guard_int(__FILE__, __LINE__); };
   const std::int64_t n_blocks = fixed(tables.sym_size(0));
   const SchnetSizes sizes{fixed(features.sym_size(0)),
@@ -351,7 +344,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_meta(
 
 Gradients schnet_backward_meta(const std::optional<Tensor>&, const std::optional<Tensor>&,
                                const Tensor&, const Tensor& features, const Tensor&, const Tensor&,
-                               const Tensor&, const Tensor&, const Tensor&, const Tensor& tables,
+                               const Tensor&, const Tensor&, const Tensor& tables,
                                const Tensor& contribution_weights, TensorList parameters, bool) {
   const auto like = [](const Tensor& t) { return at::empty_symint(t.sym_sizes(), t.options()); };
   Gradients to{like(features), like(tables), like(contribution_weights), {}};
@@ -370,14 +363,14 @@ auto operator_of(const char* name) {
 struct BackwardFunction : torch::autograd::Function<BackwardFunction> {
   static variable_list forward(AutogradContext*, const std::optional<Tensor>& g_bar,
                                const std::optional<Tensor>& v, const Tensor& state,
-                               const Tensor& features, const Tensor& d_ij, const Tensor& row_ptr,
-                               const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
-                               const Tensor& tables, const Tensor& contribution_weights,
-                               TensorList parameters, bool derivatives) {
+                               const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
+                               const Tensor& bins, const Tensor& weights, const Tensor& tables,
+                               const Tensor& contribution_weights, TensorList parameters,
+                               bool derivatives) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_backward_cpu)>("scschnet::schnet_backward");
     const auto [features_bar, tables_bar, weights_bar, parameters_bar] =
-        op.call(g_bar, v, state, features, d_ij, row_ptr, idx_j, bins, weights, tables,
+        op.call(g_bar, v, state, features, row_ptr, idx_j, bins, weights, tables,
                 contribution_weights, parameters, derivatives);
     variable_list all{features_bar, tables_bar, weights_bar};
     all.insert(all.end(), parameters_bar.begin(), parameters_bar.end());
@@ -391,82 +384,83 @@ struct BackwardFunction : torch::autograd::Function<BackwardFunction> {
 
 Gradients schnet_backward_autograd(const std::optional<Tensor>& g_bar,
                                    const std::optional<Tensor>& v, const Tensor& state,
-                                   const Tensor& features, const Tensor& d_ij,
-                                   const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
-                                   const Tensor& weights, const Tensor& tables,
-                                   const Tensor& contribution_weights, TensorList parameters,
-                                   bool derivatives) {
-  auto all = BackwardFunction::apply(g_bar, v, state, features, d_ij, row_ptr, idx_j, bins, weights,
+                                   const Tensor& features, const Tensor& row_ptr,
+                                   const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
+                                   const Tensor& tables, const Tensor& contribution_weights,
+                                   TensorList parameters, bool derivatives) {
+  auto all = BackwardFunction::apply(g_bar, v, state, features, row_ptr, idx_j, bins, weights,
                                      tables, contribution_weights, parameters, derivatives);
   return {all[0], all[1], all[2], std::vector<Tensor>(all.begin() + 3, all.end())};
 }
 
-// Positions among the arguments of schnet.
-constexpr std::size_t d_ij_input = 1, weights_input = 5, tables_input = 6,
-                      contribution_weights_input = 7, first_parameter = 8;
+// Positions among the arguments of schnet; the last one, d_ij, comes after `derivatives`.
+constexpr std::size_t weights_input = 4, tables_input = 5, contribution_weights_input = 6,
+                      first_parameter = 7;
 
 struct SchnetFunction : torch::autograd::Function<SchnetFunction> {
-  static variable_list forward(AutogradContext* context, const Tensor& features, const Tensor& d_ij,
+  static variable_list forward(AutogradContext* context, const Tensor& features,
                                const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
                                const Tensor& weights, const Tensor& tables,
                                const Tensor& contribution_weights, TensorList parameters,
-                               bool derivatives) {
+                               bool derivatives, const std::optional<Tensor>& d_ij) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_forward_cpu)>("scschnet::schnet_forward");
-    auto [g, d_bar, norms, state] = op.call(features, d_ij, row_ptr, idx_j, bins, weights, tables,
+    auto [g, d_bar, norms, state] = op.call(features, row_ptr, idx_j, bins, weights, tables,
                                             contribution_weights, parameters, derivatives);
-    variable_list saved{
-        state, features, d_ij, row_ptr, idx_j, bins, weights, tables, contribution_weights};
+    variable_list saved{state, features, row_ptr, idx_j,
+                        bins,  weights,  tables,  contribution_weights};
     saved.insert(saved.end(), parameters.begin(), parameters.end());
     context->save_for_backward(saved);
     context->saved_data["derivatives"] = derivatives;
+    context->saved_data["has_d_ij"] = d_ij.has_value();
     context->set_materialize_grads(false);
     context->mark_non_differentiable({norms});
     return {g, d_bar, norms};
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& cotangents) {
-    TORCH_CHECK_NOT_IMPLEMENTED(
-        !context->needs_input_grad(d_ij_input) && !context->needs_input_grad(weights_input),
-        use_composed_path);
     const auto saved = context->get_saved_variables();
+    const variable_list parameters(saved.begin() + 1 + first_parameter, saved.end());
+    const bool of_distances = context->saved_data["has_d_ij"].toBool() &&
+                              context->needs_input_grad(first_parameter + parameters.size());
+    TORCH_CHECK_NOT_IMPLEMENTED(!of_distances && !context->needs_input_grad(weights_input),
+                                use_composed_path);
     const auto optional = [](const Tensor& t) {
       return t.defined() ? std::optional<Tensor>(t) : std::nullopt;
     };
     static const auto op = operator_of<decltype(schnet_backward_cpu)>("scschnet::schnet_backward");
-    const variable_list parameters(saved.begin() + 1 + first_parameter, saved.end());
     auto [features_bar, tables_bar, weights_bar, parameters_bar] =
         op.call(optional(cotangents[0]), optional(cotangents[1]), saved[0], saved[1], saved[2],
-                saved[3], saved[4], saved[5], saved[6], saved[7], saved[8], parameters,
+                saved[3], saved[4], saved[5], saved[6], saved[7], parameters,
                 context->saved_data["derivatives"].toBool());
     variable_list gradients(first_parameter);
     gradients[0] = features_bar;
     gradients[tables_input] = tables_bar;
     gradients[contribution_weights_input] = weights_bar;
     gradients.insert(gradients.end(), parameters_bar.begin(), parameters_bar.end());
-    gradients.emplace_back();  // derivatives
+    gradients.resize(gradients.size() + 2);  // derivatives, d_ij
     return gradients;
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor> schnet_autograd(const Tensor& features, const Tensor& d_ij,
-                                                   const Tensor& row_ptr, const Tensor& idx_j,
-                                                   const Tensor& bins, const Tensor& weights,
-                                                   const Tensor& tables,
+std::tuple<Tensor, Tensor, Tensor> schnet_autograd(const Tensor& features, const Tensor& row_ptr,
+                                                   const Tensor& idx_j, const Tensor& bins,
+                                                   const Tensor& weights, const Tensor& tables,
                                                    const Tensor& contribution_weights,
-                                                   TensorList parameters, bool derivatives) {
-  bool differentiable = features.requires_grad() || d_ij.requires_grad() ||
-                        weights.requires_grad() || tables.requires_grad() ||
-                        contribution_weights.requires_grad();
+                                                   TensorList parameters, bool derivatives,
+                                                   const std::optional<Tensor>& d_ij) {
+  bool differentiable = features.requires_grad() || weights.requires_grad() ||
+                        tables.requires_grad() || contribution_weights.requires_grad() ||
+                        (d_ij && d_ij->requires_grad());
   for (const auto& parameter : parameters) differentiable |= parameter.requires_grad();
   if (!differentiable || !at::GradMode::is_enabled()) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_cpu)>("scschnet::schnet");
-    return op.call(features, d_ij, row_ptr, idx_j, bins, weights, tables, contribution_weights,
-                   parameters, derivatives);
+    return op.call(features, row_ptr, idx_j, bins, weights, tables, contribution_weights,
+                   parameters, derivatives, d_ij);
   }
-  const auto results = SchnetFunction::apply(features, d_ij, row_ptr, idx_j, bins, weights, tables,
-                                             contribution_weights, parameters, derivatives);
+  const auto results = SchnetFunction::apply(features, row_ptr, idx_j, bins, weights, tables,
+                                             contribution_weights, parameters, derivatives, d_ij);
   return {results[0], results[1], results[2]};
 }
 
@@ -475,13 +469,14 @@ std::tuple<Tensor, Tensor, Tensor> schnet_autograd(const Tensor& features, const
 
 TORCH_LIBRARY_FRAGMENT(scschnet, library) {
   const std::string arguments =
-      "Tensor features, Tensor d_ij, Tensor row_ptr, Tensor idx_j, Tensor bins, Tensor weights, "
+      "Tensor features, Tensor row_ptr, Tensor idx_j, Tensor bins, Tensor weights, "
       "Tensor tables, "
       "Tensor contribution_weights, Tensor[] parameters, bool derivatives";
   const auto define = [&library](const std::string& schema) {
     library.def(schema.c_str(), {at::Tag::pt2_compliant_tag});
   };
-  define("schnet(" + arguments + ") -> (Tensor g, Tensor g_d, Tensor correction_norms)");
+  define("schnet(" + arguments +
+         ", Tensor? d_ij=None) -> (Tensor g, Tensor g_d, Tensor correction_norms)");
   define("schnet_forward(" + arguments +
          ") -> (Tensor g, Tensor g_d, Tensor correction_norms, Tensor state)");
   define("schnet_backward(Tensor? g_bar, Tensor? v, Tensor state, " + arguments +
