@@ -334,9 +334,15 @@ class SchNet(nn.Module):
         generators, dtype = self._generators(), self.embedding.weight.dtype
         if not generators:
             return self.embedding.weight.new_zeros((0, grid.n_rows, self.config.n_features)), grid
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self.interactions.parameters()):
+        parameters = [
+            p
+            for g in generators
+            for layer in (g.hidden, g.output)
+            for p in (layer.weight, layer.bias)
+        ]
+        if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
             return filter_tables(generators, self.radial_basis, grid, dtype), grid
-        state = (grid, *((p.data_ptr(), p._version) for g in generators for p in g.parameters()))
+        state = (grid, *((p.data_ptr(), p._version) for p in parameters))
         if state != self._kept_tables.state:
             with torch.no_grad():
                 tables = filter_tables(generators, self.radial_basis, grid, dtype)

@@ -71,7 +71,7 @@ class TrainConfig:
     """Adds stress_weight MSE(stress components), stress in eV/Å^3; 0 leaves stress out."""
 
     # ---- optimization
-    epochs: int = 100
+    epochs: int = 150
     """Passes over the training structures."""
     batch_size: int = 10
     """Structures per step."""

@@ -179,11 +179,11 @@ class Training:
         n_atoms = int(self.structures.n_atoms[chosen].sum())
         share = self.processes.share(chosen)
         batch = collate(self.structures, share, config.cutoff).to(self.processes.device)
-        model.train()
         result = model(**batch.inputs, **self._derivatives(), correction_norms=True)
         loss = combined_loss(result, batch, config.rho, config.stress_weight, len(chosen), n_atoms)
-        state.optimizer.zero_grad(set_to_none=False)
-        loss.backward(inputs=list(model.parameters()))
+        for parameter in state.parameters:
+            parameter.grad = None
+        loss.backward(inputs=state.parameters)
         norms = result["correction_norms"].double().sum(dim=1) / n_atoms
         loss, signum = loss.detach(), torch.tensor(float(received[0] if received else 0))
         gradients = state.gradients()

@@ -24,6 +24,7 @@ class TrainingState:
         model: the model that is trained, on its device.
 
     Attributes:
+        parameters: those of `model`, in its order.
         averaged: the model that is validated and saved: the moving average, or `model` itself.
         epoch: epochs finished.
         step: steps finished in the epoch under way.
@@ -34,7 +35,9 @@ class TrainingState:
         self.config = config
         self.model = model
         self.averaged = copy.deepcopy(model).requires_grad_(False) if config.ema > 0 else model
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
+        self.parameters = list(model.parameters())
+        self.averaged_parameters = list(self.averaged.parameters())
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.lr, fused=True)
         self.plateau = Plateau()
         self.contributions = ContributionStatistics(model.config.n_interactions + 1)
         self.gradient_norms: list[float] = []
@@ -58,12 +61,10 @@ class TrainingState:
 
     def gradients(self) -> list[Tensor]:
         """Gradients of all parameters; zero for one that the batch did not touch."""
-        for parameter in self.model.parameters():
+        for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        return [
-            parameter.grad for parameter in self.model.parameters() if parameter.grad is not None
-        ]
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
 
     def clip_gradients(self) -> float:
         """Scale the gradients down to `clip` times the running median of their norm.
@@ -77,7 +78,7 @@ class TrainingState:
         norm = torch.nn.utils.get_total_norm(self.gradients())
         if self.config.clip > 0 and self.gradient_norms:
             limit = self.config.clip * statistics.median(self.gradient_norms)
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), limit, norm)
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
         self.gradient_norms = [*self.gradient_norms[-NORMS_KEPT + 1 :], float(norm)]
         return float(norm)
 
@@ -90,9 +91,7 @@ class TrainingState:
             return
         decay = min(self.config.ema, (1 + self.total_steps) / (10 + self.total_steps))
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.averaged.parameters()), list(self.model.parameters()), 1.0 - decay
-            )
+            torch._foreach_lerp_(self.averaged_parameters, self.parameters, 1.0 - decay)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything `load_state_dict` needs to go on bit for bit; plain containers and tensors."""
