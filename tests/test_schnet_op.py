@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from conftest import make_model, make_structures
 from torch import Tensor, nn
 
-import scschnet.ops  # loads the operators
+from scschnet.data import collate
 
 STEP, CUTOFF = 0.125, 3.0
 N_ROWS = int(CUTOFF / STEP) + 6
@@ -58,6 +60,7 @@ class Case:
         values = [self.features, self.tables, self.weights, *self.parameters]
         return [t.detach().to(dtype).clone().requires_grad_() for t in values]
 
+    @torch.enable_grad()
     def spline(self, dtype: torch.dtype) -> Tensor:
         """(2, n_pairs, 6): of the filter and its derivative."""
 
@@ -153,3 +156,245 @@ def test_equals_the_twin_with_the_same_table(name):
     expected = gradients(case.loss(g_twin, g_d_twin), theirs)
     for k, (a, b) in enumerate(zip(got, expected, strict=True)):
         assert a.shape == b.shape and distance(a, b) < 1e-11, k
+
+
+@pytest.mark.parametrize("skip", ["weighted", "plain"])
+@pytest.mark.parametrize("n_interactions", [1, 6])
+def test_training_step_equals_the_dense_model(skip, n_interactions):
+    structures = make_structures(3)
+    batch = collate(structures, np.arange(len(structures)), 4.0)
+    results = []
+    for filters in ("dense", "spline"):
+        model = make_model(skip=skip, n_interactions=n_interactions, filters=filters)
+        model.filter_step = 2.0**-7
+        result = model(**batch.inputs)
+        loss = result["energy"].square().sum() + (result["forces"] + 0.1).square().sum()
+        loss.backward()
+        gradients_ = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+        results.append([result["energies"], result["forces"], *gradients_.values()])
+    for dense, fused in zip(*results, strict=True):
+        assert distance(fused, dense) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["two blocks", "no block", "ragged", "no pairs"])
+def test_energies_alone(name):
+    case = Case(**CASES[name])
+    ours, theirs = case.leaves(torch.float64), case.leaves(torch.float64)
+    g, g_d, norms = case.fused(ours, derivatives=False)
+    assert g_d.shape == (0,)
+    g_twin, norms_twin = case.twin(theirs, case.spline(torch.float64)[0])
+    assert distance(g, g_twin) < 1e-12 and distance(norms, norms_twin) < 1e-12
+    got = gradients((case.g_bar * g + g**2).sum(), ours)
+    expected = gradients((case.g_bar * g_twin + g_twin**2).sum(), theirs)
+    assert max(map(distance, got, expected)) < 1e-11
+
+
+@pytest.mark.parametrize("only", ["g", "g_d"])
+def test_a_loss_of_one_output(only):
+    case = Case()
+    ours, theirs = case.leaves(torch.float64), case.leaves(torch.float64)
+    g, g_d, _ = case.fused(ours)
+    g_twin, g_d_twin, _ = case.twin_with_derivatives(theirs)
+    if only == "g":
+        got, expected = gradients(g @ case.g_bar, ours), gradients(g_twin @ case.g_bar, theirs)
+    else:
+        got, expected = gradients(g_d @ case.v, ours), gradients(g_d_twin @ case.v, theirs)
+    assert max(map(distance, got, expected)) < 1e-11
+
+
+@pytest.mark.parametrize("name", ["six blocks, 128 features", "several row blocks", "ragged"])
+def test_float32_errs_no_more_than_twice_plain_torch(name):
+    case = Case(**CASES[name])
+    exact = case.leaves(torch.float64)
+    exact_g, exact_g_d, _ = case.twin_with_derivatives(exact)
+    exact_gradients = gradients(case.loss(exact_g, exact_g_d), exact)
+
+    fused = case.leaves(torch.float32)
+    fused_g, fused_g_d, _ = case.fused(fused)
+    plain = case.leaves(torch.float32)
+    plain_g, plain_g_d = plain_float32(case, plain)
+
+    def error(values: list[Tensor]) -> float:
+        """Root mean square over all tensors, each in units of its own size."""
+        references = [exact_g, exact_g_d, *exact_gradients]
+        squares = [
+            ((a.double() - b).square().mean() / b.square().mean()).item()
+            for a, b in zip(values, references, strict=True)
+        ]
+        return math.sqrt(sum(squares) / len(squares))
+
+    ours = error([fused_g, fused_g_d, *gradients(case.loss(fused_g, fused_g_d), fused)])
+    theirs = error([plain_g, plain_g_d, *gradients(case.loss(plain_g, plain_g_d), plain)])
+    assert 1e-8 < ours < 2 * theirs
+
+
+def plain_float32(case: Case, leaves: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The twin in float32 with the same weights per pair, W' entering as the gradient of W in a dummy."""
+    w, z = case.spline(torch.float32)
+    t = torch.zeros(len(case.d), requires_grad=True)
+    g, _ = case.twin(leaves, w + t[:, None] * z)
+    (g_d,) = torch.autograd.grad(g.sum(), t, create_graph=True)
+    return g, g_d
+
+
+def test_gradients_equal_finite_differences():
+    case = Case(n_atoms=6, n_pairs=9, n_features=6)
+    leaves = case.leaves(torch.float64)
+    got = gradients(case.loss(*case.fused(leaves)[:2]), leaves)
+    generator = torch.Generator().manual_seed(1)
+    for leaf, gradient in zip(leaves, got, strict=True):
+        direction = torch.randn(leaf.shape, generator=generator, dtype=torch.float64)
+        values = []
+        for h in (-2e-4, -1e-4, 1e-4, 2e-4):
+            with torch.no_grad():
+                moved = [t + h * direction if t is leaf else t for t in leaves]
+                values.append(case.loss(*case.fused(moved)[:2]).item())
+        slope = (8 * (values[2] - values[1]) - (values[3] - values[0])) / 12e-4
+        assert slope == pytest.approx((gradient * direction).sum().item(), rel=1e-7, abs=1e-7)
+
+
+def test_inference_equals_training_to_the_bit():
+    case = Case(**CASES["several row blocks"])
+    leaves = case.leaves(torch.float32)
+    with torch.no_grad():
+        frozen = case.fused(leaves)
+    for a, b in zip(case.fused(leaves), frozen, strict=True):
+        assert torch.equal(a, b) and not b.requires_grad
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bits_do_not_depend_on_run_or_threads(threads, dtype):
+    case = Case(**CASES["several row blocks"])
+    results = []
+    for n_threads in (1, 1, 2, 3):
+        threads(n_threads)
+        leaves = case.leaves(dtype)
+        g, g_d, norms = case.fused(leaves)
+        results.append([g, g_d, norms, *gradients(case.loss(g, g_d), leaves)])
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+def test_backward_may_run_again_and_memory_is_not_shared():
+    case = Case(**CASES["several row blocks"])
+    leaves = case.leaves(torch.float32)
+    g, g_d, _ = case.fused(leaves)
+    loss = case.loss(g, g_d)
+    first = torch.autograd.grad(loss, leaves, retain_graph=True)
+    kept = [t.clone() for t in first]
+    other = Case(**CASES["several row blocks"], seed=5)
+    other_leaves = other.leaves(torch.float32)
+    gradients(other.loss(*other.fused(other_leaves)[:2]), other_leaves)
+    again = torch.autograd.grad(loss, leaves)
+    assert all(map(torch.equal, first, kept)) and all(map(torch.equal, first, again))
+
+
+def test_inputs_need_not_be_contiguous():
+    case = Case()
+    leaves = case.leaves(torch.float64)
+    expected = case.fused(leaves)
+    with torch.no_grad():
+        strided = [torch.stack([t, t], -1)[..., 0] for t in leaves]
+    assert not strided[0].is_contiguous()
+    for a, b in zip(case.fused(strided), expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_gradients_of_distances_are_refused():
+    case = Case()
+    leaves = case.leaves(torch.float64)
+    features, tables, weights, *parameters = leaves
+    d = case.d.clone().requires_grad_()
+    arguments = [case.row_ptr, case.idx_j, case.bins, case.spline(torch.float64), tables, weights]
+    g, g_d, _ = torch.ops.scschnet.schnet(features, *arguments, parameters, True, d)
+    (of_weights,) = torch.autograd.grad(g.sum() + g_d.sum(), weights, retain_graph=True)
+    assert of_weights.shape == weights.shape
+    with pytest.raises(NotImplementedError, match="composed path"):
+        torch.autograd.grad(g.sum(), d)
+
+
+def test_third_derivatives_are_refused():
+    case = Case()
+    leaves = case.leaves(torch.float64)
+    loss = case.loss(*case.fused(leaves)[:2])
+    (gradient,) = torch.autograd.grad(loss, leaves[1], create_graph=True)
+    with pytest.raises(NotImplementedError, match="composed path"):
+        gradient.sum().backward()
+
+
+OPCHECKS = (
+    "test_schema",
+    "test_autograd_registration",
+    "test_faketensor",
+    "test_aot_dispatch_dynamic",
+)
+
+
+@pytest.mark.parametrize("derivatives", [True, False])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, from its tracer
+def test_opcheck(derivatives):
+    case = Case(n_atoms=5, n_pairs=7, n_features=6, n_blocks=1)
+    features, tables, weights, *parameters = case.leaves(torch.float64)
+    arguments = (
+        features,
+        case.row_ptr,
+        case.idx_j,
+        case.bins,
+        case.spline(torch.float64),
+        tables,
+        weights,
+        parameters,
+        derivatives,
+    )
+    torch.library.opcheck(torch.ops.scschnet.schnet, arguments, test_utils=OPCHECKS)
+    detached = torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, arguments)
+    state = torch.ops.scschnet.schnet_forward(*detached)[3]
+    utilities = ("test_schema", "test_faketensor")
+    torch.library.opcheck(
+        torch.ops.scschnet.schnet_backward,
+        (case.g_bar, case.v if derivatives else None, state, *detached),
+        test_utils=utilities,
+    )
+
+
+WRONG = {
+    "features": (lambda a: a[0][:, 0], ValueError, "`features` must have shape"),
+    "features dtype": (lambda a: a[0].half(), TypeError, "`features` must be float32 or float64"),
+    "row_ptr": (lambda a: a[1][:-1], ValueError, "`row_ptr` must have 12 entries"),
+    "row_ptr order": (lambda a: a[1].flip(0), ValueError, "`row_ptr` must ascend"),
+    "idx_j": (lambda a: a[2] + 11, ValueError, "`idx_j` must lie between"),
+    "idx_j dtype": (lambda a: a[2].int(), TypeError, "`idx_j` must be Long"),
+    "bins": (lambda a: a[3] + N_ROWS, ValueError, "`bins` must lie between"),
+    "bins number": (lambda a: a[3][:-1], ValueError, "`bins` must have one entry per pair"),
+    "weights": (lambda a: a[4][:1], ValueError, "`weights` must have at least 2 orders"),
+    "weights dtype": (lambda a: a[4].float(), TypeError, "`weights` must be Double"),
+    "tables": (lambda a: a[5][:, :4], ValueError, "`tables` must have shape"),
+    "contribution_weights": (lambda a: a[6][1:], ValueError, "`contribution_weights` must have"),
+    "parameters": (lambda a: a[7][1:], ValueError, "`parameters` must hold 5 tensors"),
+    "parameter shape": (
+        lambda a: [a[7][2], *a[7][1:]],
+        ValueError,
+        "`parameters` must have shape",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_are_named(name):
+    case = Case()
+    features, tables, weights, *parameters = case.leaves(torch.float64)
+    spline = case.spline(torch.float64)
+    arguments = [features, case.row_ptr, case.idx_j, case.bins, spline, tables, weights, parameters]
+    change, error, message = WRONG[name]
+    position = ["features", "row_ptr", "idx_j", "bins", "weights", "tables", "contribution_weights"]
+    word = name.split()[0]
+    arguments[position.index(word) if word in position else 7] = change(arguments)
+    with pytest.raises(error, match=message):
+        torch.ops.scschnet.schnet(*arguments, True)
