@@ -278,3 +278,25 @@ def test_bad_options_are_named(options, message):
 def test_bad_start_of_the_weights_is_named():
     with pytest.raises(ValueError, match="`w_init` must be one of uniform, random, one, got zero"):
         SchNet(ModelConfig(elements=(1,)), w_init="zero")
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_tables_follow_the_parameters(structures, fused, frozen):
+    spline, dense = make_model(filters="spline"), make_model(filters="dense")
+    optimizer = torch.optim.Adam(spline.parameters(), lr=0.05, fused=fused)
+    for _ in range(3):
+        spline.requires_grad_(not frozen)
+        evaluate(spline, structures)  # fills whatever is kept
+        spline.requires_grad_(True)
+        optimizer.zero_grad()
+        batch = collate(structures, [0, 3], 4.0)
+        spline(**batch.inputs)["forces"].square().sum().backward(inputs=list(spline.parameters()))
+        optimizer.step()
+        if frozen:  # as a moving average does
+            with torch.no_grad():
+                torch._foreach_mul_(list(spline.parameters()), 1.01)
+        spline.requires_grad_(not frozen)
+        dense.load_state_dict(spline.state_dict())
+        found, expected = evaluate(spline, structures), evaluate(dense, structures)
+        np.testing.assert_allclose(found["forces"], expected["forces"], atol=1e-6)

@@ -73,7 +73,8 @@ class SchNet(nn.Module):
         filters: how filters are evaluated: `spline` interpolates each block's filters in a table of
             the distance, made anew whenever the parameters change; `dense` runs the filter generator
             for every pair. Same function to rounding; may be changed at any time. Away from the CPU
-            the dense evaluation is used.
+            the dense evaluation is used. (Tables of frozen parameters are kept; `Tensor.data` must not
+            be used to change these.)
 
     Raises:
         ValueError: if `w_init` or `filters` is unknown.
@@ -325,7 +326,8 @@ class SchNet(nn.Module):
     def _tables(self, d_ij: Tensor) -> tuple[Tensor, FilterGrid]:
         """Filters of all blocks (n_interactions, n_rows, n_features) and their grid.
 
-        Without gradients tables are kept until a parameter changes.
+        Tables of frozen parameters (no gradients asked for) are kept until one changes; those of others are
+        made anew every time, because optimizers change parameters without a trace.
         """
         cutoff = self.config.cutoff
         if self.config.cutoff_function == "none" and d_ij.shape[0]:  # as long as is needed
@@ -340,7 +342,7 @@ class SchNet(nn.Module):
             for layer in (g.hidden, g.output)
             for p in (layer.weight, layer.bias)
         ]
-        if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
+        if any(p.requires_grad for p in parameters):
             return filter_tables(generators, self.radial_basis, grid, dtype), grid
         state = (grid, *((p.data_ptr(), p._version) for p in parameters))
         if state != self._kept_tables.state:
