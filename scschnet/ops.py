@@ -171,6 +171,29 @@ class Pairs(NamedTuple):
     """either cosine or none"""
 
 
+def filter_tables(rbf: Tensor, prefilter: Tensor, parameters: list[Tensor]) -> Tensor:
+    """Spline coefficients of the filters of several blocks.
+
+    table = P[ssp(rbf A1 + b1)] A2 + b2,  P: symmetric filter along the nodes
+
+    Evaluated in float64 and rounded once; the gradient is evaluated in the dtype of the parameters.
+
+    Args:
+        rbf: radial basis on the nodes of a grid, (n_nodes, n_rbf) float64.
+        prefilter: weights of P from the center outward, (5,) float64.
+        parameters: of each block A1 (n_filters, n_rbf), b1, A2 (n_filters, n_filters) and b2, float32 or
+            float64.
+
+    Returns:
+        (n_blocks, n_nodes - 8, n_filters), dtype of the parameters; differentiable in them as often as
+        needed.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape or dtype is wrong.
+    """
+    return torch.ops.scschnet.filter_tables(rbf, prefilter, parameters)
+
+
 def cfconv(x: Tensor, table: Tensor, pairs: Pairs) -> Tensor:
     """Continuous-filter convolution with tabulated filters.
 

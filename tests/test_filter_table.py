@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from scschnet import ops
+from scschnet.nn.activation import shifted_softplus
 from scschnet.nn.filter import FilterGenerator
 from scschnet.nn.filter_table import (
+    PREFILTER_ORDER,
     TOLERANCE,
     FilterGrid,
     accurate_grid,
     filter_tables,
     grid_step,
     prefilter_taps,
-    spline_coefficients,
     table_errors,
 )
 from scschnet.nn.radial import GaussianBasis, cosine_cutoff
@@ -86,12 +87,59 @@ def test_the_cutoff_stays_outside_the_table():
     assert not got[-1].any()
 
 
+def composed_tables(nets, basis, grid):
+    """The tables from torch's own operations, in float64."""
+    nodes = torch.arange(-6, grid.n_rows + 2, dtype=torch.float64) * grid.step
+    taps = prefilter_taps(PREFILTER_ORDER)
+    tables = []
+    for net in nets:
+        samples = shifted_softplus(net.hidden(basis(nodes)))
+        coefficients = sum(
+            taps[abs(s)] * samples[4 + s : 4 + s + grid.n_rows] for s in range(-4, 5)
+        )
+        tables.append(net.output(coefficients))
+    return torch.stack(tables)
+
+
+@pytest.mark.parametrize(("n_rbf", "n_filters"), [(7, 1), (20, 13), (25, 64), (50, 80)])
+def test_tables_match_torchs_own_operations(n_rbf, n_filters):
+    basis, nets = GaussianBasis(n_rbf, CUTOFF), generators(n_rbf, 5.0, n_filters, 3)
+    grid = FilterGrid(2**-4, CUTOFF)
+    expected = composed_tables(nets, basis, grid)
+    tables = filter_tables(nets, basis, grid, torch.float64)
+    assert torch.allclose(tables, expected, rtol=1e-13, atol=1e-13)
+    bar = torch.randn_like(expected)
+    parameters = [p for g in nets for p in g.parameters()]
+    exact = torch.autograd.grad(expected, parameters, bar)
+    for a, b in zip(exact, torch.autograd.grad(tables, parameters, bar), strict=True):
+        assert torch.allclose(a, b, rtol=1e-11, atol=1e-11 * float(a.abs().max()))
+
+
+def test_large_and_small_arguments_of_the_activation():
+    """The network's own hidden layer is 0 or far from it."""
+    basis, (net,) = GaussianBasis(4, 2.0), generators(4, 1.0, 9, 1)
+    values = [0.0, 1e-300, -1e-9, 1e-3, -40.0, 40.0, -800.0, 800.0, -1e6]
+    net.hidden.weight.data.zero_()
+    net.hidden.bias.data = torch.tensor(values, dtype=torch.float64)
+    net.output.weight.data = torch.eye(9, dtype=torch.float64)
+    net.output.bias.data.zero_()
+    grid = FilterGrid(0.25, 2.0)
+    tables = filter_tables([net], basis, grid, torch.float64)
+    expected = shifted_softplus(net.hidden.bias).detach()
+    assert torch.allclose(tables[0].detach(), expected.expand_as(tables[0]), rtol=1e-14, atol=1e-15)
+    tables.sum().backward()
+    slope = torch.sigmoid(net.hidden.bias.detach()) * grid.n_rows
+    assert torch.allclose(net.hidden.bias.grad, slope, rtol=1e-13, atol=1e-300)
+
+
 def test_coefficients_reproduce_polynomials():
     """The prefilter of order 4 is exact to degree 9, the quintic spline to degree 5."""
     x = torch.arange(-6.0, 30.0, dtype=torch.float64) / 16
     grid = FilterGrid(1 / 16, 1.0)
     samples = torch.stack([x**5 - x**2, 3 * x**4 + 1, x**3, x, torch.ones_like(x)], 1)
-    table = spline_coefficients(samples.unsqueeze(0))[0]
+    taps = prefilter_taps(PREFILTER_ORDER)
+    n_rows = len(x) - 2 * PREFILTER_ORDER
+    table = sum(taps[abs(s)] * samples[4 + s : 4 + s + n_rows] for s in range(-4, 5))
     d = torch.linspace(0, 1, 37, dtype=torch.float64)
     expected = torch.stack([d**5 - d**2, 3 * d**4 + 1, d**3, d, torch.ones_like(d)], 1)
     assert torch.allclose(evaluate(table, d, grid), expected, atol=1e-13)
@@ -177,6 +225,46 @@ def test_a_grid_serves_every_distance_up_to_the_cutoff():
 def test_step_must_be_a_power_of_two(step):
     with pytest.raises(ValueError, match="`step` must be a power of two, got"):
         FilterGrid(step, CUTOFF)
+
+
+def test_opcheck_and_bits():
+    basis, nets = GaussianBasis(5, 2.0), generators(5, n_filters=3)
+    parameters = [p for g in nets for p in g.parameters()]
+    rbf = basis(torch.arange(-6, 20, dtype=torch.float64) * 0.25)
+    taps = torch.tensor(prefilter_taps(PREFILTER_ORDER), dtype=torch.float64)
+    torch.library.opcheck(torch.ops.scschnet.filter_tables, (rbf, taps, parameters))
+    once = ops.filter_tables(rbf, taps, parameters)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        threaded = ops.filter_tables(rbf, taps, parameters)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(once, threaded)
+
+
+def test_errors_of_the_operator():
+    rbf, taps = torch.ones(20, 5, dtype=torch.float64), torch.ones(5, dtype=torch.float64)
+    good = [torch.ones(3, 5), torch.ones(3), torch.ones(3, 3), torch.ones(3)]
+
+    def changed(k, tensor):
+        return [*good[:k], tensor, *good[k + 1 :]]
+
+    assert ops.filter_tables(rbf, taps, good).shape == (1, 12, 3)
+    for error, message, arguments in [
+        (ValueError, "`rbf` must have shape", (rbf.float(), taps, good)),
+        (ValueError, "`rbf` must have more than 8 nodes, got 8", (rbf[:8], taps, good)),
+        (ValueError, "`prefilter` must hold 5 float64", (rbf, taps[1:], good)),
+        (ValueError, "`parameters` must hold four tensors per block, got 3", (rbf, taps, good[1:])),
+        (ValueError, "`parameters` must hold four tensors per block, got 0", (rbf, taps, [])),
+        (TypeError, "`parameters` must be float32 or float64", (rbf, taps, changed(0, good[0].half()))),
+        (ValueError, r"`parameters\[0\]` must have 5 inputs", (rbf, taps, changed(0, torch.ones(3, 4)))),
+        (TypeError, r"`parameters\[3\]` must have the dtype", (rbf, taps, changed(3, good[3].double()))),
+        (ValueError, r"`parameters\[1\]` must fit 3 filters", (rbf, taps, changed(1, torch.ones(4)))),
+        (ValueError, r"`parameters\[2\]` must fit 3 filters", (rbf, taps, changed(2, torch.ones(3, 2)))),
+    ]:  # fmt: skip
+        with pytest.raises(error, match=message):
+            ops.filter_tables(*arguments)
 
 
 def test_errors():

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -74,68 +75,47 @@ def filter_tables(
     basis: GaussianBasis,
     grid: FilterGrid,
     dtype: torch.dtype,
-    build_dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Spline coefficients of the filters of several blocks, built in one go.
 
     W_f(d) = sum_m B_m(t) table[k + m, f],  k = floor(d / step),  t = d / step - k    (csrc/core/spline.hpp)
     table = P[ssp(rbf A1 + b1)] A2 + b2,  P: samples on the nodes -> coefficients, linear, row sum one
 
-    The cutoff function is not part of a table.
+    The cutoff function is not part of a table. Evaluated in float64 whatever the dtype: tables from float32
+    samples are ten times less accurate.
 
     Args:
         generators: filter generators of the blocks, of one shape; at least one.
         basis: radial basis they share.
         grid: grid of distances.
         dtype: of the tables, usually that of the model.
-        build_dtype: of the arithmetic. Leave it at float64: float32 samples are ten times less accurate.
 
     Returns:
-        (n_blocks, grid.n_rows, n_filters), differentiable in the parameters of the generators.
+        (n_blocks, grid.n_rows, n_filters), differentiable in the parameters of the generators as often as
+        needed.
 
     Raises:
         ValueError: if `generators` is empty or their shapes differ.
     """
-    hidden_weight, hidden_bias, output_weight, output_bias = _stacked(generators, build_dtype)
+    _check_shapes(generators)
+    parameters = [
+        parameter if parameter.dtype == dtype else parameter.double()
+        for g in generators
+        for parameter in (g.hidden.weight, g.hidden.bias, g.output.weight, g.output.bias)
+    ]
     first = -(2 + PREFILTER_ORDER)
     n_nodes = grid.n_rows + 2 * PREFILTER_ORDER
-    nodes = torch.arange(first, first + n_nodes, dtype=build_dtype, device=hidden_weight.device)
-    rbf = basis(nodes * grid.step)
-    hidden = torch.baddbmm(
-        hidden_bias.unsqueeze(1), rbf.expand(len(generators), -1, -1), hidden_weight.transpose(1, 2)
-    )
-    coefficients = spline_coefficients(shifted_softplus(hidden))
-    tables = torch.baddbmm(output_bias.unsqueeze(1), coefficients, output_weight.transpose(1, 2))
-    return tables.to(dtype)
+    nodes = torch.arange(first, first + n_nodes, dtype=torch.float64)
+    prefilter = torch.tensor(prefilter_taps(PREFILTER_ORDER), dtype=torch.float64)
+    return ops.filter_tables(basis(nodes * grid.step), prefilter, parameters).to(dtype)
 
 
-def spline_coefficients(samples: Tensor) -> Tensor:
-    """Coefficients of the quintic spline through samples on a uniform grid.
+@cache
+def prefilter_taps(order: int) -> tuple[float, ...]:
+    """Weights of the filter that turns samples into spline coefficients, from the center outward.
 
-    Sampling a spline at its nodes is 1 + D/4 + D^2/120, D: second difference; its inverse, expanded in D up
-    to order `PREFILTER_ORDER`, is exact for polynomials of degree 2 `PREFILTER_ORDER` + 1.
-
-    Args:
-        samples: (n_blocks, n_nodes, n_features).
-
-    Returns:
-        (n_blocks, n_nodes - 2 PREFILTER_ORDER, n_features), differentiable.
-    """
-    taps = prefilter_taps(PREFILTER_ORDER)
-    n_rows = samples.shape[1] - 2 * PREFILTER_ORDER
-    center = samples.narrow(1, PREFILTER_ORDER, n_rows)
-    result = center * taps[0]
-    for s in range(1, PREFILTER_ORDER + 1):
-        left = samples.narrow(1, PREFILTER_ORDER - s, n_rows)
-        right = samples.narrow(1, PREFILTER_ORDER + s, n_rows)
-        result = torch.add(result, left + right, alpha=taps[s])
-    return result
-
-
-def prefilter_taps(order: int) -> list[float]:
-    """Weights of the prefilter, from the center outward.
-
-    Power series of 1 / (1 + D/4 + D^2/120) in the second difference D = (1, -2, 1), up to D^order.
+    Sampling a quintic spline at its nodes is 1 + D/4 + D^2/120, D = (1, -2, 1) the second difference; this is
+    the power series of the inverse up to D^order, exact for polynomials of degree 2 order + 1.
 
     Args:
         order: number of weights besides the central one, not negative.
@@ -148,7 +128,7 @@ def prefilter_taps(order: int) -> list[float]:
     for k, factor in enumerate(series):
         for s in range(k + 1):  # D^k has the binomial coefficients of 2k with alternating signs
             taps[s] += factor * (-1) ** (k - s) * math.comb(2 * k, k - s)
-    return [float(tap) for tap in taps]
+    return tuple(float(tap) for tap in taps)
 
 
 def table_errors(
@@ -225,15 +205,18 @@ def accurate_grid(
     )
 
 
-def _stacked(
-    generators: Sequence[FilterGenerator], dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weights and biases of both layers of all generators, converted."""
+def _check_shapes(generators: Sequence[FilterGenerator]) -> None:
     if not generators:
         raise ValueError("`generators` must not be empty")
     shapes = {(tuple(g.hidden.weight.shape), tuple(g.output.weight.shape)) for g in generators}
     if len(shapes) > 1:
         raise ValueError(f"`generators` must have one shape, got {sorted(shapes)}")
+
+
+def _stacked(
+    generators: Sequence[FilterGenerator], dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights and biases of both layers of all generators, converted."""
     return (
         torch.stack([g.hidden.weight for g in generators]).to(dtype),
         torch.stack([g.hidden.bias for g in generators]).to(dtype),

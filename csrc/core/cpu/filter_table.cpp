@@ -1,0 +1,114 @@
+// Filter tables: two matrix products with the activation and the prefilter in between, and back.
+#include "../filter_table.hpp"
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include "dense.hpp"
+#include "filter_table_kernels.hpp"
+
+namespace scschnet::cpu {
+namespace {
+
+const FilterTableKernels& filter_table_kernels(InstructionSet isa) {
+  switch (isa) {
+#if defined(SCSCHNET_X86)
+    case InstructionSet::avx512:
+      return filter_table_kernels_avx512;
+    case InstructionSet::avx2:
+      return filter_table_kernels_avx2;
+#endif
+    default:
+      return filter_table_kernels_generic;
+  }
+}
+
+template <class Scalar>
+const FilterTableLoops<Scalar>& loops_of(InstructionSet isa) {
+  if constexpr (std::is_same_v<Scalar, float>) {
+    return filter_table_kernels(isa).single_precision;
+  } else {
+    return filter_table_kernels(isa).double_precision;
+  }
+}
+
+template <class To, class From>
+std::vector<To> converted(const From* values, std::int64_t n) {
+  return std::vector<To>(values, values + n);
+}
+
+/// B of C = A B from B^T (n, k), in double precision.
+template <class Scalar>
+std::vector<double> packed_transposed(const DenseKernels<double>& dense, const Scalar* weight,
+                                      std::int64_t k, std::int64_t n) {
+  const std::vector<double> exact = converted<double>(weight, n * k);
+  std::vector<double> packed(packed_size<double>(k, n));
+  dense.pack_transposed(exact.data(), k, n, packed.data());
+  return packed;
+}
+
+}  // namespace
+
+template <class Scalar>
+void filter_table(const FilterTableSizes& sizes, const double* prefilter, const double* rbf,
+                  const FilterParameters<const Scalar*>& parameters, Scalar* table,
+                  Scalar* coefficients, Scalar* slopes, InstructionSet isa) {
+  const auto& dense = dense_kernels<double>(isa);
+  const auto& loops = loops_of<Scalar>(isa);
+  const std::int64_t n_rows = sizes.n_rows, n = sizes.n_filters, n_nodes = sizes.n_nodes();
+  const auto hidden_bias = converted<double>(parameters.hidden_bias, n);
+  const auto output_bias = converted<double>(parameters.output_bias, n);
+  const auto hidden_weight = packed_transposed(dense, parameters.hidden_weight, sizes.n_rbf, n);
+  const auto output_weight = packed_transposed(dense, parameters.output_weight, n, n);
+
+  std::vector<double> samples(n_nodes * n), exact(n_rows * n);
+  dense.multiply(n_nodes, sizes.n_rbf, n, rbf, hidden_weight.data(), hidden_bias.data(), 0,
+                 samples.data());
+  loops.activate(n_nodes * n, samples.data(), slopes);
+  loops.prefilter(n_rows, n, prefilter, samples.data() + prefilter_order * n, exact.data(),
+                  coefficients);
+  dense.multiply(n_rows, n, n, exact.data(), output_weight.data(), output_bias.data(), 0,
+                 samples.data());
+  std::transform(samples.begin(), samples.begin() + n_rows * n, table,
+                 [](double v) { return static_cast<Scalar>(v); });
+}
+
+template <class Scalar>
+void filter_table_backward(const FilterTableSizes& sizes, const double* prefilter,
+                           const Scalar* rbf, const Scalar* output_weight, const Scalar* table_bar,
+                           const Scalar* coefficients, const Scalar* slopes,
+                           const FilterParameters<Scalar*>& gradients, InstructionSet isa) {
+  const auto& dense = dense_kernels<Scalar>(isa);
+  const std::int64_t n_rows = sizes.n_rows, n = sizes.n_filters, n_nodes = sizes.n_nodes();
+  std::fill_n(gradients.output_weight, n * n, Scalar{0});
+  std::fill_n(gradients.output_bias, n, Scalar{0});
+  dense.add_outer(n_rows, n, n, table_bar, coefficients, 0, n, gradients.output_weight);
+  dense.add_columns(n_rows, n, nullptr, table_bar, gradients.output_bias);
+
+  std::vector<Scalar> packed(packed_size<Scalar>(n, n)), bar(n_nodes * n);
+  dense.pack(output_weight, n, n, packed.data());
+  // The transpose of a symmetric filter is itself on rows with zeros around them.
+  std::vector<Scalar> padded((n_nodes + 2 * prefilter_order) * n);
+  dense.multiply(n_rows, n, n, table_bar, packed.data(), nullptr, 0,
+                 padded.data() + 2 * prefilter_order * n);
+  const auto taps = converted<Scalar>(prefilter, prefilter_order + 1);
+  loops_of<Scalar>(isa).prefilter_times(n_nodes, n, taps.data(),
+                                        padded.data() + prefilter_order * n, slopes, bar.data());
+
+  std::fill_n(gradients.hidden_weight, n * sizes.n_rbf, Scalar{0});
+  std::fill_n(gradients.hidden_bias, n, Scalar{0});
+  dense.add_outer(n_nodes, n, sizes.n_rbf, bar.data(), rbf, 0, n, gradients.hidden_weight);
+  dense.add_columns(n_nodes, n, nullptr, bar.data(), gradients.hidden_bias);
+}
+
+#define SCSCHNET_INSTANTIATE(S)                                                                   \
+  template void filter_table(const FilterTableSizes&, const double*, const double*,               \
+                             const FilterParameters<const S*>&, S*, S*, S*, InstructionSet);      \
+  template void filter_table_backward(const FilterTableSizes&, const double*, const S*, const S*, \
+                                      const S*, const S*, const S*, const FilterParameters<S*>&,  \
+                                      InstructionSet);
+SCSCHNET_INSTANTIATE(float)
+SCSCHNET_INSTANTIATE(double)
+
+}  // namespace scschnet::cpu
