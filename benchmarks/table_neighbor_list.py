@@ -48,12 +48,10 @@ def batch_row(result: dict) -> str:
     return f"100 QM9 molecules ({result['pairs']:,} pairs), ms: {', '.join(parts)}; one call against a loop over {best}: {ratio}"
 
 
-def main() -> None:
-    report = json.loads(Path(sys.argv[1]).read_text())
+def table(file: Path) -> str:
+    """The whole table."""
+    report = json.loads(file.read_text())
     versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items())
-    print(
-        f"{report['processor']}, {report['instruction_sets'][-1]}; {versions}. CPU ms per call, one thread.\n"
-    )
     titles = [
         "system",
         "scschnet",
@@ -61,13 +59,20 @@ def main() -> None:
         "faster than the fastest peer",
         "with AVX2",
         "without vectors",
+        "wall ms, 1 / 2 threads",
     ]
-    titles.append("wall ms, 1 / 2 threads")
-    print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
-    for name, result in report["systems"].items():
-        print(row(name, result))
-    print("\n" + batch_row(report["batch of 100 QM9 molecules"]))
+    lines = [
+        f"{report['processor']}, {report['instruction_sets'][-1]}; {versions}. "
+        "CPU ms per call, one thread.",
+        "",
+        "| " + " | ".join(titles) + " |",
+        "|" + "---|" * len(titles),
+        *(row(name, result) for name, result in report["systems"].items()),
+        "",
+        batch_row(report["batch of 100 QM9 molecules"]),
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    print(table(Path(sys.argv[1])))

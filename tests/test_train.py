@@ -210,6 +210,17 @@ def test_options_lower_the_loss(small_data, tmp_path, options):
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_spline_and_dense_filters_train_alike(small_data, tmp_path):
+    """Table truncation (5e-7 in the derivative of a filter) is all the difference, amplified by 36 steps."""
+    for filters in ("spline", "dense"):
+        options = f"--filters {filters} --dtype float64 --n-features 16 --n-rbf 25"
+        assert main(command(small_data, tmp_path / filters, options)) == 0
+    both = (rows(tmp_path / name / "metrics.csv") for name in ("spline", "dense"))
+    for mine, theirs in zip(*both, strict=True):
+        assert float(mine["train_loss"]) == pytest.approx(float(theirs["train_loss"]), rel=1e-6)
+        assert float(mine["val_loss"]) == pytest.approx(float(theirs["val_loss"]), rel=1e-6)
+
+
 def test_patience_stops_early(small_data, tmp_path):
     assert main(command(small_data, tmp_path / "run", "--lr 1e-12 --patience 2 --epochs 50")) == 0
     assert len(rows(tmp_path / "run" / "metrics.csv")) < 50

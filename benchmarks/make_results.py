@@ -1,0 +1,59 @@
+"""Writes RESULTS.md from the stored results: python benchmarks/make_results.py"""
+
+import json
+from pathlib import Path
+
+from table_neighbor_list import table as neighbor_list_table
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+
+
+def trainings() -> str:
+    lines = [
+        "| run | options | epochs | energy MAE / RMSE | forces MAE / RMSE | wall time |",
+        "|---|---|---|---|---|---|",
+    ]
+    for file in sorted((RESULTS / "runs").glob("*/result.json")):
+        result = json.loads(file.read_text())
+        config, test = result["config"], result["test"]
+        energy = test["energy"]["kcal/mol"]
+        forces = test.get("forces", {}).get("kcal/mol/Å")
+        options = (
+            f"{config['skip']} skip, F = {config['n_features']}, L = {config['n_interactions']}, "
+            f"batch {config['batch_size']}, lr {config['lr']:g}, {config['schedule']}, "
+            f"{config['n_train']} + {config['n_val']}, {config['filters']} filters, "
+            f"{config['threads'] or 'all'} thread(s)"
+        )
+        lines.append(
+            f"| [{file.parent.name}](results/runs/{file.parent.name}/contributions.png) | {options} "
+            f"| {config['epochs']} (best {test['epoch']}) | {energy['mae']:.3f} / {energy['rmse']:.3f} | "
+            + (f"{forces['mae']:.3f} / {forces['rmse']:.3f}" if forces else "–")
+            + f" | {result['seconds'] / 60:.1f} min, {result['processor']} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    lists = sorted(RESULTS.glob("neighbor_list_*.json"))
+    parts = [
+        "# Results",
+        "Made by `python benchmarks/make_results.py` from the files in `results/`; each names its hardware and "
+        "versions. Times are CPU time of one process (medians) unless said otherwise; ratios are measured side by "
+        "side in one run. Targets that were missed are marked as missed.",
+        "## Neighbor lists",
+        "Pairs i, j (int64) and S (int32), liquid water, 5 Å. `python benchmarks/bench_neighbor_list.py --out FILE`",
+        *(neighbor_list_table(file) for file in lists),
+        "## Trainings",
+        "Test errors in kcal/mol and kcal/mol/Å, of the epoch with the lowest validation loss. "
+        "`python -m scschnet.train`, then `python benchmarks/summarize_run.py RUN NAME`.",
+        trainings(),
+    ]
+    notes = HERE / "results" / "notes.md"
+    if notes.exists():
+        parts.append(notes.read_text().strip())
+    (HERE / "RESULTS.md").write_text("\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()
