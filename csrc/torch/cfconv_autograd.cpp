@@ -9,9 +9,9 @@
 // and in one pass over the pairs for training: cfconv, cfconv_backward, cfconv_double_backward and
 // cfconv_backward_table_gradient. Only the gradients that someone asked for are computed: the first
 // backward of a force loss makes no table gradients, and loss.backward(inputs=parameters) no W''.
+#include <ATen/TensorOperators.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/mul.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>

@@ -35,8 +35,8 @@ class TrainingState:
         self.config = config
         self.model = model
         self.averaged = copy.deepcopy(model).requires_grad_(False) if config.ema > 0 else model
-        self.parameters = list(model.parameters())
-        self.averaged_parameters = list(self.averaged.parameters())
+        self.parameters: list[Tensor] = list(model.parameters())
+        self.averaged_parameters: list[Tensor] = list(self.averaged.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.lr, fused=True)
         self.plateau = Plateau()
         self.contributions = ContributionStatistics(model.config.n_interactions + 1)
