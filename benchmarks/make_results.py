@@ -34,6 +34,35 @@ def trainings() -> str:
     return "\n".join(lines)
 
 
+def steps(file: Path) -> str:
+    """The fused network against our dense one; a peer's times belong to another file."""
+    report = json.loads(file.read_text())
+    results = {(r["case"], r["path"]): r for r in report["results"]}
+    lines = [
+        f"{report['processor']}, torch {report['torch']}, {report['threads']} thread, load average "
+        f"{report['load_before'][0]:.1f} before the run.",
+        "",
+        "| case | tables, one operator: ms | dense: ms | ratio | memory added, MiB: tables / dense |",
+        "|---|---|---|---|---|",
+    ]
+    for case in dict.fromkeys(r["case"] for r in report["results"]):
+        fused, dense = results.get((case, "fused")), results.get((case, "dense"))
+        if fused is None:
+            continue
+        title = (
+            f"{case}: {fused['kind'].replace('_', ' ')}, {fused['n_atoms']:,} atoms, "
+            f"F = {fused['n_features']}, {fused['n_rbf']} Gaussians"
+        )
+        columns = [title, f"{fused['cpu_ms']:.1f}"]
+        if dense is not None:
+            columns += [f"{dense['cpu_ms']:.0f}", f"{dense['cpu_ms'] / fused['cpu_ms']:.1f}x"]
+        else:
+            columns += ["–", "–"]
+        memory = [f"{r['memory_added_mib']:.0f}" if r else "–" for r in (fused, dense)]
+        lines.append("| " + " | ".join([*columns, " / ".join(memory)]) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     lists = sorted(RESULTS.glob("neighbor_list_*.json"))
     parts = [
@@ -44,6 +73,9 @@ def main() -> None:
         "## Neighbor lists",
         "Pairs i, j (int64) and S (int32), liquid water, 5 Å. `python benchmarks/bench_neighbor_list.py --out FILE`",
         *(neighbor_list_table(file) for file in lists),
+        "## Training step, and energy with forces",
+        "Six blocks, float32. `python benchmarks/bench_step.py`; SchNetPack's times: `benchmarks/peers/`.",
+        *(steps(file) for file in sorted(RESULTS.glob("step_*.json"))),
         "## Trainings",
         "Test errors in kcal/mol and kcal/mol/Å, of the epoch with the lowest validation loss. "
         "`python -m scschnet.train`, then `python benchmarks/summarize_run.py RUN NAME`.",

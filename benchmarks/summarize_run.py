@@ -15,6 +15,7 @@ import torch
 
 import scschnet
 from scschnet.analysis.contributions import plot_contributions
+from scschnet.data import load_split
 
 RESULTS = Path(__file__).parent / "results" / "runs"
 
@@ -33,6 +34,8 @@ def main(run: Path, name: str) -> None:
     config = tomllib.loads((run / "config.toml").read_text())
     for key in ("data", "out", "split_file"):  # paths of one machine mean nothing on another
         config[key] = Path(config[key]).name
+    split = load_split(run / "split.npz")
+    config["n_train"], config["n_val"] = len(split.train), len(split.val)
     with (run / "metrics.csv").open(newline="") as file:
         seconds = float(list(csv.DictReader(file))[-1]["seconds"])
     content = {
