@@ -114,13 +114,41 @@ struct Places {
   }
 };
 
+/// weights[n] of a chunk, by Leibniz' rule: sum_k binomial(n, k) fc^(n-k) B_m^(k) / step^k.
+inline void combine(int n, double inverse_step, const Lanes* f, const Lanes (*pieces_of)[n_taps],
+                    Lanes* weight) {
+  for (int m = 0; m < n_taps; ++m) {
+    for (int l = 0; l < chunk; ++l) weight[m].at[l] = f[n].at[l] * pieces_of[0][m].at[l];
+    double factor = 1;
+    for (int k = 1; k <= n && k < n_powers; ++k) {
+      factor *= inverse_step * (n - k + 1) / k;
+      for (int l = 0; l < chunk; ++l) {
+        weight[m].at[l] += factor * f[n - k].at[l] * pieces_of[k][m].at[l];
+      }
+    }
+  }
+}
+
+/// From one row per tap to one row per pair.
+template <class Scalar>
+inline void write_rows(const Lanes* weight, int count, Scalar* out) {
+  alignas(64) Scalar rounded[n_taps][chunk];
+  for (int m = 0; m < n_taps; ++m) {
+    for (int l = 0; l < chunk; ++l) rounded[m][l] = static_cast<Scalar>(weight[m].at[l]);
+  }
+  for (int l = 0; l < count; ++l) {
+#pragma GCC unroll 6
+    for (int m = 0; m < n_taps; ++m) out[l * n_taps + m] = rounded[m][l];
+  }
+}
+
 template <class Distance, class Scalar>
 std::int64_t spline_weights(const SplineOrders& orders, const Distance* d, std::int64_t n_pairs,
                             std::int32_t* bins, Scalar* weights) {
   const double inverse_step = 1 / orders.grid.step;
   const int last = orders.first_order + orders.n_orders - 1;
   Places places;
-  Lanes f[max_spline_order + 1], value, weight[n_taps];
+  Lanes f[max_spline_order + 1], pieces_of[n_powers][n_taps], weight[n_taps];
   for (std::int64_t begin = 0; begin < n_pairs; begin += chunk) {
     const int count = n_pairs - begin < chunk ? static_cast<int>(n_pairs - begin) : chunk;
     if (!places.find(orders.grid, inverse_step, d + begin, count)) {
@@ -128,22 +156,16 @@ std::int64_t spline_weights(const SplineOrders& orders, const Distance* d, std::
         if (!places.find(orders.grid, inverse_step, d + begin + l, 1)) return begin + l;
       }
     }
-    if (bins != nullptr) __builtin_memcpy(bins + begin, places.bin, count * sizeof(std::int32_t));
+    if (bins != nullptr) {
+      __builtin_memcpy(bins + begin, places.bin, count * sizeof(std::int32_t));
+    }
     cutoff_derivatives(orders.grid, last, places.d, places.inside, f);
+    for (int k = 0; k <= last && k < n_powers; ++k) {
+      for (int m = 0; m < n_taps; ++m) piece(k, m, places.t, pieces_of[k][m]);
+    }
     for (int n = orders.first_order; n <= last; ++n) {
-      for (int m = 0; m < n_taps; ++m) {  // Leibniz: sum_k binomial(n, k) fc^(n-k) B_m^(k) / step^k
-        weight[m] = Lanes{};
-        double factor = 1;
-        for (int k = 0; k <= n && k < n_powers; ++k) {
-          piece(k, m, places.t, value);
-          for (int l = 0; l < chunk; ++l) weight[m].at[l] += factor * f[n - k].at[l] * value.at[l];
-          factor *= inverse_step * (n - k) / (k + 1);
-        }
-      }
-      Scalar* out = weights + ((n - orders.first_order) * n_pairs + begin) * n_taps;
-      for (int l = 0; l < count; ++l) {
-        for (int m = 0; m < n_taps; ++m) out[l * n_taps + m] = static_cast<Scalar>(weight[m].at[l]);
-      }
+      combine(n, inverse_step, f, pieces_of, weight);
+      write_rows(weight, count, weights + ((n - orders.first_order) * n_pairs + begin) * n_taps);
     }
   }
   return -1;

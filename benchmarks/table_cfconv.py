@@ -1,0 +1,51 @@
+"""Markdown table of a file written by bench_cfconv.py: python benchmarks/table_cfconv.py FILE.json"""
+
+import json
+import sys
+from pathlib import Path
+
+TITLES = {
+    "P1 cfconv": "P1 forward",
+    "P2 cfconv_backward": "P2 backward",
+    "P3, P4 cfconv_double_backward": "P3, P4 double backward",
+    "P5 cfconv_backward_table_gradient": "P5 table gradient",
+}
+
+
+def cell(row: dict) -> str:
+    return f"{row['ms']:.2f} ms, {row['of_fma_peak']:.0%}"
+
+
+def table(file: Path) -> str:
+    """Times and fractions of the multiply-add peak, and ratios to the dense convolution."""
+    facts = json.loads(file.read_text())
+    limit = facts["limits"]
+    lines = [
+        f"{facts['processor']} ({facts['instruction_sets'][-1]}), torch {facts['torch']}, {facts['threads']} thread, "
+        f"{facts['dtype']}. Measured in the same run: {limit['fma_gflops']:.0f} GFLOP/s of multiply-adds, reading "
+        f"{limit['l1_gbytes']:.0f} GB/s from the first and {limit['l2_gbytes']:.0f} GB/s from the second cache level. "
+        "Percentages: of the multiply-add peak.",
+        "",
+        "| system | directed pairs | F | "
+        + " | ".join(TITLES.values())
+        + " | P1 reading: level 1, 2 | dense / P1 | dense / ours, with backward |",
+        "|---" * (len(TITLES) + 6) + "|",
+    ]
+    for case in facts["cases"]:
+        kernels = case["kernels"]
+        first = kernels["P1 cfconv"]
+        cells = [
+            case["system"],
+            f"{case['n_directed_pairs']:,}",
+            str(case["n_features"]),
+            *(cell(kernels[name]) for name in TITLES),
+            f"{first['of_l1']:.0%}, {first['of_l2']:.0%}",
+            f"{case['forward_ratio']:.0f}",
+            f"{case['forward_backward_ratio']:.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table(Path(sys.argv[1])))
