@@ -300,3 +300,13 @@ def test_tables_follow_the_parameters(structures, fused, frozen):
         dense.load_state_dict(spline.state_dict())
         found, expected = evaluate(spline, structures), evaluate(dense, structures)
         np.testing.assert_allclose(found["forces"], expected["forces"], atol=1e-6)
+
+
+@pytest.mark.parametrize("filters", ["dense", "spline"])
+def test_a_model_without_blocks_knows_elements_alone(structures, filters):
+    model = make_model(n_interactions=0, filters=filters)
+    assert model.refine_filters() == 0.0
+    result = evaluate(model, structures, stress=True)
+    assert not result["forces"].any() and not result["stress"][:3].any()
+    for z in (1, 6, 8):
+        assert len(result["energies"][structures.atomic_numbers == z].unique()) == 1

@@ -288,7 +288,7 @@ class SchNet(nn.Module):
             corrections = self.corrections(atomic_numbers, convolutions)
             energies = self.offsets(self.readout(self.combine(corrections)), atomic_numbers)
             g_ij = torch.zeros_like(r_ij)
-            if derivatives and r_ij.shape[0]:
+            if derivatives and r_ij.shape[0] and self.config.n_interactions:
                 (g_ij,) = torch.autograd.grad(energies.sum(), r_ij, create_graph=differentiable)
         norms = torch.stack([torch.linalg.vector_norm(v.detach(), dim=1) for v in corrections])
         if not differentiable:
