@@ -63,6 +63,23 @@ def steps(file: Path) -> str:
     return "\n".join(lines)
 
 
+def accuracy(file: Path) -> str:
+    """Errors of both float32 evaluations, and where tables are more than twice as far off."""
+    lines = [
+        "| structures, weights | quantity | dense float32 | tables float32 | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    for name, both in json.loads(file.read_text()).items():
+        dense, spline = both["dense float32"], both["spline float32"]
+        for quantity in sorted(dense):
+            ratio = spline[quantity] / dense[quantity]
+            verdict = f"{ratio:.2f}" + (" (missed: 2)" if ratio > 2 else "")
+            lines.append(
+                f"| {name} | {quantity} | {dense[quantity]:.1e} | {spline[quantity]:.1e} | {verdict} |"
+            )
+    return "\n".join(lines)
+
+
 def main() -> None:
     lists = sorted(RESULTS.glob("neighbor_list_*.json"))
     parts = [
@@ -76,6 +93,10 @@ def main() -> None:
         "## Training step, and energy with forces",
         "Six blocks, float32. `python benchmarks/bench_step.py`; SchNetPack's times: `benchmarks/peers/`.",
         *(steps(file) for file in sorted(RESULTS.glob("step_*.json"))),
+        "## Accuracy of tabulated filters",
+        "Largest errors against the dense float64 network with the same weights, relative (a single structure's energy: eV). "
+        "`python benchmarks/accuracy_filters.py DATA_FOLDER RUN`; target: at most twice those of dense float32.",
+        accuracy(RESULTS / "accuracy_filters.json"),
         "## Trainings",
         "Test errors in kcal/mol and kcal/mol/Å, of the epoch with the lowest validation loss. "
         "`python -m scschnet.train`, then `python benchmarks/summarize_run.py RUN NAME`.",
