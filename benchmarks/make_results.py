@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from table_cfconv import table as cfconv_table
 from table_neighbor_list import table as neighbor_list_table
 
 HERE = Path(__file__).parent
@@ -90,6 +91,9 @@ def main() -> None:
         "## Neighbor lists",
         "Pairs i, j (int64) and S (int32), liquid water, 5 Å. `python benchmarks/bench_neighbor_list.py --out FILE`",
         *(neighbor_list_table(file) for file in lists),
+        "## Convolution",
+        "`python benchmarks/bench_cfconv.py`",
+        *(cfconv_table(file) for file in sorted(RESULTS.glob("cfconv_*.json"))),
         "## Training step, and energy with forces",
         "Six blocks, float32. `python benchmarks/bench_step.py`; SchNetPack's times: `benchmarks/peers/`.",
         *(steps(file) for file in sorted(RESULTS.glob("step_*.json"))),
