@@ -1,5 +1,5 @@
-// Limits of this processor, for bench_cfconv.py: multiply-adds, and reading from the first and second cache level.
-// c++ -O3 -march=native -shared -fPIC
+// Limits of this processor, for bench_cfconv.py: multiply-adds, and reading from the first and
+// second cache level. c++ -O3 -march=native -shared -fPIC
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -30,11 +30,14 @@ extern "C" double fma_gflops() {
   for (int round = 0; round < 7; ++round) {
     Vector a0{}, m = a0 + 0.999f, b = a0 + 1e-3f;  // chains that differ: equal ones would be merged
     Vector a1 = a0 + 1.0f, a2 = a0 + 2.0f, a3 = a0 + 3.0f, a4 = a0 + 4.0f, a5 = a0 + 5.0f;
-    Vector a6 = a0 + 6.0f, a7 = a0 + 7.0f, a8 = a0 + 8.0f, a9 = a0 + 9.0f, a10 = a0 + 10.0f, a11 = a0 + 11.0f;
+    Vector a6 = a0 + 6.0f, a7 = a0 + 7.0f, a8 = a0 + 8.0f, a9 = a0 + 9.0f, a10 = a0 + 10.0f,
+           a11 = a0 + 11.0f;
     const double start = cpu_seconds();
     for (int k = 0; k < n; ++k) {
-      a0 = a0 * m + b, a1 = a1 * m + b, a2 = a2 * m + b, a3 = a3 * m + b, a4 = a4 * m + b, a5 = a5 * m + b;
-      a6 = a6 * m + b, a7 = a7 * m + b, a8 = a8 * m + b, a9 = a9 * m + b, a10 = a10 * m + b, a11 = a11 * m + b;
+      a0 = a0 * m + b, a1 = a1 * m + b, a2 = a2 * m + b, a3 = a3 * m + b, a4 = a4 * m + b,
+      a5 = a5 * m + b;
+      a6 = a6 * m + b, a7 = a7 * m + b, a8 = a8 * m + b, a9 = a9 * m + b, a10 = a10 * m + b,
+      a11 = a11 * m + b;
     }
     const double rate = 24.0 * lanes * n / (cpu_seconds() - start) / 1e9;
     const Vector sum = a0 + a1 + a2 + a3 + a4 + a5 + a6 + a7 + a8 + a9 + a10 + a11;
@@ -57,7 +60,8 @@ extern "C" double read_gbytes(long bytes) {
     for (long r = 0; r < repeats; ++r) {
       for (long k = 0; k < n; k += 8) {
         const Vector* const p = memory + k;
-        asm volatile("" ::"x"(p[0]), "x"(p[1]), "x"(p[2]), "x"(p[3]), "x"(p[4]), "x"(p[5]), "x"(p[6]), "x"(p[7]));
+        asm volatile("" ::"x"(p[0]), "x"(p[1]), "x"(p[2]), "x"(p[3]), "x"(p[4]), "x"(p[5]),
+                     "x"(p[6]), "x"(p[7]));
       }
     }
     const double rate = static_cast<double>(repeats * bytes) / (cpu_seconds() - start) / 1e9;
