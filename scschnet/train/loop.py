@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scschnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from scschnet.checkpoint import Checkpoint, load, load_checkpoint, save_checkpoint
 from scschnet.data import collate, load_split
 from scschnet.evaluate import Error, errors, in_units, predict
 from scschnet.nn import SchNet
@@ -148,7 +148,7 @@ class Training:
         test = self.split.test
         content: dict[str, Any] = {"epoch": self.state.best_epoch, "n_test": len(test)}
         if len(test):
-            model = load_checkpoint(self.run.best).model.to(self.processes.device)
+            model = load(self.run.best).to(self.processes.device)
             for name, error in self._errors(model, test).items():
                 content[name] = in_units(name, error)
         self.run.write_test(content)
