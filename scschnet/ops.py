@@ -378,3 +378,79 @@ def schnet(
         parameters,
         derivatives,
     )
+
+
+def pair_rows(idx_i: Tensor, idx_j: Tensor, n_atoms: int) -> Tensor:
+    """Checks the pairs a host brings, and says where those of each atom begin.
+
+    Args:
+        idx_i: center of each pair, (n_pairs,) int64, ascending.
+        idx_j: partner of each pair, (n_pairs,) int64.
+        n_atoms: number of atoms, ghosts included.
+
+    Returns:
+        row_ptr (n_atoms + 1,) int64: pairs row_ptr[i] .. row_ptr[i + 1] have center i.
+
+    Raises:
+        ValueError, TypeError: if an index is out of range, or centers are out of order.
+    """
+    return torch.ops.scschnet.pair_rows(idx_i, idx_j, n_atoms)
+
+
+def schnet_evaluate(
+    features: Tensor,
+    row_ptr: Tensor,
+    idx_j: Tensor,
+    bins: Tensor,
+    weights: Tensor,
+    tables: Tensor,
+    contribution_weights: Tensor,
+    parameters: list[Tensor],
+    n_local: int,
+    halo: bool,
+    derivatives: bool,
+    corrections: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The network of `schnet` for programs that run one, with ghost atoms; not differentiable.
+
+    Atoms 0 .. n_local - 1 are local, the others ghosts: atoms another process owns. Every pair of two local atoms
+    stands once. With a halo, ghosts are one cutoff deep: a pair of a local atom with a ghost stands once, the local
+    atom as center, pairs of ghosts do not, and between blocks the host brings the ghosts' features
+    (csrc/torch/halo.h). Without one, ghosts are as many cutoffs deep as there are blocks and pair like local atoms.
+
+    Args:
+        features: v_0, (n_atoms, n_features) float32 or float64.
+        row_ptr: (n_atoms + 1,) int64, from `pair_rows`.
+        idx_j: (n_pairs,) int64.
+        bins: (n_pairs,) int32, from `spline_weights`.
+        weights: (2, n_pairs, 6), from `spline_weights`.
+        tables: (n_blocks, n_rows, n_features).
+        contribution_weights: (n_blocks + 1,).
+        parameters: as in `schnet`.
+        n_local: number of local atoms.
+        halo: whether ghosts' features come from the host.
+        derivatives: whether g_d is wanted.
+        corrections: whether the corrections are wanted.
+
+    Returns:
+        g (n_local,); g_d (n_pairs,), derivative of the sum of the local g in every distance (of a pair with a ghost
+        of a halo: this process's part), empty without derivatives; the norms of all v_l (n_blocks + 1, n_local);
+        v_l (n_blocks + 1, n_local, n_features), or empty (0, 0, 0).
+
+    Raises:
+        ValueError, TypeError: naming the argument that is wrong, or if a halo is needed and none is registered.
+    """
+    return torch.ops.scschnet.schnet_evaluate(
+        features,
+        row_ptr,
+        idx_j,
+        bins,
+        weights,
+        tables,
+        contribution_weights,
+        parameters,
+        n_local,
+        halo,
+        derivatives,
+        corrections,
+    )

@@ -45,7 +45,9 @@ struct SchnetParameters {
 
 struct SchnetSizes {
   std::int64_t n_atoms;
-  std::int64_t n_pairs;  ///< in the half list
+  std::int64_t n_local;     ///< atoms 0 .. n_local - 1 count in the sum of g; the others are ghosts
+  std::int64_t n_computed;  ///< atoms whose layers are computed: all, or with a halo the local ones
+  std::int64_t n_pairs;     ///< in the half list
   std::int64_t n_features;
   std::int64_t n_hidden;  ///< of the readout
   std::int64_t n_blocks;
@@ -60,9 +62,18 @@ struct SchnetOptions {
 
 template <class Scalar>
 struct SchnetOutputs {
-  Scalar* g;      ///< (n_atoms,)
-  Scalar* d_bar;  ///< (n_pairs,), or null without derivatives
-  Scalar* norms;  ///< |v_l,i| (n_blocks + 1, n_atoms)
+  Scalar* g;            ///< (n_computed,)
+  Scalar* d_bar;        ///< (n_pairs,), or null without derivatives
+  Scalar* norms;        ///< |v_l,i| (n_blocks + 1, n_computed)
+  Scalar* corrections;  ///< v_l,i (n_blocks + 1, n_computed, n_features), or null
+};
+
+/// How the rows of ghosts, atoms that another process owns, are kept right between blocks. Rows are
+/// (n_atoms, n_features). Called by the thread of the pass, L - 1 times each.
+template <class Scalar>
+struct Halo {
+  std::function<void(Scalar* rows)> forward;  ///< copies the owners' rows into the ghosts'
+  std::function<void(Scalar* rows)> reverse;  ///< adds the ghosts' rows to their owners'
 };
 
 /// Calls the task with 0 .. n - 1, on about n_threads threads.
@@ -87,13 +98,19 @@ std::int64_t schnet_scratch_size(const SchnetSizes& sizes, bool derivatives);
 
 /// The results have the same bits on every run and with any number of threads. Instruction sets
 /// differ in rounding. `pairs.z` may be null without derivatives. `state` is aligned to 64 bytes.
+///
+/// With n_computed = n_local < n_atoms, ghosts are one cutoff deep and `halo` is called; a pair of
+/// a local atom with a ghost has the local one as center, and there are no pairs of ghosts. d_bar
+/// is then this process's part, from its local atoms' convolutions. With n_computed = n_atoms,
+/// ghosts are as many cutoffs deep as there are blocks.
 template <class Scalar>
 void schnet_forward(const SchnetSizes& sizes, SchnetOptions options, const HalfPairs<Scalar>& pairs,
                     const SchnetParameters<const Scalar*>& parameters,
-                    const SchnetOutputs<Scalar>& outputs, Scalar* state,
+                    const SchnetOutputs<Scalar>& outputs, Scalar* state, const Halo<Scalar>& halo,
                     const ParallelFor& parallel_for, InstructionSet isa);
 
-/// Gradients of sum_i g_bar_i g_i + sum_pairs v_ij d_bar_ij, all written. `state` is that of the
+/// Gradients of sum_i g_bar_i g_i + sum_pairs v_ij d_bar_ij, all written; there must be no ghosts.
+/// `state` is that of the
 /// forward pass with the same sizes, pairs and parameters, and with `options`, keep being true; v
 /// may be null, and must be null without derivatives.
 template <class Scalar>

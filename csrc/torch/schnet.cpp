@@ -1,9 +1,6 @@
 // The operator scschnet::schnet: a whole SchNet behind one call, and its gradient. Checks, memory,
 // threads and autograd; the work is done by core. schnet_forward is the same with everything kept
 // for schnet_backward.
-#include "../core/schnet.hpp"
-
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
@@ -16,7 +13,7 @@
 #include <vector>
 
 #include "memory_pool.hpp"
-#include "pairs.hpp"
+#include "schnet_input.hpp"
 
 namespace scschnet {
 namespace {
@@ -26,204 +23,29 @@ using at::TensorList;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t per_block = 5;   // parameters: W_in, B1, c1, B2, c2
-constexpr std::int64_t of_readout = 4;  // C1, c1, C2, c2
 constexpr const char* use_composed_path =
     "scschnet::schnet is differentiable once, and not in the distances; for Hessians and third "
     "derivatives use the composed "
     "path (positions that require a gradient)";
-
-/// The arguments that all three operators share, contiguous.
-struct Input {
-  Tensor features, row_ptr, idx_j, bins, weights, tables, contribution_weights;
-  std::vector<Tensor> parameters;
-  bool derivatives;
-
-  SchnetSizes sizes() const {
-    const std::int64_t n_blocks = tables.size(0);
-    return {.n_atoms = features.size(0),
-            .n_pairs = idx_j.size(0),
-            .n_features = features.size(1),
-            .n_hidden = parameters[per_block * n_blocks].size(0),
-            .n_blocks = n_blocks,
-            .n_rows = tables.size(1)};
-  }
-};
-
-void check_matrix(const Tensor& tensor, const char* name, at::IntArrayRef sizes,
-                  at::ScalarType dtype) {
-  TORCH_CHECK_VALUE(tensor.sizes() == sizes, "`", name, "` must have shape ", sizes, ", got ",
-                    tensor.sizes());
-  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, "`", name, "` must be ", dtype,
-                   " like `features`, got ", tensor.scalar_type());
-}
-
-void check_index(const Tensor& tensor, const char* name, at::ScalarType dtype) {
-  TORCH_CHECK_VALUE(tensor.dim() == 1, "`", name, "` must have one dimension, got shape ",
-                    tensor.sizes());
-  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, "`", name, "` must be ", dtype, ", got ",
-                   tensor.scalar_type());
-}
-
-void check_parameters(const Input& in) {
-  const auto dtype = in.features.scalar_type();
-  const std::int64_t n_blocks = in.tables.size(0), f = in.features.size(1);
-  TORCH_CHECK_VALUE(
-      static_cast<std::int64_t>(in.parameters.size()) == per_block * n_blocks + of_readout,
-      "`parameters` must hold 5 tensors for each of ", n_blocks,
-      " blocks and 4 of the readout, got ", in.parameters.size());
-  for (std::int64_t k = 0; k < per_block * n_blocks; ++k) {
-    const bool bias = k % per_block == 2 || k % per_block == 4;
-    if (bias) {
-      check_matrix(in.parameters[k], "parameters", {f}, dtype);
-    } else {
-      check_matrix(in.parameters[k], "parameters", {f, f}, dtype);
-    }
-  }
-  const auto* readout = &in.parameters[per_block * n_blocks];
-  TORCH_CHECK_VALUE(readout[0].dim() == 2, "`parameters` must end with the readout, got shape ",
-                    readout[0].sizes());
-  const std::int64_t hidden = readout[0].size(0);
-  check_matrix(readout[0], "parameters", {hidden, f}, dtype);
-  check_matrix(readout[1], "parameters", {hidden}, dtype);
-  check_matrix(readout[2], "parameters", {1, hidden}, dtype);
-  check_matrix(readout[3], "parameters", {1}, dtype);
-}
-
-void check_shapes(const Input& in) {
-  TORCH_CHECK_VALUE(in.features.dim() == 2 && in.features.size(1) > 0,
-                    "`features` must have shape (n_atoms, n_features), got ", in.features.sizes());
-  const auto dtype = in.features.scalar_type();
-  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble,
-                   "`features` must be float32 or float64, got ", dtype);
-  check_index(in.row_ptr, "row_ptr", at::kLong);
-  check_index(in.idx_j, "idx_j", at::kLong);
-  check_index(in.bins, "bins", at::kInt);
-  TORCH_CHECK_VALUE(in.row_ptr.size(0) == in.features.size(0) + 1, "`row_ptr` must have ",
-                    in.features.size(0) + 1, " entries, one more than atoms, got ",
-                    in.row_ptr.size(0));
-  TORCH_CHECK_VALUE(in.bins.size(0) == in.idx_j.size(0), "`bins` must have one entry per pair, ",
-                    in.idx_j.size(0), ", got ", in.bins.size(0));
-  const std::int64_t least_orders = in.derivatives ? 2 : 1;
-  TORCH_CHECK_VALUE(in.weights.dim() == 3 && in.weights.size(0) >= least_orders,
-                    "`weights` must have at least ", least_orders,
-                    " orders of shape (n_pairs, 6), got ", in.weights.sizes());
-  check_matrix(in.weights, "weights", {in.weights.size(0), in.idx_j.size(0), n_taps}, dtype);
-  TORCH_CHECK_VALUE(in.tables.dim() == 3 && in.tables.size(1) >= n_taps,
-                    "`tables` must have shape (n_blocks, n_rows, n_features), got ",
-                    in.tables.sizes());
-  check_matrix(in.tables, "tables", {in.tables.size(0), in.tables.size(1), in.features.size(1)},
-               dtype);
-  check_matrix(in.contribution_weights, "contribution_weights", {in.tables.size(0) + 1}, dtype);
-  check_parameters(in);
-}
-
-/// That no index leads outside: a few microseconds, and no crash whatever list is given.
-void check_indices(const Input& in) {
-  const std::int64_t n_atoms = in.features.size(0), n_pairs = in.idx_j.size(0),
-                     last_bin = in.tables.size(1) - n_taps;
-  const auto* row_ptr = in.row_ptr.const_data_ptr<std::int64_t>();
-  bool ordered = row_ptr[0] == 0 && row_ptr[n_atoms] == n_pairs;
-  for (std::int64_t i = 0; i < n_atoms; ++i) ordered &= row_ptr[i] <= row_ptr[i + 1];
-  TORCH_CHECK_VALUE(ordered, "`row_ptr` must ascend from 0 to the number of pairs, ", n_pairs);
-  const auto* idx_j = in.idx_j.const_data_ptr<std::int64_t>();
-  const auto* bins = in.bins.const_data_ptr<std::int32_t>();
-  bool inside = true, on_grid = true;
-  for (std::int64_t p = 0; p < n_pairs; ++p) {
-    inside &= (idx_j[p] >= 0) & (idx_j[p] < n_atoms);
-    on_grid &= (bins[p] >= 0) & (bins[p] <= last_bin);
-  }
-  TORCH_CHECK_VALUE(inside, "`idx_j` must lie between 0 and the number of atoms, ", n_atoms);
-  TORCH_CHECK_VALUE(on_grid || in.tables.size(0) == 0, "`bins` must lie between 0 and ", last_bin,
-                    ", the rows of `tables` - 6");
-}
-
-Input checked_input(const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
-                    const Tensor& bins, const Tensor& weights, const Tensor& tables,
-                    const Tensor& contribution_weights, TensorList parameters, bool derivatives) {
-  Input in{features.contiguous(),
-           row_ptr.contiguous(),
-           idx_j.contiguous(),
-           bins.contiguous(),
-           weights.contiguous(),
-           tables.contiguous(),
-           contribution_weights.contiguous(),
-           {},
-           derivatives};
-  in.parameters.reserve(parameters.size());
-  for (const auto& parameter : parameters) in.parameters.push_back(parameter.contiguous());
-  check_shapes(in);
-  check_indices(in);
-  return in;
-}
-
-template <class Scalar>
-HalfPairs<Scalar> pairs_of(const Input& in) {
-  const Scalar* w = in.weights.const_data_ptr<Scalar>();
-  return {.n_atoms = in.features.size(0),
-          .row_ptr = in.row_ptr.const_data_ptr<std::int64_t>(),
-          .idx_j = in.idx_j.const_data_ptr<std::int64_t>(),
-          .bins = in.bins.const_data_ptr<std::int32_t>(),
-          .w = w,
-          .z = in.weights.size(0) > 1 ? w + in.idx_j.size(0) * n_taps : nullptr};
-}
-
-/// Pointers to parameters or gradients; `pointer` maps a tensor to its data.
-template <class Pointer, class Function>
-SchnetParameters<Pointer> pointers(const Tensor& features, const Tensor& tables,
-                                   const Tensor& contribution_weights,
-                                   const std::vector<Tensor>& parameters, const Function& pointer) {
-  SchnetParameters<Pointer> p{};
-  p.features = pointer(features);
-  p.tables = pointer(tables);
-  p.contribution_weights = pointer(contribution_weights);
-  const std::size_t n_blocks = parameters.size() / per_block;
-  for (std::size_t l = 0; l < n_blocks; ++l) {
-    const Tensor* block = &parameters[per_block * l];
-    p.blocks.push_back({pointer(block[0]), pointer(block[1]), pointer(block[2]), pointer(block[3]),
-                        pointer(block[4])});
-  }
-  const Tensor* readout = &parameters[per_block * n_blocks];
-  p.readout = pointer(readout[0]);
-  p.readout_bias = pointer(readout[1]);
-  p.readout_output = pointer(readout[2]);
-  p.readout_output_bias = pointer(readout[3]);
-  return p;
-}
-
-template <class Scalar>
-SchnetParameters<const Scalar*> parameters_of(const Input& in) {
-  return pointers<const Scalar*>(in.features, in.tables, in.contribution_weights, in.parameters,
-                                 [](const Tensor& t) { return t.const_data_ptr<Scalar>(); });
-}
-
-ParallelFor torch_threads() {
-  return {at::get_num_threads(), [](std::int64_t n, const auto& task) { parallel_for(n, task); }};
-}
-
-cpu::InstructionSet best_instruction_set() {
-  static const cpu::InstructionSet best = cpu::available_instruction_sets().back();
-  return best;
-}
 
 struct Result {
   Tensor g, d_bar, norms, state;
 };
 
 template <class Scalar>
-void run_forward(const Input& in, SchnetOptions options, Result& to) {
+void run_forward(const SchnetInput& in, SchnetOptions options, Result& to) {
   const SchnetSizes sizes = in.sizes();
   to.state = pooled_empty({cpu::schnet_state_size<Scalar>(sizes, options)}, in.features.options());
   const SchnetOutputs<Scalar> outputs{
       to.g.mutable_data_ptr<Scalar>(),
       in.derivatives ? to.d_bar.mutable_data_ptr<Scalar>() : nullptr,
-      to.norms.mutable_data_ptr<Scalar>()};
+      to.norms.mutable_data_ptr<Scalar>(), nullptr};
   cpu::schnet_forward<Scalar>(sizes, options, pairs_of<Scalar>(in), parameters_of<Scalar>(in),
-                              outputs, to.state.mutable_data_ptr<Scalar>(), torch_threads(),
+                              outputs, to.state.mutable_data_ptr<Scalar>(), {}, torch_threads(),
                               best_instruction_set());
 }
 
-Result forward_on_cpu(const Input& in, bool keep) {
+Result forward_on_cpu(const SchnetInput& in, bool keep) {
   const auto options = in.features.options();
   const std::int64_t n_atoms = in.features.size(0);
   Result to{at::empty({n_atoms}, options),
@@ -262,7 +84,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_cpu(
 using Gradients = std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>>;
 
 template <class Scalar>
-void run_backward(const Input& in, const Tensor& g_bar, const std::optional<Tensor>& v,
+void run_backward(const SchnetInput& in, const Tensor& g_bar, const std::optional<Tensor>& v,
                   const Tensor& state, const Gradients& to) {
   const SchnetSizes sizes = in.sizes();
   const Tensor scratch =
@@ -283,8 +105,8 @@ Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::opt
                               const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
                               const Tensor& tables, const Tensor& contribution_weights,
                               TensorList parameters, bool derivatives) {
-  const Input in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
-                                 contribution_weights, parameters, derivatives);
+  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                                       contribution_weights, parameters, derivatives);
   const auto options = in.features.options();
   const Tensor g_cotangent =
       g_bar ? g_bar->contiguous() : at::zeros({in.features.size(0)}, options);
@@ -329,10 +151,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_meta(
                   derivatives, std::nullopt);
   const auto fixed = [](const c10::SymInt& size) { return size.guard_int(__FILE__, __LINE__); };
   const std::int64_t n_blocks = fixed(tables.sym_size(0));
-  const SchnetSizes sizes{fixed(features.sym_size(0)),
+  const std::int64_t n_atoms = fixed(features.sym_size(0));
+  const SchnetSizes sizes{n_atoms,
+                          n_atoms,
+                          n_atoms,
                           fixed(idx_j.sym_size(0)),
                           fixed(features.sym_size(1)),
-                          fixed(parameters[per_block * n_blocks].sym_size(0)),
+                          fixed(parameters[parameters_per_block * n_blocks].sym_size(0)),
                           n_blocks,
                           fixed(tables.sym_size(1))};
   const SchnetOptions options{derivatives, true};

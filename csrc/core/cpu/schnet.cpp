@@ -19,8 +19,8 @@ namespace {
 using Index = std::int64_t;
 
 constexpr Index row_block = 96;
-constexpr Index n_row_blocks(Index n_atoms) {
-  return (n_atoms + row_block - 1) / row_block;
+constexpr Index n_row_blocks(Index n_rows) {
+  return (n_rows + row_block - 1) / row_block;
 }
 
 /// Hands out parts of one piece of memory; without memory it only counts.
@@ -139,12 +139,17 @@ struct Pass {
   FilterTable<Scalar> table(Index l) const {
     return {parameters.tables + l * n.n_rows * n.n_features, n.n_rows, n.n_features};
   }
-  /// Calls task(first row, number of rows) for blocks of rows.
+  /// Calls task(first row, number of rows) for blocks of rows begin .. end - 1.
+  template <class Task>
+  void for_rows(Index begin, Index end, const Task& task) const {
+    parallel_for(n_row_blocks(end - begin), [&](Index b) {
+      const Index row = begin + b * row_block;
+      task(row, std::min(row_block, end - row));
+    });
+  }
   template <class Task>
   void for_rows(const Task& task) const {
-    parallel_for(n_row_blocks(n.n_atoms), [&](Index b) {
-      task(b * row_block, std::min(row_block, n.n_atoms - b * row_block));
-    });
+    for_rows(0, n.n_computed, task);
   }
   /// Calls task(features) for blocks of features.
   template <class Task>
@@ -201,10 +206,12 @@ void read_out(const Pass<Scalar>& pass, const SchnetOutputs<Scalar>& outputs, In
   }
   if (!pass.options.derivatives) return;
   const auto hidden_bar = std::make_unique_for_overwrite<Scalar[]>(rows * hidden);
-  for (Index i = 0; i < rows; ++i) {
+  const Index counted = std::clamp<Index>(n.n_local - row, 0, rows);
+  for (Index i = 0; i < counted; ++i) {
     dense.product(hidden, slope + i * hidden, parameters.readout_output,
                   hidden_bar.get() + i * hidden);
   }
+  std::fill(hidden_bar.get() + counted * hidden, hidden_bar.get() + rows * hidden, Scalar(0));
   dense.multiply(rows, hidden, f, hidden_bar.get(), state.readout_back, nullptr, 0,
                  state.out_bar + row * f);
 }
@@ -217,11 +224,16 @@ void dense_forward(const Pass<Scalar>& pass, const SchnetOutputs<Scalar>& output
   const auto& [n, state, dense, parameters] =
       std::tie(pass.n, pass.state, pass.dense, pass.parameters);
   const Index f = n.n_features, at = row * f, count = rows * f;
-  Scalar* norms = outputs.norms + (l + 1) * n.n_atoms + row;
+  const Index of_layer = (l + 1) * n.n_computed + row;
+  Scalar* norms = outputs.norms + of_layer;
+  const auto write_correction = [&](const Scalar* v) {
+    if (outputs.corrections) std::copy_n(v, count, outputs.corrections + of_layer * f);
+  };
   if (l < 0) {
     const Scalar* x = parameters.features + at;
     dense.weighted_sum(count, pass.weight(0), x, nullptr, state.out + at);
     dense.row_norms(rows, f, x, norms);
+    write_correction(x);
   } else {
     const auto v = pass.row_buffer();
     const auto& block = parameters.blocks[l];
@@ -233,10 +245,22 @@ void dense_forward(const Pass<Scalar>& pass, const SchnetOutputs<Scalar>& output
     const Scalar* x = l ? state.x[l - 1] : parameters.features;
     dense.add_correction(rows, f, pass.weight(l + 1), v.get(), x + at, state.x[l] + at,
                          state.out + at, norms);
+    write_correction(v.get());
   }
   if (l + 1 == n.n_blocks) return read_out(pass, outputs, row, rows);
   const Scalar* x = l < 0 ? parameters.features : state.x[l];
   dense.multiply(rows, f, f, x + at, state.input_forward[l + 1], nullptr, 0, state.h[l + 1] + at);
+}
+
+/// What the first convolution reads of atoms that are not computed: they are known by their
+/// element.
+template <class Scalar>
+void ghost_input(const Pass<Scalar>& pass) {
+  const Index f = pass.n.n_features;
+  pass.for_rows(pass.n.n_computed, pass.n.n_atoms, [&](Index row, Index rows) {
+    pass.dense.multiply(rows, f, f, pass.parameters.features + row * f, pass.state.input_forward[0],
+                        nullptr, 0, pass.state.h[0] + row * f);
+  });
 }
 
 /// From out_bar and h_bar of the block above to y_bar of block l.
@@ -275,7 +299,7 @@ void sum_d_bar(const Pass<Scalar>& pass, Scalar* d_bar) {
 }
 
 template <class Scalar>
-void derivative_pass(const Pass<Scalar>& pass, Scalar* d_bar) {
+void derivative_pass(const Pass<Scalar>& pass, const Halo<Scalar>& halo, Scalar* d_bar) {
   const auto& [n, state] = std::tie(pass.n, pass.state);
   HalfPairs<Scalar> by_slope = pass.pairs;
   by_slope.w = pass.pairs.z;
@@ -284,6 +308,8 @@ void derivative_pass(const Pass<Scalar>& pass, Scalar* d_bar) {
   });
   for (Index l = n.n_blocks; l-- > 0;) {
     pass.for_rows([&](Index row, Index rows) { dense_derivative(pass, l, row, rows); });
+    std::fill(state.y_bar[l] + n.n_computed * n.n_features,
+              state.y_bar[l] + n.n_atoms * n.n_features, Scalar(0));
     pass.for_features([&](Index b, FeatureRange range) {
       Scalar* part = state.d_bar_parts + b * n.n_pairs;
       if (l > 0) {
@@ -293,6 +319,7 @@ void derivative_pass(const Pass<Scalar>& pass, Scalar* d_bar) {
         cfconv_dot(by_slope, pass.table(l), state.y_bar[l], state.h[l], range, part, pass.isa);
       }
     });
+    if (l > 0 && n.n_computed < n.n_atoms) halo.reverse(state.h_bar[l]);
   }
   sum_d_bar(pass, d_bar);
 }
@@ -585,20 +612,23 @@ Index schnet_scratch_size(const SchnetSizes& sizes, bool derivatives) {
 template <class Scalar>
 void schnet_forward(const SchnetSizes& sizes, SchnetOptions options, const HalfPairs<Scalar>& pairs,
                     const SchnetParameters<const Scalar*>& parameters,
-                    const SchnetOutputs<Scalar>& outputs, Scalar* state,
+                    const SchnetOutputs<Scalar>& outputs, Scalar* state, const Halo<Scalar>& halo,
                     const ParallelFor& parallel_for, InstructionSet isa) {
   Layout<Scalar> layout(state);
   const Pass<Scalar> pass{
       sizes, options, pairs, parameters, State<Scalar>(sizes, options, layout), parallel_for, isa};
   pack_weights(pass);
   pass.for_rows([&](Index row, Index rows) { dense_forward(pass, outputs, -1, row, rows); });
+  if (sizes.n_blocks > 0) ghost_input(pass);
   for (Index l = 0; l < sizes.n_blocks; ++l) {
     pass.for_features([&](Index, FeatureRange range) {
       cfconv(pairs, pass.table(l), pass.state.h[l], range, pass.state.y[l], isa);
     });
     pass.for_rows([&](Index row, Index rows) { dense_forward(pass, outputs, l, row, rows); });
+    if (l + 1 < sizes.n_blocks && sizes.n_computed < sizes.n_atoms)
+      halo.forward(pass.state.h[l + 1]);
   }
-  if (options.derivatives) derivative_pass(pass, outputs.d_bar);
+  if (options.derivatives) derivative_pass(pass, halo, outputs.d_bar);
 }
 
 template <class Scalar>
@@ -636,8 +666,8 @@ void schnet_backward(const SchnetSizes& sizes, SchnetOptions options,
   template Index schnet_scratch_size<Scalar>(const SchnetSizes&, bool);                         \
   template void schnet_forward(const SchnetSizes&, SchnetOptions, const HalfPairs<Scalar>&,     \
                                const SchnetParameters<const Scalar*>&,                          \
-                               const SchnetOutputs<Scalar>&, Scalar*, const ParallelFor&,       \
-                               InstructionSet);                                                 \
+                               const SchnetOutputs<Scalar>&, Scalar*, const Halo<Scalar>&,      \
+                               const ParallelFor&, InstructionSet);                             \
   template void schnet_backward(const SchnetSizes&, SchnetOptions, const HalfPairs<Scalar>&,    \
                                 const SchnetParameters<const Scalar*>&, const Scalar*,          \
                                 const Scalar*, const Scalar*, const SchnetParameters<Scalar*>&, \

@@ -1,0 +1,170 @@
+// The operator scschnet::schnet_evaluate: a whole network for programs that run one, with ghost
+// atoms, whose features the host may exchange between blocks (halo.h); not differentiable. And
+// pair_rows, which turns a host's pairs into the rows that the operators read.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "halo.h"
+#include "memory_pool.hpp"
+#include "schnet_input.hpp"
+
+namespace scschnet {
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+
+thread_local scschnet_halo registered{nullptr, nullptr, nullptr};
+
+template <class Scalar>
+Halo<Scalar> registered_halo(std::int64_t width) {
+  const auto call = [width](void (*function)(void*, void*, std::int64_t, int)) {
+    return [=, context = registered.context](Scalar* rows) {
+      function(context, rows, width, sizeof(Scalar) == sizeof(double));
+    };
+  };
+  return {call(registered.forward), call(registered.reverse)};
+}
+
+using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+template <class Scalar>
+void run(const SchnetInput& in, const SchnetSizes& sizes, const Outputs& to) {
+  const auto& [g, d_bar, norms, corrections] = to;
+  const SchnetOptions options{in.derivatives, false};
+  const Tensor state =
+      pooled_empty({cpu::schnet_state_size<Scalar>(sizes, options)}, in.features.options());
+  const bool with_corrections = corrections.numel() > 0;
+  const SchnetOutputs<Scalar> outputs{
+      g.mutable_data_ptr<Scalar>(), in.derivatives ? d_bar.mutable_data_ptr<Scalar>() : nullptr,
+      norms.mutable_data_ptr<Scalar>(),
+      with_corrections ? corrections.mutable_data_ptr<Scalar>() : nullptr};
+  cpu::schnet_forward<Scalar>(sizes, options, pairs_of<Scalar>(in), parameters_of<Scalar>(in),
+                              outputs, state.mutable_data_ptr<Scalar>(),
+                              registered_halo<Scalar>(sizes.n_features), torch_threads(),
+                              best_instruction_set());
+}
+
+/// With a halo pairs must have local centers, which the kernels do not check.
+void check_ghosts(const SchnetInput& in, std::int64_t n_local, bool halo) {
+  const std::int64_t n_atoms = in.features.size(0);
+  TORCH_CHECK_VALUE(n_local >= 0 && n_local <= n_atoms,
+                    "`n_local` must lie between 0 and the number of atoms, ", n_atoms, ", got ",
+                    n_local);
+  if (!halo || n_local == n_atoms) return;
+  TORCH_CHECK_VALUE(
+      in.tables.size(0) < 2 || (registered.forward && registered.reverse), "`n_local` is ", n_local,
+      " of ", n_atoms,
+      " atoms, so the features of the others must come from their owners between blocks, but the "
+      "host has registered no halo (scschnet_set_halo)");
+  TORCH_CHECK_VALUE(in.row_ptr.const_data_ptr<std::int64_t>()[n_local] == in.idx_j.size(0),
+                    "`row_ptr` must give pairs to local atoms only: a pair with a ghost has the "
+                    "local atom as center");
+}
+
+Outputs schnet_evaluate_cpu(const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
+                            const Tensor& bins, const Tensor& weights, const Tensor& tables,
+                            const Tensor& contribution_weights, TensorList parameters,
+                            std::int64_t n_local, bool halo, bool derivatives, bool corrections) {
+  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                                       contribution_weights, parameters, derivatives);
+  check_ghosts(in, n_local, halo);
+  SchnetSizes sizes = in.sizes();
+  sizes.n_local = n_local;
+  if (halo) sizes.n_computed = n_local;
+  const auto options = in.features.options();
+  const std::int64_t n = sizes.n_computed, n_layers = sizes.n_blocks + 1;
+  const Outputs to{at::empty({n}, options), at::empty({derivatives ? sizes.n_pairs : 0}, options),
+                   at::empty({n_layers, n}, options),
+                   corrections ? at::empty({n_layers, n, sizes.n_features}, options)
+                               : at::empty({0, 0, 0}, options)};
+  if (in.features.scalar_type() == at::kDouble) {
+    run<double>(in, sizes, to);
+  } else {
+    run<float>(in, sizes, to);
+  }
+  const auto& [g, d_bar, norms, v] = to;
+  return {g.narrow(0, 0, n_local), d_bar, norms.narrow(1, 0, n_local),
+          corrections ? v.narrow(1, 0, n_local) : v};
+}
+
+Outputs schnet_evaluate_meta(const Tensor& features, const Tensor&, const Tensor& idx_j,
+                             const Tensor&, const Tensor&, const Tensor&,
+                             const Tensor& contribution_weights, TensorList, c10::SymInt n_local,
+                             bool, bool derivatives, bool corrections) {
+  const auto options = features.options();
+  const auto n_layers = contribution_weights.sym_size(0);
+  return {at::empty_symint({n_local}, options),
+          at::empty_symint({derivatives ? idx_j.sym_size(0) : c10::SymInt(0)}, options),
+          at::empty_symint({n_layers, n_local}, options),
+          corrections ? at::empty_symint({n_layers, n_local, features.sym_size(1)}, options)
+                      : at::empty({0, 0, 0}, options)};
+}
+
+Tensor pair_rows_cpu(const Tensor& idx_i, const Tensor& idx_j, std::int64_t n_atoms) {
+  TORCH_CHECK_VALUE(n_atoms >= 0, "`n_atoms` must not be negative, got ", n_atoms);
+  for (const auto& [tensor, name] : {std::pair{&idx_i, "idx_i"}, {&idx_j, "idx_j"}}) {
+    TORCH_CHECK_TYPE(tensor->scalar_type() == at::kLong, "`", name, "` must be int64, got ",
+                     tensor->scalar_type());
+    TORCH_CHECK_VALUE(tensor->sizes() == idx_i.sizes() && tensor->dim() == 1, "`", name,
+                      "` must have one entry per pair, as `idx_i`, got ", tensor->sizes());
+  }
+  const Tensor centers = idx_i.contiguous(), partners = idx_j.contiguous();
+  const auto* i = centers.const_data_ptr<std::int64_t>();
+  const auto* j = partners.const_data_ptr<std::int64_t>();
+  const std::int64_t n_pairs = centers.size(0);
+  Tensor row_ptr = at::empty({n_atoms + 1}, centers.options());
+  auto* rows = row_ptr.mutable_data_ptr<std::int64_t>();
+  std::int64_t atom = 0;
+  bool sorted = true, inside = true;
+  for (std::int64_t p = 0; p < n_pairs; ++p) {
+    const bool found = i[p] >= 0 && i[p] < n_atoms;
+    inside &= found && j[p] >= 0 && j[p] < n_atoms;
+    sorted &= p == 0 || i[p - 1] <= i[p];
+    if (!inside || !sorted) break;
+    while (atom <= i[p]) rows[atom++] = p;
+  }
+  TORCH_CHECK_VALUE(inside, "`idx_i` and `idx_j` must lie between 0 and the number of atoms, ",
+                    n_atoms);
+  TORCH_CHECK_VALUE(sorted, "`idx_i` must ascend");
+  std::fill(rows + atom, rows + n_atoms + 1, n_pairs);
+  return row_ptr;
+}
+
+Tensor pair_rows_meta(const Tensor& idx_i, const Tensor&, c10::SymInt n_atoms) {
+  return at::empty_symint({std::move(n_atoms) + 1}, idx_i.options());
+}
+
+}  // namespace
+}  // namespace scschnet
+
+void scschnet_set_halo(const scschnet_halo* halo) {
+  scschnet::registered = halo ? *halo : scschnet_halo{nullptr, nullptr, nullptr};
+}
+
+TORCH_LIBRARY_FRAGMENT(scschnet, library) {
+  const auto define = [&library](const char* schema) {
+    library.def(schema, {at::Tag::pt2_compliant_tag});
+  };
+  define(
+      "schnet_evaluate(Tensor features, Tensor row_ptr, Tensor idx_j, Tensor bins, Tensor weights, "
+      "Tensor tables, Tensor contribution_weights, Tensor[] parameters, SymInt n_local, bool halo, "
+      "bool derivatives, bool corrections) -> (Tensor g, Tensor g_d, Tensor correction_norms, "
+      "Tensor corrections)");
+  define("pair_rows(Tensor idx_i, Tensor idx_j, SymInt n_atoms) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(scschnet, CPU, library) {
+  library.impl("schnet_evaluate", scschnet::schnet_evaluate_cpu);
+  library.impl("pair_rows", scschnet::pair_rows_cpu);
+}
+
+TORCH_LIBRARY_IMPL(scschnet, Meta, library) {
+  library.impl("schnet_evaluate", scschnet::schnet_evaluate_meta);
+  library.impl("pair_rows", scschnet::pair_rows_meta);
+}

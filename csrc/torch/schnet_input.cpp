@@ -1,0 +1,132 @@
+// Checks of the arguments of a whole network.
+#include "schnet_input.hpp"
+
+#include <ATen/Parallel.h>
+
+#include "pairs.hpp"
+
+namespace scschnet {
+namespace {
+
+using at::Tensor;
+
+void check_matrix(const Tensor& tensor, const char* name, at::IntArrayRef sizes,
+                  at::ScalarType dtype) {
+  TORCH_CHECK_VALUE(tensor.sizes() == sizes, "`", name, "` must have shape ", sizes, ", got ",
+                    tensor.sizes());
+  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, "`", name, "` must be ", dtype,
+                   " like `features`, got ", tensor.scalar_type());
+}
+
+void check_index(const Tensor& tensor, const char* name, at::ScalarType dtype) {
+  TORCH_CHECK_VALUE(tensor.dim() == 1, "`", name, "` must have one dimension, got shape ",
+                    tensor.sizes());
+  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, "`", name, "` must be ", dtype, ", got ",
+                   tensor.scalar_type());
+}
+
+void check_parameters(const SchnetInput& in) {
+  const auto dtype = in.features.scalar_type();
+  const std::int64_t n_blocks = in.tables.size(0), f = in.features.size(1);
+  TORCH_CHECK_VALUE(static_cast<std::int64_t>(in.parameters.size()) ==
+                        parameters_per_block * n_blocks + parameters_of_readout,
+                    "`parameters` must hold 5 tensors for each of ", n_blocks,
+                    " blocks and 4 of the readout, got ", in.parameters.size());
+  for (std::int64_t k = 0; k < parameters_per_block * n_blocks; ++k) {
+    const bool bias = k % parameters_per_block == 2 || k % parameters_per_block == 4;
+    if (bias) {
+      check_matrix(in.parameters[k], "parameters", {f}, dtype);
+    } else {
+      check_matrix(in.parameters[k], "parameters", {f, f}, dtype);
+    }
+  }
+  const auto* readout = &in.parameters[parameters_per_block * n_blocks];
+  TORCH_CHECK_VALUE(readout[0].dim() == 2, "`parameters` must end with the readout, got shape ",
+                    readout[0].sizes());
+  const std::int64_t hidden = readout[0].size(0);
+  check_matrix(readout[0], "parameters", {hidden, f}, dtype);
+  check_matrix(readout[1], "parameters", {hidden}, dtype);
+  check_matrix(readout[2], "parameters", {1, hidden}, dtype);
+  check_matrix(readout[3], "parameters", {1}, dtype);
+}
+
+void check_shapes(const SchnetInput& in) {
+  TORCH_CHECK_VALUE(in.features.dim() == 2 && in.features.size(1) > 0,
+                    "`features` must have shape (n_atoms, n_features), got ", in.features.sizes());
+  const auto dtype = in.features.scalar_type();
+  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble,
+                   "`features` must be float32 or float64, got ", dtype);
+  check_index(in.row_ptr, "row_ptr", at::kLong);
+  check_index(in.idx_j, "idx_j", at::kLong);
+  check_index(in.bins, "bins", at::kInt);
+  TORCH_CHECK_VALUE(in.row_ptr.size(0) == in.features.size(0) + 1, "`row_ptr` must have ",
+                    in.features.size(0) + 1, " entries, one more than atoms, got ",
+                    in.row_ptr.size(0));
+  TORCH_CHECK_VALUE(in.bins.size(0) == in.idx_j.size(0), "`bins` must have one entry per pair, ",
+                    in.idx_j.size(0), ", got ", in.bins.size(0));
+  const std::int64_t least_orders = in.derivatives ? 2 : 1;
+  TORCH_CHECK_VALUE(in.weights.dim() == 3 && in.weights.size(0) >= least_orders,
+                    "`weights` must have at least ", least_orders,
+                    " orders of shape (n_pairs, 6), got ", in.weights.sizes());
+  check_matrix(in.weights, "weights", {in.weights.size(0), in.idx_j.size(0), n_taps}, dtype);
+  TORCH_CHECK_VALUE(in.tables.dim() == 3 && in.tables.size(1) >= n_taps,
+                    "`tables` must have shape (n_blocks, n_rows, n_features), got ",
+                    in.tables.sizes());
+  check_matrix(in.tables, "tables", {in.tables.size(0), in.tables.size(1), in.features.size(1)},
+               dtype);
+  check_matrix(in.contribution_weights, "contribution_weights", {in.tables.size(0) + 1}, dtype);
+  check_parameters(in);
+}
+
+/// That no index leads outside: a few microseconds, and no crash whatever list is given.
+void check_indices(const SchnetInput& in) {
+  const std::int64_t n_atoms = in.features.size(0), n_pairs = in.idx_j.size(0),
+                     last_bin = in.tables.size(1) - n_taps;
+  const auto* row_ptr = in.row_ptr.const_data_ptr<std::int64_t>();
+  bool ordered = row_ptr[0] == 0 && row_ptr[n_atoms] == n_pairs;
+  for (std::int64_t i = 0; i < n_atoms; ++i) ordered &= row_ptr[i] <= row_ptr[i + 1];
+  TORCH_CHECK_VALUE(ordered, "`row_ptr` must ascend from 0 to the number of pairs, ", n_pairs);
+  const auto* idx_j = in.idx_j.const_data_ptr<std::int64_t>();
+  const auto* bins = in.bins.const_data_ptr<std::int32_t>();
+  bool inside = true, on_grid = true;
+  for (std::int64_t p = 0; p < n_pairs; ++p) {
+    inside &= (idx_j[p] >= 0) & (idx_j[p] < n_atoms);
+    on_grid &= (bins[p] >= 0) & (bins[p] <= last_bin);
+  }
+  TORCH_CHECK_VALUE(inside, "`idx_j` must lie between 0 and the number of atoms, ", n_atoms);
+  TORCH_CHECK_VALUE(on_grid || in.tables.size(0) == 0, "`bins` must lie between 0 and ", last_bin,
+                    ", the rows of `tables` - 6");
+}
+
+}  // namespace
+
+SchnetInput checked_input(const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
+                          const Tensor& bins, const Tensor& weights, const Tensor& tables,
+                          const Tensor& contribution_weights, at::TensorList parameters,
+                          bool derivatives) {
+  SchnetInput in{features.contiguous(),
+                 row_ptr.contiguous(),
+                 idx_j.contiguous(),
+                 bins.contiguous(),
+                 weights.contiguous(),
+                 tables.contiguous(),
+                 contribution_weights.contiguous(),
+                 {},
+                 derivatives};
+  in.parameters.reserve(parameters.size());
+  for (const auto& parameter : parameters) in.parameters.push_back(parameter.contiguous());
+  check_shapes(in);
+  check_indices(in);
+  return in;
+}
+
+ParallelFor torch_threads() {
+  return {at::get_num_threads(), [](std::int64_t n, const auto& task) { parallel_for(n, task); }};
+}
+
+cpu::InstructionSet best_instruction_set() {
+  static const cpu::InstructionSet best = cpu::available_instruction_sets().back();
+  return best;
+}
+
+}  // namespace scschnet

@@ -1,0 +1,87 @@
+// What the operators of a whole network share: their arguments, checked, and how these reach core.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "../core/schnet.hpp"
+
+namespace scschnet {
+
+constexpr std::int64_t parameters_per_block = 5;   ///< W_in, B1, c1, B2, c2
+constexpr std::int64_t parameters_of_readout = 4;  ///< C1, c1, C2, c2
+
+/// The arguments that the operators share, contiguous.
+struct SchnetInput {
+  at::Tensor features, row_ptr, idx_j, bins, weights, tables, contribution_weights;
+  std::vector<at::Tensor> parameters;
+  bool derivatives;
+
+  /// Without ghosts.
+  SchnetSizes sizes() const {
+    const std::int64_t n_blocks = tables.size(0);
+    return {.n_atoms = features.size(0),
+            .n_local = features.size(0),
+            .n_computed = features.size(0),
+            .n_pairs = idx_j.size(0),
+            .n_features = features.size(1),
+            .n_hidden = parameters[parameters_per_block * n_blocks].size(0),
+            .n_blocks = n_blocks,
+            .n_rows = tables.size(1)};
+  }
+};
+
+/// Raises ValueError or TypeError naming the argument whose shape, dtype or index is wrong.
+SchnetInput checked_input(const at::Tensor& features, const at::Tensor& row_ptr,
+                          const at::Tensor& idx_j, const at::Tensor& bins,
+                          const at::Tensor& weights, const at::Tensor& tables,
+                          const at::Tensor& contribution_weights, at::TensorList parameters,
+                          bool derivatives);
+
+ParallelFor torch_threads();
+
+cpu::InstructionSet best_instruction_set();
+
+template <class Scalar>
+HalfPairs<Scalar> pairs_of(const SchnetInput& in) {
+  const Scalar* w = in.weights.const_data_ptr<Scalar>();
+  return {.n_atoms = in.features.size(0),
+          .row_ptr = in.row_ptr.const_data_ptr<std::int64_t>(),
+          .idx_j = in.idx_j.const_data_ptr<std::int64_t>(),
+          .bins = in.bins.const_data_ptr<std::int32_t>(),
+          .w = w,
+          .z = in.weights.size(0) > 1 ? w + in.idx_j.size(0) * n_taps : nullptr};
+}
+
+/// Pointers to parameters or gradients; `pointer` maps a tensor to its data.
+template <class Pointer, class Function>
+SchnetParameters<Pointer> pointers(const at::Tensor& features, const at::Tensor& tables,
+                                   const at::Tensor& contribution_weights,
+                                   const std::vector<at::Tensor>& parameters,
+                                   const Function& pointer) {
+  SchnetParameters<Pointer> p{};
+  p.features = pointer(features);
+  p.tables = pointer(tables);
+  p.contribution_weights = pointer(contribution_weights);
+  const std::size_t n_blocks = parameters.size() / parameters_per_block;
+  for (std::size_t l = 0; l < n_blocks; ++l) {
+    const at::Tensor* block = &parameters[parameters_per_block * l];
+    p.blocks.push_back({pointer(block[0]), pointer(block[1]), pointer(block[2]), pointer(block[3]),
+                        pointer(block[4])});
+  }
+  const at::Tensor* readout = &parameters[parameters_per_block * n_blocks];
+  p.readout = pointer(readout[0]);
+  p.readout_bias = pointer(readout[1]);
+  p.readout_output = pointer(readout[2]);
+  p.readout_output_bias = pointer(readout[3]);
+  return p;
+}
+
+template <class Scalar>
+SchnetParameters<const Scalar*> parameters_of(const SchnetInput& in) {
+  return pointers<const Scalar*>(in.features, in.tables, in.contribution_weights, in.parameters,
+                                 [](const at::Tensor& t) { return t.const_data_ptr<Scalar>(); });
+}
+
+}  // namespace scschnet
