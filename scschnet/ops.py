@@ -111,6 +111,67 @@ def half_list(
     return torch.ops.scschnet.half_list(idx_i, idx_j, shifts, n_atoms)
 
 
+def pair_vectors(
+    positions: Tensor,
+    cells: Tensor,
+    idx_m: Tensor,
+    idx_i: Tensor,
+    idx_j: Tensor,
+    shifts: Tensor,
+    pairs: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Vectors r_ij = r_j - r_i + S cell and distances of chosen pairs of a full list, in one pass.
+
+    Args:
+        positions: (n_atoms, 3) float64, Å.
+        cells: lattice vectors as rows, (n_structures, 3, 3) float64, Å.
+        idx_m: structure of each atom, (n_atoms,) int64.
+        idx_i: center of each pair of the full list, (n_full,) int64.
+        idx_j: neighbor of each pair of the full list, (n_full,) int64.
+        shifts: cell shift S of each pair of the full list, (n_full, 3) int32.
+        pairs: which pairs, (n_pairs,) int64, from `half_list`.
+
+    Returns:
+        r_ij (n_pairs, 3) and d_ij (n_pairs,), Å. Not differentiable: see `scschnet.nn.geometry`.
+
+    Raises:
+        ValueError, TypeError: naming the argument that is wrong.
+    """
+    return torch.ops.scschnet.pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts, pairs)
+
+
+def pair_forces(
+    g_d: Tensor,
+    r_ij: Tensor,
+    d_ij: Tensor,
+    row_ptr: Tensor,
+    idx_j: Tensor,
+    idx_m: Tensor,
+    n_structures: int,
+) -> tuple[Tensor, Tensor]:
+    """Forces and virial from the derivative of the energy in every distance, in one pass.
+
+    F_i = sum_j g_ij u_ij - sum_j g_ji u_ji,   W = -sum_pairs g_ij r_ij (x) u_ij,   u = r / d
+
+    Args:
+        g_d: derivative of the energy in the distance of each pair, (n_pairs,) float64, eV/Å.
+        r_ij: pair vectors, (n_pairs, 3) float64, Å.
+        d_ij: distances, (n_pairs,) float64, Å.
+        row_ptr: (n_atoms + 1,) int64, pairs row_ptr[i] .. row_ptr[i + 1] have center i.
+        idx_j: (n_pairs,) int64.
+        idx_m: structure of each atom, (n_atoms,) int64.
+        n_structures: number of structures.
+
+    Returns:
+        forces (n_atoms, 3), eV/Å; virial W = -dE/dstrain of each structure, (n_structures, 3, 3), eV.
+        Differentiable in `g_d` as often as needed.
+
+    Raises:
+        ValueError, TypeError: naming the argument that is wrong.
+    """
+    return torch.ops.scschnet.pair_forces(g_d, r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures)
+
+
 def spline_weights(
     d_ij: Tensor,
     step: float,

@@ -1,4 +1,4 @@
-"""Pair vectors from positions, and forces and stress from derivatives in the pair vectors."""
+"""Pair vectors from positions, and forces, virial and stress from derivatives in the pair vectors."""
 
 import torch
 from torch import Tensor
@@ -37,21 +37,33 @@ def pair_forces(g_ij: Tensor, idx_i: Tensor, idx_j: Tensor, n_atoms: int) -> Ten
     return forces.index_add(0, idx_j, g_ij, alpha=-1)
 
 
-def pair_stress(g_ij: Tensor, r_ij: Tensor, idx_m_of_pair: Tensor, cells: Tensor) -> Tensor:
-    """Stress from the derivative of the energy with respect to every pair vector.
+def pair_virial(g_ij: Tensor, r_ij: Tensor, idx_m_of_pair: Tensor, n_structures: int) -> Tensor:
+    """Virial from the derivative of the energy with respect to every pair vector.
 
-    sigma_ab = (1/V) sum_pairs r_ij,a dE/dr_ij,b = (1/V) dE/dstrain_ab, tension positive
+    W_ab = -sum_pairs r_ij,a dE/dr_ij,b = -dE/dstrain_ab
 
     Args:
         g_ij: dE/dr_ij, (n_pairs, 3), eV/Å.
         r_ij: pair vectors, (n_pairs, 3), Å.
         idx_m_of_pair: structure of each pair, (n_pairs,) int64.
+        n_structures: number of structures.
+
+    Returns:
+        (n_structures, 3, 3), eV.
+    """
+    outer = r_ij[:, :, None] * g_ij[:, None, :]
+    return g_ij.new_zeros((n_structures, 3, 3)).index_add(0, idx_m_of_pair, outer, alpha=-1)
+
+
+def stress_of(virial: Tensor, cells: Tensor) -> Tensor:
+    """Stress, sigma_ab = -W_ab / V = (1/V) dE/dstrain_ab, tension positive.
+
+    Args:
+        virial: (n_structures, 3, 3), eV.
         cells: lattice vectors as rows, (n_structures, 3, 3), Å.
 
     Returns:
         (n_structures, 3, 3), eV/Å^3; NaN where the cell has no volume.
     """
-    outer = r_ij[:, :, None] * g_ij[:, None, :]
-    virial = g_ij.new_zeros((cells.shape[0], 3, 3)).index_add(0, idx_m_of_pair, outer)
-    volume = torch.linalg.det(cells.double()).abs()
-    return virial / torch.where(volume > 0, volume, torch.nan)[:, None, None]
+    volume = torch.linalg.det(cells).abs()
+    return -virial / torch.where(volume > 0, volume, torch.nan)[:, None, None]

@@ -11,7 +11,7 @@ from scschnet import ops
 from scschnet.nn.cfconv import cfconv
 from scschnet.nn.filter import FilterGenerator
 from scschnet.nn.filter_table import FilterGrid, accurate_grid, filter_tables, grid_step
-from scschnet.nn.geometry import pair_forces, pair_stress, pair_vectors
+from scschnet.nn.geometry import pair_forces, pair_vectors, pair_virial, stress_of
 from scschnet.nn.interaction import Convolution, Interaction
 from scschnet.nn.radial import CUTOFF_FUNCTIONS, GaussianBasis
 from scschnet.nn.readout import EnergyOffsets, Readout
@@ -21,7 +21,11 @@ WeightInit = Literal["uniform", "random", "one"]
 CutoffFunction = Literal["cosine", "none"]
 Filters = Literal["spline", "dense"]
 
-Evaluated = tuple[Tensor, Tensor, Tensor]  # energies of atoms, dE/dr_ij, norms of the corrections
+# positions, cells, idx_m, idx_i, idx_j, shifts
+Geometry = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+HalfList = tuple[Tensor, Tensor, Tensor]  # pairs, row_ptr, idx_j
+# energies of atoms; forces and virial, undefined where no derivatives were asked for; norms of the corrections
+Evaluated = tuple[Tensor, Tensor, Tensor, Tensor]
 
 MAX_Z = 118
 
@@ -143,25 +147,22 @@ class SchNet(nn.Module):
         """
         derivatives = forces or stress
         moving = torch.is_grad_enabled() and (positions.requires_grad or cells.requires_grad)
-        spline = self.filters == "spline" and positions.device.type == "cpu"
-        row_ptr = None
-        if spline:
-            half, row_ptr, idx_j = ops.half_list(idx_i, idx_j, shifts, len(atomic_numbers))
-            idx_i, shifts = idx_i.index_select(0, half), shifts.index_select(0, half)
-        r_ij = pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts)
-        if row_ptr is not None and not moving:
-            evaluated = self._fused(atomic_numbers, r_ij, row_ptr, idx_j, derivatives)
+        geometry = (positions.double(), cells.double(), idx_m, idx_i, idx_j, shifts)
+        if self.filters == "dense" or positions.device.type != "cpu":
+            evaluated = self._composed(atomic_numbers, geometry, None, derivatives)
         else:
-            evaluated = self._composed(atomic_numbers, r_ij, row_ptr, idx_i, idx_j, derivatives)
-        energies, g_ij, norms = evaluated
+            half = ops.half_list(idx_i, idx_j, shifts, len(atomic_numbers))
+            evaluate = self._composed if moving else self._fused
+            evaluated = evaluate(atomic_numbers, geometry, half, derivatives)
+        energies, atom_forces, virial, norms = evaluated
         result = {
             "energies": energies,
             "energy": energies.new_zeros(cells.shape[0]).index_add(0, idx_m, energies),
         }
         if forces:
-            result["forces"] = pair_forces(g_ij, idx_i, idx_j, positions.shape[0])
+            result["forces"] = atom_forces
         if stress:
-            result["stress"] = pair_stress(g_ij, r_ij, idx_m[idx_i], cells)
+            result["stress"] = stress_of(virial, geometry[1])
         if correction_norms:
             result["correction_norms"] = norms
         return result
@@ -265,15 +266,14 @@ class SchNet(nn.Module):
         return error
 
     def _composed(
-        self,
-        atomic_numbers: Tensor,
-        r_ij: Tensor,
-        row_ptr: Tensor | None,
-        idx_i: Tensor,
-        idx_j: Tensor,
-        derivatives: bool,
+        self, atomic_numbers: Tensor, geometry: Geometry, half: HalfList | None, derivatives: bool
     ) -> Evaluated:
-        """The network block by block, differentiable as often as needed; on the half list with `row_ptr`."""
+        """The network block by block, differentiable as often as needed; with `half` on the half list."""
+        positions, cells, idx_m, idx_i, idx_j, shifts = geometry
+        if half is not None:
+            idx_i, shifts = (t.index_select(0, half[0]) for t in (idx_i, shifts))
+            idx_j = half[2]
+        r_ij = pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts)
         differentiable = torch.is_grad_enabled() and (
             r_ij.requires_grad or any(p.requires_grad for p in self.parameters())
         )
@@ -281,10 +281,10 @@ class SchNet(nn.Module):
             if derivatives and not r_ij.requires_grad:
                 r_ij.requires_grad_()
             d_ij = torch.linalg.vector_norm(r_ij, dim=1)
-            if row_ptr is None:
+            if half is None:
                 convolutions = self.dense_convolutions(d_ij, idx_i, idx_j)
             else:
-                convolutions = self.spline_convolutions(d_ij, row_ptr, idx_j)
+                convolutions = self.spline_convolutions(d_ij, half[1], idx_j)
             corrections = self.corrections(atomic_numbers, convolutions)
             energies = self.offsets(self.readout(self.combine(corrections)), atomic_numbers)
             g_ij = torch.zeros_like(r_ij)
@@ -292,19 +292,19 @@ class SchNet(nn.Module):
                 (g_ij,) = torch.autograd.grad(energies.sum(), r_ij, create_graph=differentiable)
         norms = torch.stack([torch.linalg.vector_norm(v.detach(), dim=1) for v in corrections])
         if not differentiable:
-            energies, g_ij = energies.detach(), g_ij.detach()
-        return energies, g_ij, norms
+            energies, g_ij, r_ij = energies.detach(), g_ij.detach(), r_ij.detach()
+        forces = virial = g_ij
+        if derivatives:
+            forces = pair_forces(g_ij, idx_i, idx_j, positions.shape[0])
+            virial = pair_virial(g_ij, r_ij, idx_m.index_select(0, idx_i), cells.shape[0])
+        return energies, forces, virial, norms
 
     def _fused(
-        self,
-        atomic_numbers: Tensor,
-        r_ij: Tensor,
-        row_ptr: Tensor,
-        idx_j: Tensor,
-        derivatives: bool,
+        self, atomic_numbers: Tensor, geometry: Geometry, half: HalfList, derivatives: bool
     ) -> Evaluated:
         """The network in one operator, on the half list; differentiable once, in the parameters."""
-        d_ij = torch.linalg.vector_norm(r_ij, dim=1)
+        pairs, row_ptr, idx_j = half
+        r_ij, d_ij = ops.pair_vectors(*geometry, pairs)
         tables, grid = self._tables(d_ij)
         bins, weights = self._spline_weights(d_ij, grid)
         g, g_d, norms = ops.schnet(
@@ -319,9 +319,12 @@ class SchNet(nn.Module):
             derivatives,
         )
         energies = self.offsets(g, atomic_numbers)
-        unit_ij = r_ij / d_ij[:, None]
-        g_ij = (g_d.double() * self.offsets.scale)[:, None] * unit_ij if derivatives else r_ij
-        return energies, g_ij, norms
+        forces = virial = d_ij
+        if derivatives:
+            g_d = g_d.double() * self.offsets.scale
+            idx_m, n_structures = geometry[2], geometry[1].shape[0]
+            forces, virial = ops.pair_forces(g_d, r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures)
+        return energies, forces, virial, norms
 
     def _tables(self, d_ij: Tensor) -> tuple[Tensor, FilterGrid]:
         """Filters of all blocks (n_interactions, n_rows, n_features) and their grid.
