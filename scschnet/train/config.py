@@ -63,6 +63,8 @@ class TrainConfig:
     """Evaluation of the filters: interpolated in tables, or by the network for every pair (slow)."""
     output_scale: Literal["energy", "forces"] = "forces"
     """Size of the network's output: spread of the energy per atom, or rms of the forces times 1 Å."""
+    readout_start: Literal["xavier", "matched"] = "xavier"
+    """First layer of the readout: xavier, or times (L+1) / sum of the w, to start with SchNet's output."""
 
     # ---- loss
     rho: float = 0.1

@@ -92,6 +92,8 @@ def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np
         w_init=config.w_init,
         filters=config.filters,
     )
+    if config.readout_start == "matched":
+        match_readout(model)
     part = structures.select(train)
     shift, spread, atomref = fit_offsets(part)
     scale = spread
@@ -101,6 +103,17 @@ def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np
     model.offsets.scale.fill_(scale if scale > 0 else 1.0)
     model.offsets.atomref[: len(atomref)] = torch.from_numpy(atomref)
     return model.to(DTYPES[config.dtype])
+
+
+def match_readout(model: SchNet) -> None:
+    """Let a fresh model's output be as large as that of SchNet, whatever its contribution weights sum to.
+
+    Weights that sum to one make x^out, and with it the output and all gradients, L+1 times smaller than
+    SchNet's; the first layer of the readout is multiplied by (L+1) / sum_l w^(l) to make up for it.
+    """
+    weights = model.contribution_weights
+    with torch.no_grad():
+        model.readout.hidden.weight.mul_(len(weights) / weights.sum())
 
 
 def fit_offsets(structures: StructureSet) -> tuple[float, float, NDArray[np.float64]]:

@@ -1,0 +1,40 @@
+"""What a training starts from: the size of the first output."""
+
+import numpy as np
+import pytest
+import torch
+
+from scschnet.data import collate, embedded
+from scschnet.train.config import TrainConfig
+from scschnet.train.setup import build_model
+
+
+def first_energy(**options) -> torch.Tensor:
+    """Energy of a frame above the offsets, by fresh weights."""
+    frames = embedded.load().select(np.arange(4))
+    config = TrainConfig(n_features=8, n_interactions=3, cutoff=4.0, seed=5, **options)
+    model = build_model(config, frames, np.arange(4))
+    batch = collate(frames, np.arange(1), config.cutoff)
+    with torch.no_grad():
+        return model(**batch.inputs, forces=False)["energy"] - 9 * model.offsets.shift
+
+
+@pytest.mark.parametrize("options", [{}, {"w_init": "one"}, {"skip": "plain"}])
+def test_matched_readout_starts_with_the_output_of_schnet(options):
+    schnet = first_energy(skip="plain")
+    matched = first_energy(readout_start="matched", **options)
+    torch.testing.assert_close(matched, schnet, rtol=1e-4, atol=0)
+    assert abs(first_energy() / schnet - 1) > 0.1  # without it, uniform weights do not
+
+
+def test_matched_readout_allows_for_the_sum_of_random_weights():
+    frames = embedded.load().select(np.arange(4))
+    config = TrainConfig(n_features=8, n_interactions=3, w_init="random", seed=5)
+    before = build_model(config, frames, np.arange(4))
+    matched = TrainConfig(**{**vars(config), "readout_start": "matched"})
+    after = build_model(matched, frames, np.arange(4))
+    torch.testing.assert_close(after.contribution_weights, before.contribution_weights)
+    gain = 4 / before.contribution_weights.sum()
+    torch.testing.assert_close(
+        after.readout.hidden.weight, gain.detach() * before.readout.hidden.weight
+    )
