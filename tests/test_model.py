@@ -117,6 +117,34 @@ def test_positions_to_energy_and_forces_is_twice_differentiable(model, structure
     )
 
 
+@pytest.mark.parametrize("m", [0, 1, 3])
+def test_hessian_equals_differences_of_the_forces(model, structures, m):
+    """Second derivatives through autograd, W'' included, against forces of the fused operator."""
+    batch = collate(structures, [m], 4.0)
+    inputs = {name: value for name, value in batch.inputs.items() if name != "positions"}
+
+    def energy(positions):
+        return model(positions, **inputs, forces=False)["energy"][0]
+
+    def forces(positions):
+        with torch.no_grad():
+            return model(positions.reshape(-1, 3), **inputs)["forces"].flatten()
+
+    n, h = batch.positions.numel(), 2e-5
+    hessian = torch.autograd.functional.hessian(energy, batch.positions).reshape(n, n)
+    r, steps = batch.positions.flatten(), h * torch.eye(n, dtype=torch.float64)
+    differences = torch.stack([(forces(r - step) - forces(r + step)) / (2 * h) for step in steps])
+    assert differences.abs().max() > 0.1
+    torch.testing.assert_close(hessian, differences, rtol=0, atol=1e-9)
+    torch.testing.assert_close(hessian, hessian.T, rtol=0, atol=1e-13)
+    moved_together = hessian.reshape(n, -1, 3).sum(1)
+    torch.testing.assert_close(moved_together, torch.zeros(n, 3).double(), rtol=0, atol=1e-13)
+    curvature = torch.autograd.functional.jvp(
+        lambda x: model(x, **inputs)["forces"], batch.positions, batch.positions
+    )[1]
+    torch.testing.assert_close(curvature.flatten(), -hessian @ r, rtol=0, atol=1e-12)
+
+
 def test_force_loss_gradient_of_every_parameter(model, structures):
     batch = collate(structures, [1, 3], 4.0)
 
