@@ -98,7 +98,7 @@ def main() -> None:
         "Six blocks, float32. `python benchmarks/bench_step.py`; SchNetPack's times: `benchmarks/peers/`.",
         *(steps(file) for file in sorted(RESULTS.glob("step_*.json"))),
         "## Accuracy of tabulated filters",
-        "Largest errors against the dense float64 network with the same weights, relative (a single structure's energy: eV). "
+        "Errors against the dense float64 network with the same weights, rms over several batches relative to the spread of the exact values (gradients of a force loss: worst parameter). "
         "`python benchmarks/accuracy_filters.py DATA_FOLDER RUN`; target: at most twice those of dense float32.",
         accuracy(RESULTS / "accuracy_filters.json"),
         "## Trainings",
