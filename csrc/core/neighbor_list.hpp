@@ -81,7 +81,7 @@ struct NeighborOptions {
 /// by j.
 ///
 /// The object keeps its scratch memory for the next call. One object serves one thread at a time.
-class NeighborList {
+class [[gnu::visibility("default")]] NeighborList {
  public:
   NeighborList();
   ~NeighborList();
@@ -112,7 +112,7 @@ class NeighborList {
   std::int64_t n_pairs() const;
 
  private:
-  struct State;
+  struct [[gnu::visibility("hidden")]] State;
   std::unique_ptr<State> state_;
 };
 
