@@ -1,0 +1,131 @@
+"""The runner of the paper's trainings: its plan, its commands, and that it goes on where it stopped."""
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scschnet.train.config import parse_command_line
+
+FOLDER = Path(__file__).parent.parent / "benchmarks" / "paper"
+
+
+@pytest.fixture(scope="module")
+def runner():
+    spec = importlib.util.spec_from_file_location("paper_run", FOLDER / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["paper_run"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["paper_run"]
+
+
+def test_plan_names_every_run_once_and_completes_small_molecules_first(runner):
+    folders = [run.folder for run in runner.plan()]
+    assert len(set(folders)) == len(folders)
+    small = folders[:12]
+    for name in ("benzene", "ethanol"):
+        for skip in runner.SKIPS:
+            for seed in (1, 2, 3):
+                assert f"{name}-md17-{skip}-{seed}" in small
+
+
+def test_every_command_is_one_that_the_training_takes(runner, tmp_path):
+    for run in runner.plan():
+        config = parse_command_line(run.arguments(Path("data"), tmp_path)).config
+        assert (config.skip, config.seed, config.threads) == (run.skip, run.seed, 1)
+        assert config.out == str(tmp_path / run.folder)
+        if run.name == "qm9":
+            assert config.rho == 1.0 and config.energy_key == "U0"
+        else:
+            assert (config.n_train, config.n_val) == (950, 50)
+
+
+def test_part_of_qm9_keeps_the_test_molecules_of_the_whole(runner):
+    part, larger = runner.qm9_part(1_000, 1), runner.qm9_part(5_000, 1)
+    assert (len(part.train), len(part.val), len(part.test)) == (1_000, 1_000, 20_831)
+    assert np.isin(part.train, larger.train).all()
+    assert np.array_equal(part.test, larger.test) and np.array_equal(part.val, larger.val)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400)])
+def test_budget(runner, text, seconds):
+    assert runner.seconds_of(text) == seconds
+
+
+def test_bad_arguments(runner):
+    with pytest.raises(argparse.ArgumentTypeError, match="must be like 90s, 30m or 3h, got '3d'"):
+        runner.seconds_of("3d")
+    for bad in (["water"], ["ethanol", "--n-train", "100"], ["all", "--lr", "1"]):
+        with pytest.raises(SystemExit) as error:
+            runner.main(bad)
+        assert error.value.code == 2
+
+
+def test_run_that_is_stopped_goes_on_and_is_not_repeated(runner, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(runner.FILES, "ethanol", "")  # the embedded frames
+    monkeypatch.setattr(runner.Run, "arguments", lambda run, data, runs: tiny(run, runs))
+    arguments = ["ethanol", "--runs", str(tmp_path)]
+    assert runner.main([*arguments, "--budget", "0.5s"]) != 0
+    assert runner.main(arguments) == 0
+    folder = tmp_path / "ethanol-md17-weighted-1"
+    assert json.loads((folder / "cost.json").read_text())["cpu_seconds"] > 0
+    written = (folder / "test.json").stat().st_mtime_ns
+    assert runner.main(arguments) == 0
+    assert (folder / "test.json").stat().st_mtime_ns == written
+    assert runner.main([*arguments, "--list"]) == 0
+    assert "finished  ethanol-md17-weighted-1" in capsys.readouterr().out
+
+
+def tiny(run, runs):
+    """A training of seconds."""
+    sizes = ["--n-features", "4", "--n-interactions", "1", "--n-train", "20", "--n-val", "5"]
+    machine = ["--epochs", "2", "--threads", "1", "--seed", str(run.seed)]
+    return [*sizes, *machine, "--out", str(runs / run.folder)]
+
+
+def test_two_runners_do_not_share_a_run(runner, tmp_path):
+    run = runner.Run("ethanol")
+    with runner.locked(run, tmp_path) as first, runner.locked(run, tmp_path) as second:
+        assert first and not second
+
+
+@pytest.fixture(scope="module")
+def results():
+    spec = importlib.util.spec_from_file_location("paper_results", FOLDER / "make_results.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["paper_results"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["paper_results"]
+
+
+def test_names_of_run_folders_are_understood(runner, results):
+    for run in runner.plan():
+        name, n_train, preset, skip, seed, extra = results.FOLDER.fullmatch(run.folder).groups()
+        assert (name, int(n_train or 0), preset) == (run.name, run.n_train, run.preset)
+        assert (skip, int(seed)) == (run.skip, run.seed)
+        assert bool(extra) == bool(run.extra)
+
+
+def test_means_errors_and_verdicts(results):
+    assert results.number([0.5]) == "0.500"
+    assert results.number([0.1, 0.2, 0.3]) == "0.200 ± 0.058"  # sample deviation 0.1 / sqrt(3)
+    assert results.verdict([0.304], 0.30) == "met"  # the paper has two decimals
+    assert results.verdict([0.36], 0.30) == "**missed** (+20%)"
+
+
+def test_table_shows_what_was_not_run(results):
+    lines = results.table_1([], "md17").splitlines()[2:]
+    assert len(lines) == 16 and all("not run" in line for line in lines)
+
+
+def test_stored_results_make_tables(results):
+    runs = results.finished_runs()
+    for text in (results.table_1(runs, "md17"), results.learning_curve(runs), results.costs(runs)):
+        widths = {line.count("|") for line in text.splitlines()}
+        assert len(widths) == 1
