@@ -1,0 +1,71 @@
+"""torch-sim: a trained model behind its model interface. Needs `pip install torch-sim-atomistic`."""
+
+import os
+
+import torch
+from torch import Tensor
+from torch_sim.models.interface import ModelInterface
+from torch_sim.state import SimState
+
+from scschnet import ops
+from scschnet.checkpoint import load
+from scschnet.nn import SchNet
+
+
+class ScSchNetModel(ModelInterface):
+    """A trained model for torch-sim; many systems are evaluated as one batch.
+
+    Args:
+        path_or_model: run folder, checkpoint file, or a model.
+        dtype: of positions and results, float64 or float32; the network runs in the model's own.
+
+    Raises:
+        ValueError: when called: if a system holds an element the model does not know.
+    """
+
+    def __init__(
+        self,
+        path_or_model: str | os.PathLike[str] | SchNet,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        super().__init__()
+        model = path_or_model if isinstance(path_or_model, SchNet) else load(path_or_model)
+        self.model = model.requires_grad_(False).eval()
+        self._dtype = dtype
+        self._device = torch.device("cpu")
+        self._compute_stress = self._compute_forces = True
+        self._memory_scales_with = "n_atoms_x_density"
+        self.register_buffer("_known", torch.tensor(model.config.elements))
+
+    def forward(self, state: SimState | dict) -> dict[str, Tensor]:  # type: ignore[override]
+        """Evaluate all systems of a state.
+
+        Args:
+            state: torch-sim's state, or its fields in a dict.
+
+        Returns:
+            energy (n_systems,) eV; forces (n_atoms, 3) eV/Å; stress (n_systems, 3, 3) eV/Å^3, tension positive, NaN
+            for a system without volume.
+        """
+        if isinstance(state, dict):
+            state = SimState(**state, masses=torch.ones_like(state["positions"][:, 0]))
+        numbers = state.atomic_numbers.long()
+        unknown = numbers[~torch.isin(numbers, self._known)].unique()
+        if len(unknown):
+            raise ValueError(
+                f"`atomic_numbers` must hold only {self._known.tolist()}, the elements of the model, got "
+                f"{unknown.tolist()}"
+            )
+        positions, cells = state.positions.double(), state.row_vector_cell.double().contiguous()
+        idx_m = state.system_idx
+        atom_ptr = torch.zeros(len(cells) + 1, dtype=torch.int64)
+        atom_ptr[1:] = torch.bincount(idx_m, minlength=len(cells)).cumsum(0)
+        pbc = torch.as_tensor(state.pbc).expand(len(cells), 3).contiguous()
+        idx_i, idx_j, shifts, _ = ops.neighbor_list(
+            positions, atom_ptr, cells, pbc, self.model.config.cutoff
+        )
+        with torch.no_grad():
+            found = self.model(
+                positions, numbers, idx_m, cells, idx_i, idx_j, shifts, forces=True, stress=True
+            )
+        return {name: found[name].to(self._dtype) for name in ("energy", "forces", "stress")}
