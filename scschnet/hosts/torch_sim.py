@@ -12,7 +12,7 @@ from scschnet.checkpoint import load
 from scschnet.nn import SchNet
 
 
-class ScSchNetModel(ModelInterface):
+class ScSchNetModel(ModelInterface):  # type: ignore[misc]
     """A trained model for torch-sim; many systems are evaluated as one batch.
 
     Args:
@@ -37,7 +37,7 @@ class ScSchNetModel(ModelInterface):
         self._memory_scales_with = "n_atoms_x_density"
         self.register_buffer("_known", torch.tensor(model.config.elements))
 
-    def forward(self, state: SimState | dict) -> dict[str, Tensor]:  # type: ignore[override]
+    def forward(self, state: SimState | dict) -> dict[str, Tensor]:
         """Evaluate all systems of a state.
 
         Args:
