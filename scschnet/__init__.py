@@ -7,6 +7,7 @@ __path__ = pkgutil.extend_path(__path__, __name__)
 
 from scschnet.calculator import ScSchNetCalculator
 from scschnet.checkpoint import load
+from scschnet.export import export
 from scschnet.neighbors import NeighborList, batch_neighbor_list, neighbor_list
 from scschnet.nn import ModelConfig, SchNet
 from scschnet.nn.schnetpack import from_schnetpack
@@ -17,6 +18,7 @@ __all__ = [
     "ScSchNetCalculator",
     "SchNet",
     "batch_neighbor_list",
+    "export",
     "from_schnetpack",
     "load",
     "neighbor_list",

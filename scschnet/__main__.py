@@ -1,9 +1,18 @@
-"""`python -m scschnet`: where the compiled parts lie and what they were built for."""
+"""`python -m scschnet`: where the compiled parts lie, what they were built for, and which commands there are."""
 
 import argparse
 from pathlib import Path
 
 from scschnet import _C, __version__
+
+COMMANDS = {
+    "train": "train a model",
+    "evaluate": "errors of a trained model on a set",
+    "analysis": "what a trained model does inside",
+    "export": "write a trained model to a file for other programs",
+    "info": "what such a file, a checkpoint or a run is",
+    "data": "convert, inspect and download data sets",
+}
 
 
 def main() -> None:
@@ -16,7 +25,9 @@ def main() -> None:
     if parser.parse_args().cmake_prefix:
         print(folder / "share" / "cmake")
     else:
-        print(f"scschnet {__version__}, compiled for torch {_C.build_torch}, in {folder}")
+        print(f"scschnet {__version__}, compiled for torch {_C.build_torch}, in {folder}\n")
+        for name, what in COMMANDS.items():
+            print(f"python -m scschnet.{name:10}{what}")
 
 
 if __name__ == "__main__":

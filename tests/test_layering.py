@@ -19,9 +19,12 @@ ALLOWED = {
     "data": {"neighbors", "units", "files"},
     "checkpoint": {"nn", "units", "files"},
     "evaluate": {"nn", "data", "checkpoint", "units", "files"},
+    "hosts": {"ops", "nn", "checkpoint", "export"},
     "calculator": {"nn", "data", "neighbors", "checkpoint", "units"},
-    "analysis": {"nn", "data", "neighbors", "checkpoint", "units", "files", "evaluate"},
+    "analysis": {"ops", "nn", "data", "neighbors", "checkpoint", "units", "files", "evaluate"},
     "train": {"nn", "data", "checkpoint", "units", "files", "evaluate"},
+    "export": {"nn", "checkpoint", "units", "files"},
+    "info": {"export"},
 }
 # Third-party packages that only some rooms may use.
 ONLY_IN = {
@@ -32,11 +35,21 @@ ONLY_IN = {
         "data.summary",
         "units",
         "evaluate",
+        "analysis.runs",
+        "analysis.bonds",
         "train.setup",
+        "export.metadata",
     },
     "matplotlib": {"analysis"},
     "h5py": {"data.readers"},
-    "tyro": {"train.config", "data.__main__", "evaluate.__main__", "analysis.__main__"},
+    "tyro": {
+        "train.config",
+        "data.__main__",
+        "evaluate.__main__",
+        "analysis.__main__",
+        "analysis.commands",
+        "export.__main__",
+    },
 }
 # Command lines draw what their libraries compute.
 EXCEPTIONS = {("train.__main__", "analysis"), ("evaluate.__main__", "analysis")}

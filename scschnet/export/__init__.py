@@ -1,0 +1,16 @@
+"""Exported models: one file that programs without scschnet's Python run.
+
+A file is what torch.jit.save writes, with extra records:
+
+    extra/scschnet.json     what the file says about itself, see `scschnet.export.metadata`
+    extra/extension_libs    path of the operator library, for GROMACS; not in portable files
+
+Its module has two calls, `forward` for hosts that bring positions and `forward_pairs` for hosts that bring pairs, see
+`scschnet.export.potential.Potential`. A file for GROMACS has a `forward` of its own, see `scschnet.export.gromacs`, and
+a .pt2 file the pair call alone, see `scschnet.export.compiled`.
+"""
+
+from scschnet.export.exported import ExportedModel, load_exported
+from scschnet.export.writer import export
+
+__all__ = ["ExportedModel", "export", "load_exported"]

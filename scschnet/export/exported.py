@@ -1,0 +1,267 @@
+"""Reading exported files: every record checked, then metadata, then the module; and calling what was read."""
+
+import io
+import os
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scschnet.export.metadata import LIBRARY, check_metadata
+
+METADATA = "extra/scschnet.json"
+ERRORS_OF_ZIPFILE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    NotImplementedError,  # a compression method that there is not
+    RuntimeError,  # an encrypted record
+    OverflowError,
+)
+
+
+class NotExported(ValueError):
+    """A sound archive, but none of ours.
+
+    Args:
+        message: what it is.
+        checkpoint: whether it is a checkpoint.
+    """
+
+    def __init__(self, message: str, checkpoint: bool) -> None:
+        super().__init__(message)
+        self.checkpoint = checkpoint
+
+
+class ExportedModel:
+    """An exported model, ready to be called.
+
+    torch's profiling executor is switched off for the calls: it would optimize again whenever the number of pairs
+    changes, and gains nothing here.
+
+    Args:
+        metadata: what the file says about itself.
+        module: the TorchScript module.
+    """
+
+    def __init__(self, metadata: dict[str, Any], module: torch.jit.ScriptModule) -> None:
+        self.metadata = metadata
+        self.module = module
+
+    def forward(
+        self,
+        positions: Tensor,
+        atomic_numbers: Tensor,
+        cell: Tensor,
+        pbc: Tensor,
+        layers: bool = False,
+        atom_virial: bool = False,
+    ) -> dict[str, Tensor]:
+        """Evaluate a structure, see `scschnet.export.potential.Potential.forward`.
+
+        Args:
+            positions: (n_atoms, 3) float32 or float64, Å.
+            atomic_numbers: (n_atoms,) int64.
+            cell: (3, 3), rows are lattice vectors, Å.
+            pbc: (3,) bool.
+            layers: whether the energies of the layers are wanted.
+            atom_virial: whether the virials of the atoms are wanted.
+
+        Raises:
+            ValueError: if an argument is wrong, or an element unknown.
+        """
+        n_atoms = positions.shape[0]
+        _check("positions", positions, (n_atoms, 3), torch.float64, torch.float32)
+        _check("atomic_numbers", atomic_numbers, (n_atoms,), torch.int64)
+        _check("cell", cell, (3, 3), torch.float64, torch.float32)
+        _check("pbc", pbc, (3,), torch.bool)
+        return self._call("forward", positions, atomic_numbers, cell, pbc, layers, atom_virial)
+
+    def forward_pairs(
+        self,
+        atomic_numbers: Tensor,
+        idx_i: Tensor,
+        idx_j: Tensor,
+        r_ij: Tensor,
+        n_local: int,
+        halo: bool,
+        layers: bool = False,
+        atom_virial: bool = False,
+    ) -> dict[str, Tensor]:
+        """Evaluate given pairs, see `scschnet.export.potential.Potential.forward_pairs`.
+
+        Args:
+            atomic_numbers: (n_atoms,) int64, ghosts included.
+            idx_i: (n_pairs,) int64, sorted.
+            idx_j: (n_pairs,) int64.
+            r_ij: (n_pairs, 3) float64, Å.
+            n_local: number of local atoms.
+            halo: whether the features of ghosts are exchanged between blocks.
+            layers: whether the energies of the layers are wanted.
+            atom_virial: whether the virials of the atoms are wanted.
+
+        Raises:
+            ValueError: if an argument is wrong, or an element unknown.
+        """
+        n_pairs = idx_i.shape[0]
+        _check("atomic_numbers", atomic_numbers, (atomic_numbers.shape[0],), torch.int64)
+        _check("idx_i", idx_i, (n_pairs,), torch.int64)
+        _check("idx_j", idx_j, (n_pairs,), torch.int64)
+        _check("r_ij", r_ij, (n_pairs, 3), torch.float64)
+        if not 0 <= n_local <= atomic_numbers.shape[0]:
+            raise ValueError(
+                f"`n_local` must lie between 0 and the number of atoms, {atomic_numbers.shape[0]}, got {n_local}"
+            )
+        return self._call(
+            "forward_pairs", atomic_numbers, idx_i, idx_j, r_ij, n_local, halo, layers, atom_virial
+        )
+
+    def _call(self, method: str, *arguments: Any) -> dict[str, Tensor]:
+        with torch.jit.optimized_execution(False), torch.no_grad():
+            try:
+                return getattr(self.module, method)(*arguments)
+            except (torch.jit.Error, RuntimeError) as error:
+                raise ValueError(last_line(error)) from error
+
+
+def load_exported(
+    path: str | os.PathLike[str], device: str | torch.device = "cpu"
+) -> ExportedModel:
+    """Read an exported model.
+
+    torch itself does not notice flipped bits; here every record is compared with its checksum before torch sees it.
+
+    Args:
+        path: file written by `scschnet.export`.
+        device: where the model is to run.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, foreign, of a newer version, or cannot be run by this installation.
+    """
+    data = _content(Path(path))
+    metadata = _metadata(path, data)
+    if metadata["host"] != "any":
+        raise ValueError(
+            f"{path} was exported for {metadata['host']}, which calls it in its own way: export it without --host"
+        )
+    for library in metadata["operator_libraries"]:
+        if library != LIBRARY:
+            raise ValueError(
+                f"{path} needs the operators of {library}, which scschnet does not have"
+            )
+    try:
+        with torchscript_deprecation_ignored():
+            module = torch.jit.load(io.BytesIO(data), map_location=device)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be loaded: {_reason(error, metadata)}") from error
+    if not hasattr(module, "forward_pairs"):
+        raise ValueError(f"{path} cannot be loaded: its module has no method forward_pairs")
+    return ExportedModel(metadata, module)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What an exported file says about itself.
+
+    Args:
+        path: file written by `scschnet.export`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, foreign or of a newer version.
+    """
+    return _metadata(path, _content(Path(path)))
+
+
+@contextmanager
+def torchscript_deprecation_ignored() -> Iterator[None]:
+    """Keep quiet about the deprecation of TorchScript; `--format pt2` is there for the time after it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.(script|load)` is", DeprecationWarning)
+        yield
+
+
+def last_line(error: Exception) -> str:
+    """What an error in a TorchScript module says, without the names of the types and the traceback before it."""
+    line = str(error).strip().rsplit("\n", 1)[-1]
+    for prefix in ("builtins.ValueError: ", "RuntimeError: "):
+        line = line.removeprefix(prefix)
+    return line
+
+
+def _check(name: str, tensor: Tensor, shape: tuple[int, ...], *dtypes: torch.dtype) -> None:
+    if tensor.shape != shape:
+        raise ValueError(f"`{name}` must have shape {shape}, got {tuple(tensor.shape)}")
+    if tensor.dtype not in dtypes:
+        expected = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise ValueError(
+            f"`{name}` must be {expected}, got {str(tensor.dtype).removeprefix('torch.')}"
+        )
+
+
+def _content(path: Path) -> bytes:
+    if path.is_dir():
+        raise ValueError(
+            f"{path} is a folder, not an exported model: python -m scschnet.export writes one from a run folder"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no exported model at {path}")
+    return path.read_bytes()
+
+
+def _metadata(path: str | os.PathLike[str], data: bytes) -> dict[str, Any]:
+    try:
+        records = _checked_records(data)
+    except ERRORS_OF_ZIPFILE as error:
+        raise ValueError(f"{path} is not an exported model, or is damaged: {error}") from error
+    if METADATA not in records:
+        what = _what_else(data, records)
+        raise NotExported(f"{path} is {what}", what.startswith("a checkpoint"))
+    try:
+        return check_metadata(_record(data, records[METADATA]).decode())
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {error}") from error
+
+
+def _checked_records(data: bytes) -> dict[str, str]:
+    """Names of all records without and with the folder they lie in, each compared with its checksum."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        wrong = archive.testzip()
+        if wrong is not None:
+            raise zipfile.BadZipFile(f"the checksum of its record {wrong} is wrong")
+        return {name.partition("/")[2]: name for name in archive.namelist()}
+
+
+def _record(data: bytes, name: str) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return archive.read(name)
+
+
+def _what_else(data: bytes, records: dict[str, str]) -> str:
+    """What a sound archive without our metadata is."""
+    if "data.pkl" not in records:
+        return "a zip archive, but not an exported model of scschnet"
+    if b"scschnet-checkpoint" in _record(data, records["data.pkl"]):
+        return "a checkpoint, not an exported model: run python -m scschnet.export on it"
+    return "a file of torch, but not an exported model of scschnet"
+
+
+def _reason(error: Exception, metadata: dict[str, Any]) -> str:
+    text = str(error)
+    _, found, rest = text.partition("Unknown builtin op: ")
+    if found:
+        return (
+            f"it needs the operator {rest.split('.')[0]}, which this scschnet does not have: install scschnet "
+            f"{metadata['versions'].get('scschnet')} or newer"
+        )
+    return text.strip().split("\n")[0]

@@ -1,0 +1,164 @@
+"""What an exported file says about itself, as JSON: gathered from a model, its checkpoint and its run folder."""
+
+import csv
+import json
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase.data import chemical_symbols
+
+import scschnet
+from scschnet.checkpoint import checkpoint_path, load_checkpoint
+from scschnet.nn import SchNet
+
+FORMAT = "scschnet-exported"
+VERSION = 1
+LIBRARY = "libscschnet_ops.so"
+
+REQUIRED: dict[str, type | tuple[type, ...]] = {
+    "kind": str,
+    "host": str,
+    "elements": list,
+    "symbols": list,
+    "cutoff": (int, float),
+    "n_interactions": int,
+    "n_features": int,
+    "ghost_range": dict,
+    "dtype": str,
+    "units": dict,
+    "layers": list,
+    "training": dict,
+    "versions": dict,
+    "operator_libraries": list,
+}
+"""Keys that every file of this version has, and their JSON types."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model, and what is known of its training.
+
+    Args:
+        model: in evaluation mode.
+        training: provenance and errors, JSON types; empty if unknown.
+        layer_norms: of each layer, mean_norm and normalized_weight of its epoch; empty if unknown.
+        versions: of the programs it was trained with.
+    """
+
+    model: SchNet
+    training: dict[str, Any] = field(default_factory=dict)
+    layer_norms: list[dict[str, float | None]] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def read_source(path: Path) -> Source:
+    """A trained model from a run folder or a checkpoint file, with all that its folder knows.
+
+    Args:
+        path: run folder (its best.pt is taken) or checkpoint.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged, foreign, or of a newer version.
+    """
+    file = checkpoint_path(path)
+    checkpoint = load_checkpoint(file)
+    found = checkpoint.metadata
+    config = found.get("train_config", {})
+    training: dict[str, Any] = {
+        name: found[name] for name in ("epoch", "best_val_loss") if name in found
+    }
+    if config:
+        training["data"] = config.get("data") or "embedded MD17 ethanol"
+        training["config"] = config
+    errors = file.parent / "test.json"
+    if path.is_dir() and errors.is_file():
+        training["errors"] = json.loads(errors.read_text())
+    norms = _layer_norms(file.parent, found.get("epoch")) if path.is_dir() else []
+    return Source(checkpoint.model, training, norms, found.get("versions", {}))
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """What is true of a model in any form, JSON types.
+
+    Returns:
+        elements, symbols, cutoff (Å), cutoff_function, n_interactions, n_features, n_rbf, skip, dtype,
+        ghost_range (Å), units, layers, training, versions.
+    """
+    model, config = source.model, source.model.config
+    n = config.n_interactions
+    return {
+        "elements": list(config.elements),
+        "symbols": [chemical_symbols[z] for z in config.elements],
+        "cutoff": config.cutoff,
+        "cutoff_function": config.cutoff_function,
+        "n_interactions": n,
+        "n_features": config.n_features,
+        "n_rbf": config.n_rbf,
+        "skip": config.skip,
+        "dtype": str(model.embedding.weight.dtype).removeprefix("torch."),
+        "ghost_range": {"halo": config.cutoff, "wide": n * config.cutoff},
+        "units": {"energy": "eV", "length": "Angstrom"},
+        "layers": _layers(source),
+        "training": source.training,
+        "versions": {
+            "scschnet": scschnet.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            **{f"trained with {name}": value for name, value in source.versions.items()},
+        },
+    }
+
+
+def check_metadata(text: str) -> dict[str, Any]:
+    """Parse the metadata of an exported file.
+
+    Args:
+        text: JSON.
+
+    Raises:
+        ValueError: if it is no such metadata, or of a newer version.
+    """
+    try:
+        metadata = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"its metadata are no JSON: {error}") from error
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise ValueError("its metadata are not those of an exported model")
+    version = metadata.get("version")
+    if not isinstance(version, int):
+        raise ValueError(f"its metadata have no valid version, got {version}")
+    if version > VERSION:
+        raise ValueError(
+            f"it has export version {version}, but this scschnet reads up to {VERSION}: install a newer "
+            "scschnet"
+        )
+    for name, type_ in REQUIRED.items():
+        if not isinstance(metadata.get(name), type_):
+            raise ValueError(f"its metadata have no valid `{name}`, got {metadata.get(name)}")
+    return metadata
+
+
+def _layers(source: Source) -> list[dict[str, Any]]:
+    weights = source.model.contribution_weights.tolist()
+    names = ["embedding", *(f"block {k}" for k in range(1, len(weights)))]
+    unknown: dict[str, float | None] = {"mean_norm": None, "normalized_weight": None}
+    norms = source.layer_norms or [unknown] * len(weights)
+    return [
+        {"name": name, "contribution_weight": weight, **norm}
+        for name, weight, norm in zip(names, weights, norms, strict=True)
+    ]
+
+
+def _layer_norms(run: Path, epoch: Any) -> list[dict[str, float | None]]:
+    """The rows of contributions.csv at an epoch, or nothing if the run has none."""
+    table = run / "contributions.csv"
+    if not table.is_file():
+        return []
+    with table.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["epoch"] == str(epoch)]
+    columns = ("mean_norm", "normalized_weight")
+    return [{name: float(row[name]) for name in columns} for row in rows]

@@ -1,0 +1,351 @@
+"""The module inside an exported file: what both kinds share, and the full kind, made of scschnet's operators."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from scschnet.nn import SchNet
+from scschnet.nn.filter_table import FilterGrid, filter_tables
+from scschnet.nn.model import MAX_Z
+
+
+class Potential(nn.Module):
+    """Energies, forces and virial of one structure, for TorchScript.
+
+    Lengths in Å, energies in eV, all results float64. The network runs in the dtype of the model, everything
+    around it in float64. Nothing is differentiable: forces are results. Both calls return a dict of tensors:
+
+        energy () and energies (n_local,), eV
+        forces (n_atoms, 3), eV/Å, those on ghosts included
+        virial (3, 3) = -sum_pairs r_ij dE/dr_ij = -dE/dstrain, eV
+        correction_norms ||v_i^(l)||, (n_interactions + 1, n_local)
+        with `layers`: layer_energies (n_interactions + 1, n_local) and base_energies (n_local,), eV:
+            energies = base_energies + layer_energies.sum(0)
+        with `atom_virial`: atom_virial (n_atoms, 3, 3), eV, half of every pair's to either atom
+
+    Subclasses define the methods that raise NotImplementedError here. How they store the centers of a half list
+    is their own matter.
+
+    Args:
+        model: on the CPU, in its final dtype, its filter step chosen (`SchNet.refine_filters`).
+        symbols: of its elements, for messages.
+    """
+
+    dense: list[Tensor]
+    contribution_weights: Tensor
+    tables: Tensor
+    known: Tensor
+    embedding: Tensor
+    scale: Tensor
+    offsets: Tensor
+    readout_weight: Tensor
+    readout_bias: Tensor
+    readout_output: Tensor
+    energy_at_zero: Tensor
+
+    def __init__(self, model: SchNet, symbols: list[str]) -> None:
+        super().__init__()
+        config, offsets = model.config, model.offsets
+        grid = FilterGrid(model.filter_step, config.cutoff)
+        self.cutoff = config.cutoff
+        self.cutoff_function: str = config.cutoff_function
+        self.n_interactions = config.n_interactions
+        self.dtype = model.embedding.weight.dtype
+        self.step = grid.step
+        self.n_rows = grid.n_rows
+        self.symbols = ", ".join(symbols)
+        self.dense = [p.detach().clone() for p in model._dense_parameters()]
+        self.register_buffer("contribution_weights", model.contribution_weights.detach().clone())
+        self.register_buffer("tables", _tables(model, grid))
+        known = torch.zeros(MAX_Z + 2, dtype=torch.bool)  # the last row: no element at all
+        known[list(config.elements)] = True
+        self.register_buffer("known", known)
+        # Unknown elements have features of NaN: a look at the energy finds them, and costs nothing before.
+        embedding = nn.functional.pad(model.embedding.weight.detach(), (0, 0, 0, 1))
+        self.register_buffer("embedding", embedding.masked_fill(~known[:, None], math.nan))
+        self.register_buffer("scale", offsets.scale.clone())
+        self.register_buffer("offsets", nn.functional.pad(offsets.atomref + offsets.shift, (0, 1)))
+        weight, bias, output, output_bias = (p.double().clone() for p in self.dense[-4:])
+        self.register_buffer("readout_weight", weight.t().contiguous())
+        self.register_buffer("readout_bias", bias)
+        self.register_buffer("readout_output", output[0] * offsets.scale)
+        at_zero = output @ (nn.functional.softplus(bias) - math.log(2.0)) + output_bias
+        self.register_buffer("energy_at_zero", at_zero * offsets.scale)
+
+    def forward(
+        self,
+        positions: Tensor,
+        atomic_numbers: Tensor,
+        cell: Tensor,
+        pbc: Tensor,
+        layers: bool = False,
+        atom_virial: bool = False,
+    ) -> dict[str, Tensor]:
+        """Evaluate a structure; its neighbors are found here.
+
+        Args:
+            positions: (n_atoms, 3) float32 or float64, Å.
+            atomic_numbers: (n_atoms,) int64.
+            cell: (3, 3), rows are lattice vectors, Å; rows of open axes are ignored.
+            pbc: (3,) bool.
+            layers: whether the energies of the layers are wanted.
+            atom_virial: whether the virials of the atoms are wanted.
+        """
+        n_atoms = positions.size(0)
+        if atomic_numbers.size(0) != n_atoms:
+            raise ValueError(
+                f"`atomic_numbers` must have {n_atoms} elements like `positions`, got "
+                f"{atomic_numbers.size(0)}"
+            )
+        centers, idx_j, r_ij, d_ij = self.half_pairs(
+            positions.detach().double(), cell.detach().double(), pbc
+        )
+        return self.results(
+            atomic_numbers, centers, idx_j, r_ij, d_ij, n_atoms, False, layers, atom_virial
+        )
+
+    @torch.jit.export
+    def forward_pairs(
+        self,
+        atomic_numbers: Tensor,
+        idx_i: Tensor,
+        idx_j: Tensor,
+        r_ij: Tensor,
+        n_local: int,
+        halo: bool,
+        layers: bool = False,
+        atom_virial: bool = False,
+    ) -> dict[str, Tensor]:
+        """Evaluate what a host hands over: pairs, with atoms 0 to n_local - 1 its own and ghosts behind them.
+
+        Every pair of two local atoms once, in either order; a pair of a local atom and a ghost with the local
+        atom as center. Pairs at or beyond the cutoff count nothing.
+
+        Args:
+            atomic_numbers: (n_atoms,) int64, ghosts included.
+            idx_i: center of each pair, (n_pairs,) int64, sorted.
+            idx_j: neighbor of each pair, (n_pairs,) int64.
+            r_ij: position of the neighbor minus that of the center, (n_pairs, 3) float64, Å.
+            n_local: number of local atoms.
+            halo: True: ghosts are one cutoff deep, and the host exchanges their features between blocks
+                (scschnet/halo.h); False: ghosts are n_interactions cutoffs deep and have their own pairs.
+            layers: whether the energies of the layers are wanted.
+            atom_virial: whether the virials of the atoms are wanted.
+        """
+        centers = self.host_pairs(idx_i, idx_j, atomic_numbers.size(0), n_local, halo)
+        r = r_ij.detach().double()
+        d_ij = torch.linalg.vector_norm(r, dim=1)
+        return self.results(
+            atomic_numbers, centers, idx_j, r, d_ij, n_local, halo, layers, atom_virial
+        )
+
+    def results(
+        self,
+        atomic_numbers: Tensor,
+        centers: Tensor,
+        idx_j: Tensor,
+        r_ij: Tensor,
+        d_ij: Tensor,
+        n_local: int,
+        halo: bool,
+        layers: bool,
+        atom_virial: bool,
+    ) -> dict[str, Tensor]:
+        """Run the network on a half list and put together what comes out."""
+        n_atoms = atomic_numbers.size(0)
+        rows = atomic_numbers.clamp(0, self.known.size(0) - 1)
+        g, g_d, norms, corrections = self.network(
+            self.embedding.index_select(0, rows), centers, idx_j, d_ij, n_local, halo, layers
+        )
+        offsets = self.offsets.index_select(0, rows.narrow(0, 0, n_local))
+        energies = torch.addcmul(offsets, g.double(), self.scale)
+        energy = energies.sum()
+        e_d = g_d.double() * self.scale  # dE/dd_ij
+        forces, virial = self.pair_forces(e_d, centers, idx_j, r_ij, d_ij, n_atoms)
+        if not math.isfinite(float(energy) + float(virial.sum())):
+            self.explain(atomic_numbers, d_ij)
+        result = {
+            "energy": energy,
+            "energies": energies,
+            "forces": forces,
+            "virial": virial,
+            "correction_norms": norms.double(),
+        }
+        if layers:
+            result["layer_energies"] = self.layer_energies(corrections)
+            result["base_energies"] = offsets + self.energy_at_zero
+        if atom_virial:
+            half = r_ij.unsqueeze(2) * (r_ij * (-0.5 * e_d / d_ij).unsqueeze(1)).unsqueeze(1)
+            per_atom = half.new_zeros([n_atoms, 3, 3]).index_add_(0, self.idx_i(centers), half)
+            result["atom_virial"] = per_atom.index_add_(0, idx_j, half)
+        return result
+
+    def layer_energies(self, corrections: Tensor) -> Tensor:
+        """Split the energy of every atom over the layers, exactly.
+
+        eps^(l) = scale sum_k c_k s_k w^(l) (C v^(l))_k,   s_k = (ssp(p_k + b_k) - ssp(b_k)) / p_k,   p = C x^out
+        This is the integral of grad g(a x^out) . w^(l) v^(l) over a from 0 to 1, for g(x) = c . ssp(C x + b) + d.
+
+        Args:
+            corrections: v^(l), (n_interactions + 1, n_atoms, n_features).
+
+        Returns:
+            (n_interactions + 1, n_atoms) float64, eV; their sum is scale (g(x^out) - g(0)).
+        """
+        weights = self.contribution_weights.double().unsqueeze(1).unsqueeze(2)
+        parts = torch.matmul(corrections.double() * weights, self.readout_weight)
+        p, b = parts.sum(0), self.readout_bias
+        slope = torch.sigmoid(b)
+        near = torch.log1p(slope * torch.expm1(p))
+        far = nn.functional.softplus(p + b) - nn.functional.softplus(b)
+        rise = torch.where(p.abs() < 1.0, near, far)
+        s = torch.where(p == 0.0, slope.expand_as(p), rise / p)
+        return torch.matmul(parts * s, self.readout_output)
+
+    def explain(self, atomic_numbers: Tensor, d_ij: Tensor) -> None:
+        """Stop with the reason for results that are not finite."""
+        rows = atomic_numbers.clamp(0, self.known.size(0) - 1)
+        strange = atomic_numbers[torch.logical_not(self.known.index_select(0, rows))]
+        if strange.size(0) > 0:
+            raise ValueError(
+                f"`atomic_numbers` must hold only {self.symbols}, the elements of the model, got "
+                f"{int(strange[0])}"
+            )
+        if d_ij.size(0) > 0 and float(d_ij.min()) < 1e-6:
+            raise ValueError("atoms must lie on different points, got two on the same one")
+        raise ValueError("the energy is not finite: the input is not, or atoms are far too close")
+
+    def half_pairs(
+        self, positions: Tensor, cell: Tensor, pbc: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Every pair within the cutoff once: centers, neighbors, vectors, distances."""
+        raise NotImplementedError
+
+    def host_pairs(
+        self, idx_i: Tensor, idx_j: Tensor, n_atoms: int, n_local: int, halo: bool
+    ) -> Tensor:
+        """Check the pairs of a host, and return their centers."""
+        raise NotImplementedError
+
+    def idx_i(self, centers: Tensor) -> Tensor:
+        """Center of each pair, (n_pairs,)."""
+        raise NotImplementedError
+
+    def network(
+        self,
+        features: Tensor,
+        centers: Tensor,
+        idx_j: Tensor,
+        d_ij: Tensor,
+        n_local: int,
+        halo: bool,
+        corrections: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Evaluate the network.
+
+        Returns:
+            Readout of the local atoms, its derivative in every distance, norms of the corrections, and these if asked.
+        """
+        raise NotImplementedError
+
+    def pair_forces(
+        self,
+        e_d: Tensor,
+        centers: Tensor,
+        idx_j: Tensor,
+        r_ij: Tensor,
+        d_ij: Tensor,
+        n_atoms: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Forces and virial from the derivative of the energy in every distance."""
+        raise NotImplementedError
+
+
+class FullPotential(Potential):
+    """A potential made of scschnet's operators: fast, exchanges ghosts, needs libscschnet_ops.so.
+
+    Centers are stored as the start of each atom's pairs, row_ptr (n_atoms + 1,).
+    """
+
+    def half_pairs(
+        self, positions: Tensor, cell: Tensor, pbc: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Neighbor list by scschnet::neighbor_list."""
+        n_atoms, cells = positions.size(0), cell.unsqueeze(0)
+        idx_i, idx_j, shifts, _ = torch.ops.scschnet.neighbor_list(
+            positions, torch.tensor([0, n_atoms]), cells, pbc.unsqueeze(0), self.cutoff
+        )
+        half, row_ptr, half_j = torch.ops.scschnet.half_list(idx_i, idx_j, shifts, n_atoms)
+        idx_m = torch.zeros([n_atoms], dtype=torch.int64)
+        r_ij, d_ij = torch.ops.scschnet.pair_vectors(
+            positions, cells, idx_m, idx_i, idx_j, shifts, half
+        )
+        return row_ptr, half_j, r_ij, d_ij
+
+    def host_pairs(
+        self, idx_i: Tensor, idx_j: Tensor, n_atoms: int, n_local: int, halo: bool
+    ) -> Tensor:
+        """Checks and rows by scschnet::pair_rows."""
+        return torch.ops.scschnet.pair_rows(idx_i, idx_j, n_atoms)
+
+    def idx_i(self, centers: Tensor) -> Tensor:
+        """Center of each pair, (n_pairs,)."""
+        return torch.repeat_interleave(centers.diff())
+
+    def network(
+        self,
+        features: Tensor,
+        centers: Tensor,
+        idx_j: Tensor,
+        d_ij: Tensor,
+        n_local: int,
+        halo: bool,
+        corrections: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The fused network, scschnet::schnet_evaluate."""
+        d = d_ij
+        if self.cutoff_function == "none":  # the table ends at the cutoff
+            d = d_ij.clamp(max=self.cutoff)
+        bins, weights = torch.ops.scschnet.spline_weights(
+            d, self.step, self.cutoff, self.cutoff_function, self.n_rows, 2, self.dtype
+        )
+        if self.cutoff_function == "none":
+            weights = weights * (d_ij < self.cutoff).unsqueeze(1)
+        return torch.ops.scschnet.schnet_evaluate(
+            features,
+            centers,
+            idx_j,
+            bins,
+            weights,
+            self.tables,
+            self.contribution_weights,
+            self.dense,
+            n_local,
+            halo,
+            True,
+            corrections,
+        )
+
+    def pair_forces(
+        self,
+        e_d: Tensor,
+        centers: Tensor,
+        idx_j: Tensor,
+        r_ij: Tensor,
+        d_ij: Tensor,
+        n_atoms: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Both in one pass, by scschnet::pair_forces."""
+        idx_m = torch.zeros([n_atoms], dtype=torch.int64)
+        forces, virial = torch.ops.scschnet.pair_forces(e_d, r_ij, d_ij, centers, idx_j, idx_m, 1)
+        return forces, virial.squeeze(0)
+
+
+def _tables(model: SchNet, grid: FilterGrid) -> Tensor:
+    """Filter tables of all blocks, (n_interactions, grid.n_rows, n_features), evaluated in float64."""
+    generators, weight = model._generators(), model.embedding.weight
+    if not generators:
+        return weight.detach().new_zeros((0, grid.n_rows, weight.shape[1]))
+    with torch.no_grad():
+        return filter_tables(generators, model.radial_basis, grid, weight.dtype)

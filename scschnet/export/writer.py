@@ -1,0 +1,129 @@
+"""Writing exported files."""
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+import scschnet
+from scschnet.export.exported import torchscript_deprecation_ignored
+from scschnet.export.gromacs import GromacsPotential
+from scschnet.export.metadata import FORMAT, LIBRARY, VERSION, Source, describe, read_source
+from scschnet.export.portable import PortablePotential
+from scschnet.export.potential import FullPotential
+from scschnet.files import replacing
+from scschnet.nn import SchNet
+
+Dtype = Literal["float32", "float64"]
+Format = Literal["torchscript", "pt2"]
+Host = Literal["any", "gromacs"]
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def export(
+    model: SchNet | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    dtype: Dtype | None = None,
+    portable: bool = False,
+    format: Format = "torchscript",
+    host: Host = "any",
+    device: str | torch.device = "cpu",
+) -> dict[str, Any]:
+    """Write a model to a file that other programs run.
+
+    Filters are tabulated in float64, on a grid that is checked to be fine enough. The file appears whole or not at
+    all.
+
+    Args:
+        model: a model, a run folder (its best.pt is taken) or a checkpoint; a folder knows most about the training.
+        path: file to write or replace.
+        dtype: of the network; None: as it is. Positions, sums over atoms and results are float64 anyway.
+        portable: make it of plain torch operators: slower, without message passing between processes, but it needs
+            no library of scschnet.
+        format: torchscript, or pt2: the pair call alone, compiled by AOTInductor.
+        host: gromacs: with the inputs, units and outputs of GROMACS' NNPot interface.
+        device: where the model lies in the file; a host may move it when loading.
+
+    Returns:
+        The metadata that went into the file.
+
+    Raises:
+        FileNotFoundError: if there is no such model, or no folder for the file.
+        ValueError: if an option is unknown or does not go with another, a checkpoint is damaged, or the filters are
+            too steep for tables.
+        OSError: if the file cannot be written.
+    """
+    _check_choices(
+        dtype=(dtype, (None, *DTYPES)),
+        format=(format, get_args(Format)),
+        host=(host, get_args(Host)),
+    )
+    place = torch.device(device)
+    if place.type != "cpu" and not portable:
+        raise ValueError(
+            f"`device` must be cpu: scschnet's operators run there; a portable file runs on {place} as well"
+        )
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"`device` must be cpu, torch finds no CUDA device, got {place}")
+    if format == "pt2" and (portable or host != "any"):
+        raise ValueError("`format` pt2 goes neither with `portable` nor with `host`")
+    source = Source(model) if isinstance(model, SchNet) else read_source(Path(model))
+    source, filters = _prepared(source, dtype)
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": "portable" if portable else "full",
+        "container": format,
+        "host": host,
+        "operator_libraries": [] if portable else [LIBRARY],
+        "filters": filters,
+        **describe(source),
+    }
+    kind = PortablePotential if portable else FullPotential
+    potential = kind(source.model, metadata["symbols"]).to(place)
+    potential.dense = [p.to(place) for p in potential.dense]
+    extra = {"scschnet.json": json.dumps(metadata, indent=1)}
+    if not portable:
+        extra["extension_libs"] = str(_library())
+    content = _torchscript(GromacsPotential(potential) if host == "gromacs" else potential, extra)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return metadata
+
+
+def _prepared(source: Source, dtype: Dtype | None) -> tuple[Source, dict[str, float]]:
+    """A copy of the model to be exported, its filter step chosen, and what was found."""
+    model = copy.deepcopy(source.model).cpu().eval().requires_grad_(False)
+    if dtype is not None:
+        model = model.to(DTYPES[dtype])
+    model.filters = "spline"
+    try:
+        error = model.refine_filters()
+    except ValueError as failure:
+        raise ValueError(f"the model cannot be exported: {failure}") from failure
+    filters = {"step": model.filter_step, "error": error}
+    return Source(model, source.training, source.layer_norms, source.versions), filters
+
+
+def _torchscript(module: torch.nn.Module, extra: dict[str, str]) -> bytes:
+    with torchscript_deprecation_ignored():
+        scripted = torch.jit.script(module.eval())
+    return scripted.save_to_buffer(_extra_files=extra)
+
+
+def _library() -> Path:
+    """The operator library of this installation."""
+    files = (Path(folder) / LIBRARY for folder in scschnet.__path__)
+    return next(file.resolve() for file in files if file.is_file())
+
+
+def _check_choices(**values: tuple[object, tuple[object, ...]]) -> None:
+    for name, (value, choices) in values.items():
+        if value not in choices:
+            allowed = ", ".join(str(choice) for choice in choices if choice is not None)
+            raise ValueError(f"`{name}` must be one of {allowed}, got {value}")
