@@ -42,6 +42,8 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "scschnet",  # the same picture gives the same file
     "savefig.dpi": 300,
 }
+ACCENT = "#33608c"  # the one color where nothing is told apart by color
+ON_PALE = "#202124"  # writing on a pale color, the same in a light and a dark page
 NO_DATE = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
@@ -167,3 +169,16 @@ def label_line_ends(axes: Any, x: float, y: Sequence[float], labels: Sequence[An
         labels, spread_positions(ends, 1.25 * size / height, 0.0, 1.0), strict=True
     ):
         label.set_position((1 + 12 / width, place))
+
+
+def legend_above(axes: Any, n: int) -> None:
+    """A small legend of `n` entries above the axes, in one or two lines."""
+    axes.legend(
+        ncols=n if n <= 7 else (n + 1) // 2,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        fontsize=6.5,
+        handlelength=0.9,
+        handletextpad=0.4,
+        columnspacing=0.9,
+    )
