@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_model, make_structures
+from test_schnet_evaluate import Halo
 from torch import Tensor
 
 import scschnet
@@ -161,30 +162,55 @@ def test_a_pair_may_stand_either_way(models, exported, kind):
     assert_same(found, expected(models["weighted"], frame))
 
 
+def with_images(frame: StructureSet, deep: float) -> tuple[Tensor, Tensor]:
+    """Positions of the atoms and of all their images within a distance, and whose images these are."""
+    r, z, cell, pbc = arguments(frame)
+    n = len(z)
+    _, j, shifts, _ = ops.neighbor_list(r, torch.tensor([0, n]), cell[None], pbc[None], deep)
+    images = torch.unique(torch.column_stack([j, shifts])[shifts.any(1)], dim=0)
+    positions = torch.cat([r, r[images[:, 0]] + images[:, 1:].double() @ cell])
+    return positions, torch.cat([torch.arange(n), images[:, 0]])
+
+
+def assert_ghosts_change_nothing(found: dict[str, Tensor], owner: Tensor, model, frame):
+    """Forces on ghosts belong to their owners; everything else is that of the periodic cell."""
+    forces = found.pop("forces")
+    n = len(frame.positions)
+    found["forces"] = forces.new_zeros(n, 3).index_add(0, owner, forces)
+    assert_same(found, expected(model, frame))
+    torch.testing.assert_close(found["atom_virial"].sum(0), found["virial"], rtol=0, atol=TOLERANCE)
+    total = found["base_energies"] + found["layer_energies"].sum(0)
+    torch.testing.assert_close(total, found["energies"], rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["weighted", "plain", "one_block", "no_blocks"])
 def test_wide_ghosts(models, exported, name, kind):
     """Images of a periodic cell as atoms of their own, as deep as they matter."""
-    model = models[name]
-    deep = model.config.cutoff * model.config.n_interactions
-    frame = FRAMES["skewed"]
-    r, z, cell, pbc = arguments(frame)
-    n = len(z)
-    _, j, shifts, _ = ops.neighbor_list(r, torch.tensor([0, n]), cell[None], pbc[None], deep + 0.1)
-    images = torch.unique(torch.column_stack([j, shifts])[shifts.any(1)], dim=0)
-    everything = torch.cat([r, r[images[:, 0]] + images[:, 1:].double() @ cell])
-    owner = torch.cat([torch.arange(n), images[:, 0]])
-    big = StructureSet(everything.numpy(), z[owner].numpy(), np.array([0, len(owner)]))
-    pairs = half_list(big, model.config.cutoff)
-    found = exported[name, kind].forward_pairs(
-        z[owner], *pairs, n, halo=False, layers=True, atom_virial=True
-    )
-    forces = torch.zeros_like(r).index_add(0, owner, found.pop("forces"))
-    atom_virial = found.pop("atom_virial")
-    reference = expected(model, frame)
-    torch.testing.assert_close(forces, reference.pop("forces"), rtol=0, atol=TOLERANCE)
-    torch.testing.assert_close(atom_virial.sum(0), found["virial"], rtol=0, atol=TOLERANCE)
-    assert_same(found, reference)
+    model, frame = models[name], FRAMES["skewed"]
+    cutoff = model.config.cutoff
+    positions, owner = with_images(frame, max(1, model.config.n_interactions) * cutoff + 0.1)
+    z, n = arguments(frame)[1][owner], len(frame.positions)
+    pairs = half_list(StructureSet(positions.numpy(), z.numpy(), np.array([0, len(z)])), cutoff)
+    found = exported[name, kind].forward_pairs(z, *pairs, n, False, layers=True, atom_virial=True)
+    assert_ghosts_change_nothing(found, owner, model, frame)
+
+
+@pytest.mark.parametrize("name", ["weighted", "plain", "one_block", "no_blocks"])
+def test_ghosts_with_a_halo(models, exported, name):
+    """Ghosts one cutoff deep, their features copied between blocks, as in LAMMPS."""
+    model, frame = models[name], FRAMES["skewed"]
+    positions, owner = with_images(frame, model.config.cutoff)
+    z, n = arguments(frame)[1][owner], len(frame.positions)
+    big = StructureSet(positions.numpy(), z.numpy(), np.array([0, len(z)]))
+    i, j, r_ij = half_list(big, model.config.cutoff)
+    local = i < n  # pairs of two ghosts are left out; every other one has a local center already
+    pairs = (i[local], j[local], r_ij[local])
+    with Halo(owner.numpy(), n):
+        found = exported[name, "full"].forward_pairs(
+            z, *pairs, n, halo=True, layers=True, atom_virial=True
+        )
+    assert_ghosts_change_nothing(found, owner, model, frame)
 
 
 def test_layer_energies_are_path_integrals(models, exported):
