@@ -1,7 +1,9 @@
-"""How the core was compiled: no code for newer processors may be linked into code for all."""
+"""How the core is compiled: no code for newer processors in code for all; its own tests under sanitizers."""
 
+import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,56 +12,113 @@ import torch
 import scschnet
 from scschnet import _C, ops
 
-KERNELS = Path(__file__).parents[1] / "csrc/core/cpu/kernels_isa.cpp"
+CORE = Path(__file__).parents[1] / "csrc/core/cpu"
+TESTS = CORE.parents[1] / "tests"
+AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma", "-mbmi2"]
 FLAGS = {
     "generic": [],
     "avx2": ["-mavx2", "-mfma", "-mbmi2"],
-    "avx512": ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma", "-mbmi2"],
+    "avx512": AVX512,
+    "amx": [*AVX512, "-mamx-tile", "-mamx-bf16"],
 }
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 
 
-@pytest.mark.parametrize("isa", FLAGS)
-@pytest.mark.parametrize("optimization", ["-O0", "-O3"])
-def test_kernels_export_one_symbol_and_no_weak_ones(isa, optimization, tmp_path):
-    """A weak symbol is an inline function of which the linker keeps any copy, perhaps the AVX-512 one."""
-    compiler, nm = shutil.which("c++"), shutil.which("nm")
-    if compiler is None or nm is None:
-        pytest.skip("no C++ compiler or nm")
-    machine = subprocess.run(
-        [compiler, "-dumpmachine"], capture_output=True, text=True, check=True
-    ).stdout
-    if isa != "generic" and not machine.startswith("x86_64"):
-        pytest.skip(f"{isa} is x86 only")
-    output = tmp_path / "kernels.o"
-    command = [compiler, "-std=c++20", optimization, "-fPIC", "-ffp-contract=off", *FLAGS[isa]]
-    command += [f"-DSCSCHNET_KERNELS=kernels_{isa}", "-c", str(KERNELS), "-o", str(output)]
-    subprocess.run(command, check=True)
-    listing = subprocess.run(
-        [nm, "-C", "--defined-only", "--extern-only", str(output)],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    assert len(listing) == 1, listing
-    assert listing[0].endswith(f"scschnet::cpu::kernels_{isa}")
+def run(*command: object) -> str:
+    """Standard output of a program that has to succeed."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
+    return done.stdout
 
 
-def test_core_in_cpp(tmp_path):
-    """The checks in csrc/tests, which need nothing but a compiler."""
+def find_compiler() -> str:
     compiler = shutil.which("c++")
     if compiler is None:
         pytest.skip("no C++ compiler")
-    core = KERNELS.parent
-    names = "buffer cell_grid images index_writer isa lattice neighbor_list search kernels_isa"
-    sources = [str(core / f"{name}.cpp") for name in names.split()]
-    program = tmp_path / "test_neighbor_list"
-    command = [compiler, "-std=c++20", "-O1", "-ffp-contract=off", "-pthread", *sources]
-    command += ["-DSCSCHNET_KERNELS=kernels_generic", "-o", str(program)]
-    command.append(str(core.parents[1] / "tests/test_neighbor_list.cpp"))
-    subprocess.run(command, check=True)
-    result = subprocess.run([str(program)], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "neighbor list: ok"
+    return compiler
+
+
+def on_x86(compiler: str) -> bool:
+    return run(compiler, "-dumpmachine").startswith("x86_64")
+
+
+def kernel_sources(isa: str) -> list[Path]:
+    """The files that are compiled for one instruction set."""
+    return sorted(CORE.glob("*_amx.cpp" if isa == "amx" else "*_isa.cpp"))
+
+
+WITH_KERNELS = [isa for isa in FLAGS if kernel_sources(isa)]
+
+
+def compile_kernels(source: Path, isa: str, folder: Path, *options: str) -> Path:
+    output = folder / f"{source.stem}_{isa}.o"
+    command = [find_compiler(), "-std=c++20", "-fPIC", *FLAGS[isa], *options]
+    run(*command, f"-DSCSCHNET_KERNELS=kernels_{isa}", "-c", source, "-o", output)
+    return output
+
+
+@pytest.mark.parametrize("isa", WITH_KERNELS)
+def test_kernels_export_one_symbol_and_no_weak_ones(isa, tmp_path):
+    """A weak symbol is an inline function of which the linker keeps any copy, perhaps the AVX-512 one.
+
+    Without optimization every inline function that is used leaves its symbol.
+    """
+    nm = shutil.which("nm")
+    if nm is None:
+        pytest.skip("no nm")
+    if isa != "generic" and not on_x86(find_compiler()):
+        pytest.skip(f"{isa} is x86 only")
+    for source in kernel_sources(isa):
+        output = compile_kernels(source, isa, tmp_path, "-O0")
+        listing = run(nm, "-C", "--defined-only", "--extern-only", output).splitlines()
+        functions = [line for line in listing if " V DW.ref." not in line]  # of exceptions
+        assert len(functions) == 1, (source.name, listing)
+        name = functions[0].split(maxsplit=2)
+        assert name[1] in "DBR" and name[2].startswith("scschnet::cpu::"), functions
+        assert name[2].endswith(f"_{isa}"), functions
+
+
+@pytest.fixture(scope="module")
+def sanitized_core(tmp_path_factory) -> Path:
+    """Objects of the core that notice wrong addresses and undefined behavior.
+
+    Not optimized: that compiles faster, and nothing wrong is optimized away.
+    """
+    folder = tmp_path_factory.mktemp("sanitized")
+    compiler = find_compiler()
+    (folder / "empty.cpp").write_text("int main() {}")
+    probe = [compiler, *SANITIZE, str(folder / "empty.cpp"), "-o", str(folder / "empty")]
+    if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        pytest.skip("the compiler has no sanitizers")
+    options = ["-O0", "-g1", *SANITIZE]
+    isas = WITH_KERNELS if on_x86(compiler) else ["generic"]
+    kernels = [(source, isa) for isa in isas for source in kernel_sources(isa)]
+    others = set(CORE.glob("*.cpp")) - {source for source, _ in kernels}
+    x86 = ["-DSCSCHNET_X86"] if len(isas) > 1 else []
+
+    def compile_other(source: Path) -> None:
+        command = [compiler, "-std=c++20", *options, *x86]
+        run(*command, "-c", source, "-o", folder / f"{source.stem}.o")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting = [pool.submit(compile_other, source) for source in sorted(others)]
+        waiting += [
+            pool.submit(compile_kernels, *kernel, folder, *options)
+            for kernel in sorted(kernels, reverse=True)
+        ]
+        for done in waiting:
+            done.result()
+    return folder
+
+
+@pytest.mark.parametrize("name", ["neighbor_list", "cfconv", "filter_table", "schnet"])
+def test_core_in_cpp(sanitized_core, name):
+    """The checks in csrc/tests, which need nothing but a compiler, under sanitizers."""
+    program = sanitized_core / f"test_{name}"
+    objects = sorted(sanitized_core.glob("*.o"))
+    command = [find_compiler(), "-std=c++20", "-O0", "-g1", "-pthread", *SANITIZE]
+    run(*command, TESTS / f"test_{name}.cpp", *objects, "-o", program)
+    assert run(program).strip() == f"{name.replace('_', ' ')}: ok"
 
 
 def test_another_torch_is_named_with_the_remedy():

@@ -372,7 +372,7 @@ template <class Scalar>
 void row_norms(Index rows, Index n, const Scalar* x, Scalar* norms) {
   for (Index i = 0; i < rows; ++i, x += n) {
     const Scalar square = sum_of<Scalar>(n, [x](Index f) { return x[f] * x[f]; });
-    norms[i] = std::sqrt(square);
+    norms[i] = static_cast<Scalar>(__builtin_sqrt(square));
   }
 }
 
