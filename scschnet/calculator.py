@@ -13,9 +13,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scschnet.checkpoint import load
+from scschnet.checkpoint import checkpoint_path, load, load_checkpoint
 from scschnet.neighbors import neighbor_list
 from scschnet.nn import SchNet
+from scschnet.nn.unfamiliarity import KEY, NormStatistics, unfamiliarity
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 COINCIDENT = (
@@ -38,7 +39,9 @@ class ScSchNetCalculator(Calculator):
 
     Results, as ASE defines them: energy and free_energy, eV, the same number; energies (n_atoms,), eV;
     forces (n_atoms, 3), eV/Å; stress (6,), eV/Å^3, xx yy zz yz xz xy of (1/V) dE/dstrain, tension
-    positive. All NumPy float64.
+    positive. All NumPy float64. If the checkpoint holds statistics of its training set, as every finished
+    run does, `results` also has unfamiliarity (n_atoms,): above 1 an atom is stranger than 99 % of the held-out
+    ones (scschnet.nn.unfamiliarity).
 
     Raises:
         TypeError: if `path_or_model` is neither a path nor a model.
@@ -63,10 +66,12 @@ class ScSchNetCalculator(Calculator):
         dtype: str | torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        statistics = None
         if isinstance(path_or_model, SchNet):
             model = copy.deepcopy(path_or_model)
         elif isinstance(path_or_model, (str, os.PathLike)):
             model = load(path_or_model)
+            statistics = load_checkpoint(checkpoint_path(path_or_model)).metadata.get(KEY)
         else:
             raise TypeError(
                 "`path_or_model` must be a run folder, a checkpoint file or a SchNet, "
@@ -74,6 +79,10 @@ class ScSchNetCalculator(Calculator):
             )
         self.device = torch.device(device)
         self.model = model.to(self.device, _torch_dtype(dtype)).eval().requires_grad_(False)
+        self._familiar: tuple[Tensor, Tensor] | None = None
+        if statistics is not None:
+            mean, whitening = NormStatistics.from_json(statistics).tables()
+            self._familiar = mean.to(self.device), whitening.to(self.device)
         self._known = np.array(self.model.config.elements)
         self._numbers = np.zeros(0, np.int64)  # of the atoms the next two tensors belong to
         self._atomic_numbers = self._tensor(self._numbers)
@@ -129,8 +138,15 @@ class ScSchNetCalculator(Calculator):
         self._keep_elements(atoms.numbers)
         with torch.no_grad():
             found = self.model(
-                *self._inputs(atoms), forces=derivatives, stress=derivatives and has_volume
+                *self._inputs(atoms),
+                forces=derivatives,
+                stress=derivatives and has_volume,
+                correction_norms=self._familiar is not None,
             )
+            norms = found.pop("correction_norms", None)
+            if norms is not None and self._familiar is not None:
+                scores = unfamiliarity(norms, self._atomic_numbers, *self._familiar)
+                found["unfamiliarity"] = scores
         results = {name: value.cpu().numpy() for name, value in found.items()}
         results["energy"] = float(results["energy"][0])
         results["free_energy"] = results["energy"]

@@ -22,6 +22,7 @@ ALLOWED = {
     "hosts": {"ops", "nn", "checkpoint", "export"},
     "calculator": {"nn", "data", "neighbors", "checkpoint", "units"},
     "analysis": {"ops", "nn", "data", "neighbors", "checkpoint", "units", "files", "evaluate"},
+    "report": {"analysis", "nn", "data", "checkpoint", "units", "files", "evaluate"},
     "train": {"nn", "data", "checkpoint", "units", "files", "evaluate"},
     "export": {"nn", "checkpoint", "units", "files"},
     "info": {"export"},
@@ -37,10 +38,11 @@ ONLY_IN = {
         "evaluate",
         "analysis.runs",
         "analysis.bonds",
+        "report",
         "train.setup",
         "export.metadata",
     },
-    "matplotlib": {"analysis"},
+    "matplotlib": {"analysis", "report"},
     "h5py": {"data.readers"},
     "tyro": {
         "train.config",
@@ -48,11 +50,18 @@ ONLY_IN = {
         "evaluate.__main__",
         "analysis.__main__",
         "analysis.commands",
+        "report.__main__",
         "export.__main__",
     },
 }
 # Command lines draw what their libraries compute.
-EXCEPTIONS = {("train.__main__", "analysis"), ("evaluate.__main__", "analysis")}
+# Pruning trains.
+EXCEPTIONS = {
+    ("train.__main__", "analysis"),
+    ("train.__main__", "report"),
+    ("evaluate.__main__", "analysis"),
+    ("analysis.prune", "train"),
+}
 
 
 def modules():

@@ -14,6 +14,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "trajectory": commands.Trajectory,
     "layers": commands.Layers,
     "shapley": commands.Shapley,
+    "reach": commands.Reach,
+    "filters": commands.Filters,
+    "unfamiliarity": commands.Unfamiliarity,
+    "prune": commands.Prune,
 }
 
 

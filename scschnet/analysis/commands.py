@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from scschnet.analysis import contributions as c
 from scschnet.analysis import environments as e
-from scschnet.analysis import plots
+from scschnet.analysis import plots, unfamiliar
+from scschnet.analysis.filters import plot_filters, squeeze, summarize_filters
 from scschnet.analysis.importance import (
     Importance,
     disagreements,
@@ -26,7 +27,8 @@ from scschnet.analysis.layers import (
     layer_energies,
     plot_element_energies,
 )
-from scschnet.analysis.runs import Run, evenly, layer_names, read_run
+from scschnet.analysis.reach import plot_reach, radii, reach
+from scschnet.analysis.runs import Run, evenly, layer_names, read_run, symbol
 from scschnet.analysis.tables import table_beside
 from scschnet.data import StructureSet, read
 
@@ -196,6 +198,132 @@ class Shapley:
         plot_importance(found, weights, self.out)
         for one in found:
             print(importance_table(one, weights))
+        _print_files(self.out)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far an atom's energy feels other atoms: ||dE_i/dr_j|| against distance and number of bonds.
+
+    For the energy and for every layer's part of it; the radii that hold half, 90 and 99 % of it all.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    out: Annotated[Path, out_option()] = Path("reach.png")
+    """Figure to write: .png, .pdf or .svg."""
+    frames: int = 10
+    """Structures, taken evenly from the test part."""
+
+    def __call__(self) -> None:
+        """Draw, write and print."""
+        run = read_run(self.run)
+        found = reach(run.model, evenly(held_out(run), 10**9, self.frames))
+        plot_reach(found, self.out)
+        print("radius that holds     50 %     90 %     99 %  of sum ||dE_i/dr_j||, Å")
+        for name, row in zip(["E_i", *layer_names(len(found.layers))], radii(found), strict=True):
+            print(f"{name:18}" + "".join(f"{value:9.2f}" for value in row))
+        print(
+            f"blocks times cutoff {found.nominal:.1f} Å; "
+            f"farthest two atoms here {found.distance.max():.1f} Å"
+        )
+        _print_files(self.out)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Filters of every block, and whether the model repels below the shortest distances it was trained on."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    out: Annotated[Path, out_option()] = Path("filters.png")
+    """Figure to write: .png, .pdf or .svg."""
+
+    def __call__(self) -> None:
+        """Draw, write and print."""
+        run = read_run(self.run)
+        ranges = squeeze(run.model, run.part("train"))
+        plot_filters(summarize_filters(run.model), ranges, self.out)
+        print("pair   shortest trained on, Å   repels down to, Å")
+        for one in ranges:
+            name = "-".join(symbol(z) for z in one.elements)
+            word = f"{one.repels_to:.2f}" + ("" if one.repels else "  no further: beware")
+            print(f"{name:7}{one.shortest:22.3f}   {word:>17}")
+        _print_files(self.out)
+
+
+@dataclass(frozen=True)
+class Unfamiliarity:
+    """How unlike the training set atoms are; stores the statistics in the run's best.pt, for ASE and export.
+
+    Compares held-out atoms with the same structures distorted, and with those of --other if given.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    other: Path | None = None
+    """Structures to compare with, of elements that the model knows."""
+    units: str = ""
+    """Units of --other if it does not state them, for example 'kcal/mol, Angstrom'."""
+    out: Annotated[Path, out_option()] = Path("unfamiliarity.png")
+    """Figure to write: .png, .pdf or .svg."""
+    distortions: tuple[float, ...] = (0.05, 0.1, 0.2)
+    """Standard deviations of the noise on the positions, Å."""
+
+    def __call__(self) -> None:
+        """Store, draw, write and print."""
+        run = read_run(self.run)
+        statistics = unfamiliar.run_statistics(run)
+        print(unfamiliar.store_statistics(self.run, statistics))
+        structures = evenly(held_out(run), 5000)
+        sets = {"held out": structures}
+        sets |= {f"± {by:g} Å": unfamiliar.distorted(structures, by) for by in self.distortions}
+        if self.other is not None:
+            sets[self.other.stem] = evenly(read(self.other, units=self.units or None), 5000)
+        scores = {
+            name: unfamiliar.unfamiliarity_of(run.model, some, statistics)
+            for name, some in sets.items()
+        }
+        unfamiliar.plot_unfamiliarity(scores, self.out)
+        print(f"{'atoms':24}   median     90 %     99 %   above 1")
+        for name, u in scores.items():
+            row = "".join(f"{q:9.2f}" for q in np.quantile(u, (0.5, 0.9, 0.99)))
+            print(f"{name:24}{row}{100 * (u > 1).mean():8.1f} %")
+        _print_files(self.out)
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Drop trailing blocks, train the rest a little more, and show error against cost.
+
+    Run folders RUN-K-blocks appear beside RUN; those that are there already are measured only.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    blocks: tuple[int, ...] = (2,)
+    """Numbers of blocks to keep, one or more."""
+    epochs: int = 20
+    """Epochs of training for each."""
+    out: Annotated[Path, out_option()] = Path("pareto.png")
+    """Figure to write: .png, .pdf or .svg."""
+
+    def __call__(self) -> None:
+        """Train, measure, draw, write and print."""
+        from scschnet.analysis.prune import (
+            plot_pareto,
+            prune_all,
+        )  # the trainer, for this command only
+
+        plots.check_format(self.out)
+        found = prune_all(self.run, self.blocks, self.epochs)
+        plot_pareto(found, self.out)
+        print("blocks   energy MAE eV   forces MAE eV/Å   µs per atom   blocks x cutoff Å   run")
+        for one in found:
+            micro = 1e6 * one.seconds / one.n_atoms
+            print(
+                f"{one.blocks:6}{one.energy:16.4f}{one.forces:18.4f}{micro:14.2f}{one.reach:20.1f}   {one.path}"
+            )
         _print_files(self.out)
 
 
