@@ -26,6 +26,7 @@ ALLOWED = {
     "train": {"nn", "data", "checkpoint", "units", "files", "evaluate"},
     "export": {"nn", "checkpoint", "units", "files"},
     "info": {"export"},
+    "lammps": set(),
 }
 # Third-party packages that only some rooms may use.
 ONLY_IN = {

@@ -1,0 +1,403 @@
+// Pair style scschnet: LAMMPS' atoms and neighbors become rows and pairs of the model, its results
+// are added to those of other styles.
+#include "pair_scschnet.hpp"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/from_blob.h>
+#include <atom.h>
+#include <comm.h>
+#include <error.h>
+#include <force.h>
+#include <memory.h>
+#include <neigh_list.h>
+#include <neighbor.h>
+#include <scschnet/halo.h>
+#include <update.h>
+#include <utils.h>
+#include <scschnet/exported_model.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <exception>
+
+namespace LAMMPS_NS {
+namespace {
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
+  return text;
+}
+
+}  // namespace
+
+using scschnet::Evaluation;
+using scschnet::ExportedModel;
+using scschnet::Extras;
+using namespace scschnet::lammps;
+
+// ---- halo: rows of features to and from other ranks, through LAMMPS' own communication
+
+/// Registers the exchange for one evaluation.
+class PairScschnet::Halo {
+ public:
+  explicit Halo(PairScschnet* pair) {
+    const scschnet_halo halo{pair, forward, reverse};
+    scschnet_set_halo(&halo);
+  }
+  ~Halo() { scschnet_set_halo(nullptr); }
+  Halo(const Halo&) = delete;
+  Halo& operator=(const Halo&) = delete;
+
+ private:
+  static PairScschnet& exchanging(void* context, void* rows, std::int64_t width, int is_double) {
+    auto& pair = *static_cast<PairScschnet*>(context);
+    pair.exchanged_ = static_cast<char*>(rows);
+    pair.row_is_double_ = is_double != 0;
+    pair.row_bytes_ = static_cast<int>(width * (is_double ? sizeof(double) : sizeof(float)));
+    pair.row_doubles_ = static_cast<int>((pair.row_bytes_ + sizeof(double) - 1) / sizeof(double));
+    return pair;
+  }
+
+  static void forward(void* context, void* rows, std::int64_t width, int is_double) {
+    PairScschnet& pair = exchanging(context, rows, width, is_double);
+    pair.comm->forward_comm(&pair, pair.row_doubles_);
+  }
+
+  static void reverse(void* context, void* rows, std::int64_t width, int is_double) {
+    PairScschnet& pair = exchanging(context, rows, width, is_double);
+    pair.comm->reverse_comm(&pair, pair.row_doubles_);
+  }
+};
+
+void PairScschnet::receive_owners() {
+  owners_.resize(atom->nlocal + atom->nghost);
+  for (int i = 0; i < atom->nlocal; ++i) owners_[i] = static_cast<double>(owner(comm->me, i));
+  exchanged_ = nullptr;
+  comm->forward_comm(this, 1);
+}
+
+int PairScschnet::pack_forward_comm(int n, int* atoms, double* buffer, int, int*) {
+  if (!exchanged_) {
+    for (int k = 0; k < n; ++k) buffer[k] = owners_[atoms[k]];
+    return n;
+  }
+  for (int k = 0; k < n; ++k, buffer += row_doubles_) {
+    const int row = rows_.row(atoms[k]);
+    if (row >= 0) std::memcpy(buffer, exchanged_ + std::int64_t{row} * row_bytes_, row_bytes_);
+  }
+  return n * row_doubles_;
+}
+
+void PairScschnet::unpack_forward_comm(int n, int first, double* buffer) {
+  if (!exchanged_) {
+    std::copy_n(buffer, n, owners_.begin() + first);
+    return;
+  }
+  for (int ghost = first; ghost < first + n; ++ghost, buffer += row_doubles_) {
+    const int row = rows_.row(ghost);
+    if (row < rows_.n_local() || rows_.atom(row) != ghost) continue;  // others have the same
+    std::memcpy(exchanged_ + std::int64_t{row} * row_bytes_, buffer, row_bytes_);
+  }
+}
+
+int PairScschnet::pack_reverse_comm(int n, int first, double* buffer) {
+  std::fill_n(buffer, std::int64_t{n} * row_doubles_, 0.0);
+  for (int ghost = first; ghost < first + n; ++ghost, buffer += row_doubles_) {
+    const int row = rows_.row(ghost);
+    if (row < rows_.n_local() || rows_.atom(row) != ghost) continue;  // sent home once per row
+    std::memcpy(buffer, exchanged_ + std::int64_t{row} * row_bytes_, row_bytes_);
+  }
+  return n * row_doubles_;
+}
+
+namespace {
+
+template <class Scalar>
+void add_row(char* row, const double* buffer, int bytes) {
+  auto* to = reinterpret_cast<Scalar*>(row);
+  const auto* from = reinterpret_cast<const char*>(buffer);
+  for (int k = 0; k < bytes / static_cast<int>(sizeof(Scalar)); ++k) {
+    Scalar value;
+    std::memcpy(&value, from + k * sizeof(Scalar), sizeof(Scalar));
+    to[k] += value;
+  }
+}
+
+}  // namespace
+
+void PairScschnet::unpack_reverse_comm(int n, int* atoms, double* buffer) {
+  for (int k = 0; k < n; ++k, buffer += row_doubles_) {
+    const int row = rows_.row(atoms[k]);
+    if (row < 0) continue;
+    char* to = exchanged_ + std::int64_t{row} * row_bytes_;
+    if (row_is_double_) {
+      add_row<double>(to, buffer, row_bytes_);
+    } else {
+      add_row<float>(to, buffer, row_bytes_);
+    }
+  }
+}
+
+// ---- commands of the input
+
+PairScschnet::PairScschnet(LAMMPS* lammps) : Pair(lammps) {
+  single_enable = 0;
+  restartinfo = 0;
+  writedata = 0;
+  one_coeff = 1;
+  manybody_flag = 1;
+  no_virial_fdotr_compute = 1;  // the model gives the virial
+  centroidstressflag = CENTROID_NOTAVAIL;
+  comm_forward = comm_reverse = 1;
+}
+
+PairScschnet::~PairScschnet() {
+  if (copymode || !allocated) return;
+  memory->destroy(setflag);
+  memory->destroy(cutsq);
+}
+
+void PairScschnet::settings(int n_arguments, char** arguments) {
+  wide_ = n_arguments == 1 && std::strcmp(arguments[0], "wide") == 0;
+  if (n_arguments > 1 || (n_arguments == 1 && !wide_)) {
+    error->all(FLERR, "pair_style scschnet takes nothing or `wide`, got {}", arguments[0]);
+  }
+  const std::string name = update->unit_style;
+  const auto* found = std::find_if(unit_styles.begin(), unit_styles.end(),
+                                   [&name](const UnitStyle& u) { return u.name == name; });
+  if (found == unit_styles.end()) {
+    error->all(FLERR,
+               "pair_style scschnet needs units that have a size: metal, real, electron, si, cgs, "
+               "micro or nano, got {}",
+               name);
+  }
+  units_ = *found;
+}
+
+/// Stops all ranks if one has something to complain about; to be called on all.
+void PairScschnet::fail(const std::string& message) {
+  int failed = message.empty() ? 0 : 1, n_failed = 0;
+  MPI_Allreduce(&failed, &n_failed, 1, MPI_INT, MPI_SUM, world);
+  if (n_failed == comm->nprocs) error->all(FLERR, message);
+  if (failed) error->one(FLERR, message);
+  if (n_failed > 0) MPI_Barrier(world);  // until the others have ended this run
+}
+
+void PairScschnet::load(const std::string& file) {
+  std::string message;
+  try {
+    const std::string found = utils::get_potential_file_path(file);
+    model_ = std::make_unique<ExportedModel>(ExportedModel::load(found.empty() ? file : found));
+  } catch (const std::exception& problem) {
+    message = problem.what();
+  }
+  fail(message);
+  file_ = file;
+}
+
+void PairScschnet::set_elements(char** symbols) {
+  const auto& known = model_->symbols();
+  for (int type = 1; type <= atom->ntypes; ++type) {
+    const std::string symbol = symbols[type - 1];
+    z_of_type_[type] = 0;
+    if (symbol == "NULL") continue;
+    const auto found = std::find(known.begin(), known.end(), symbol);
+    if (found == known.end()) {
+      error->all(FLERR, "Type {} must be an element of {}, {}, got {}", type, file_, joined(known),
+                 symbol);
+    }
+    z_of_type_[type] = model_->elements()[found - known.begin()];
+  }
+}
+
+void PairScschnet::coeff(int n_arguments, char** arguments) {
+  const int n_types = atom->ntypes;
+  if (!allocated) {
+    memory->create(setflag, n_types + 1, n_types + 1, "pair:setflag");
+    memory->create(cutsq, n_types + 1, n_types + 1, "pair:cutsq");
+    allocated = 1;
+  }
+  if (n_arguments < 3 || std::strcmp(arguments[0], "*") != 0 ||
+      std::strcmp(arguments[1], "*") != 0 || n_arguments != 3 + n_types) {
+    error->all(FLERR,
+               "pair_coeff of scschnet must be `* * FILE` and an element or NULL for each of {} "
+               "atom types, got `{}`",
+               n_types, joined({arguments, arguments + n_arguments}));
+  }
+  load(arguments[2]);
+  z_of_type_.assign(n_types + 1, 0);
+  set_elements(arguments + 3);
+  for (int i = 1; i <= n_types; ++i) {
+    for (int j = i; j <= n_types; ++j) setflag[i][j] = z_of_type_[i] && z_of_type_[j] ? 1 : 0;
+  }
+}
+
+/// The model needs all pairs within its cutoff; LAMMPS leaves some out of its lists when told so.
+void PairScschnet::check_neighbor_settings() {
+  if (force->newton_pair == 0) {
+    error->all(FLERR, "pair_style scschnet needs `newton on` for pairs, got off");
+  }
+  const bool excluding = neighbor->exclude_setting() != 0;
+  if (excluding && comm->me == 0) {
+    error->warning(FLERR,
+                   "pair_style scschnet does not see pairs left out by neigh_modify exclude");
+  }
+  const bool bonded = atom->molecular == Atom::TEMPLATE || atom->nbonds > 0;
+  for (int k = 1; k <= 3 && bonded; ++k) {
+    if (force->special_lj[k] == 0.0 && force->special_coul[k] == 0.0) {
+      error->all(FLERR,
+                 "pair_style scschnet needs the pairs that special_bonds leaves out: set it to "
+                 "`special_bonds lj/coul 1.0 1.0 1.0` (the factors themselves are not used), got a "
+                 "factor of 0 for pairs {} bonds apart",
+                 k);
+    }
+  }
+}
+
+void PairScschnet::init_style() {
+  check_neighbor_settings();
+  at::set_num_threads(comm->nthreads);
+  if (wide_) {
+    neighbor->add_request(this, NeighConst::REQ_FULL | NeighConst::REQ_GHOST);
+    const double cutoff = model_->cutoff() * units_.angstrom;
+    const double depth = std::max<std::int64_t>(model_->n_interactions(), 1) * cutoff;
+    comm->cutghostuser = std::max(comm->cutghostuser, depth + neighbor->skin);
+    return;
+  }
+  if (model_->kind() == "portable" && comm->nprocs > 1) {
+    error->all(FLERR,
+               "{} is a portable file, which cannot exchange features between ranks: export it "
+               "without --portable, use one rank instead of {}, or pair_style scschnet wide",
+               file_, comm->nprocs);
+  }
+  neighbor->add_request(this, NeighConst::REQ_FULL);
+  // Rows of features, two float32 in a double; LAMMPS sizes its buffers by the outermost style.
+  const int width = static_cast<int>(model_->n_features());
+  comm_forward = comm_reverse = model_->dtype() == "float64" ? width : (width + 1) / 2;
+  force->pair->comm_forward = std::max(force->pair->comm_forward, comm_forward);
+  force->pair->comm_reverse = std::max(force->pair->comm_reverse, comm_reverse);
+}
+
+double PairScschnet::init_one(int type_i, int type_j) {
+  if (setflag[type_i][type_j] == 0) {
+    error->all(FLERR,
+               "pair_coeff of scschnet must give an element to types {} and {}; NULL is for types "
+               "that another style of pair_style hybrid describes",
+               type_i, type_j);
+  }
+  return model_->cutoff() * units_.angstrom;
+}
+
+int PairScschnet::n_layers() const {
+  return model_ ? static_cast<int>(model_->n_interactions()) + 1 : 0;
+}
+
+// ---- evaluation
+
+/// Rows and pairs anew whenever LAMMPS has built its neighbor list, on all ranks alike.
+void PairScschnet::update_rows() {
+  if (neighbor->ago != 0 && neighbor->ncalls == built_at_) return;
+  built_at_ = neighbor->ncalls;
+  const Atoms atoms{atom->nlocal, atom->nlocal + atom->nghost, atom->type, z_of_type_};
+  if (wide_) {
+    rows_.keep_images(atoms, list->inum, list->ilist);
+  } else {
+    receive_owners();
+    rows_.merge_images(atoms, list->inum, list->ilist, owners_.data(), comm->me);
+    if (comm->nprocs > 1 && rows_.n_rows() == rows_.n_local()) {
+      rows_.add_empty_row(model_->elements().front());
+    }
+  }
+  const int n_centers = list->inum + (wide_ ? list->gnum : 0);
+  pairs_.choose({n_centers, list->ilist, list->numneigh, list->firstneigh, NEIGHMASK}, rows_,
+                atom->x, cutforce);
+}
+
+Evaluation PairScschnet::evaluate(Extras extras) {
+  update_rows();
+  pairs_.find(rows_, atom->x, model_->cutoff() * units_.angstrom, units_.angstrom);
+  const std::int64_t n_pairs = pairs_.n_pairs();
+  const auto integers = at::TensorOptions().dtype(at::kLong);
+  const auto view = [&](std::int64_t* data, std::int64_t n) {
+    return at::from_blob(data, {n}, integers);
+  };
+  const Halo halo(this);
+  try {
+    return model_->evaluate_pairs(
+        view(rows_.atomic_numbers(), rows_.n_rows()), view(pairs_.idx_i(), n_pairs),
+        view(pairs_.idx_j(), n_pairs),
+        at::from_blob(pairs_.r_ij(), {n_pairs, 3}, at::TensorOptions().dtype(at::kDouble)),
+        rows_.n_local(), !wide_, extras);
+  } catch (const std::exception& problem) {
+    error->one(FLERR, "pair_style scschnet with {}: {}", file_, problem.what());
+  }
+}
+
+void PairScschnet::compute(int energy_flag, int virial_flag) {
+  ev_init(energy_flag, virial_flag);
+  const Evaluation result = evaluate({.layers = false, .atom_virial = vflag_atom != 0});
+  add_forces(result);
+  if (eflag_either) add_energies(result);
+  if (vflag_either) add_virials(result);
+}
+
+void PairScschnet::add_forces(const Evaluation& result) {
+  const double unit = units_.electronvolt / units_.angstrom;
+  const auto* forces = result.forces.const_data_ptr<double>();
+  for (int row = 0; row < rows_.n_rows(); ++row) {
+    if (rows_.atom(row) < 0) continue;
+    double* f = atom->f[rows_.atom(row)];
+    for (int k = 0; k < 3; ++k) f[k] += unit * forces[3 * row + k];
+  }
+}
+
+void PairScschnet::add_energies(const Evaluation& result) {
+  const double unit = units_.electronvolt;
+  if (eflag_global) eng_vdwl += unit * *result.energy.const_data_ptr<double>();
+  if (!eflag_atom) return;
+  const auto* energies = result.energies.const_data_ptr<double>();
+  for (int row = 0; row < rows_.n_local(); ++row) {
+    eatom[rows_.atom(row)] += unit * energies[row];
+  }
+}
+
+namespace {
+
+/// Adds a tensor (3, 3) to LAMMPS' six components xx, yy, zz, xy, xz, yz.
+void add_tensor(double* to, const double* tensor, double unit) {
+  constexpr int order[6] = {0, 4, 8, 1, 2, 5};
+  for (int k = 0; k < 6; ++k) to[k] += unit * tensor[order[k]];
+}
+
+}  // namespace
+
+void PairScschnet::add_virials(const Evaluation& result) {
+  const double unit = units_.electronvolt;
+  if (vflag_global) add_tensor(virial, result.virial.const_data_ptr<double>(), unit);
+  if (!vflag_atom) return;
+  const auto* tensors = result.atom_virial.const_data_ptr<double>();
+  for (int row = 0; row < rows_.n_rows(); ++row) {
+    if (rows_.atom(row) >= 0) add_tensor(vatom[rows_.atom(row)], tensors + 9 * row, unit);
+  }
+}
+
+void PairScschnet::layer_energies(double** to) {
+  const Evaluation result = evaluate({.layers = true, .atom_virial = false});
+  const auto* energies = result.layer_energies.const_data_ptr<double>();
+  const int n_local = rows_.n_local();
+  for (int layer = 0; layer < n_layers(); ++layer) {
+    for (int row = 0; row < n_local; ++row) {
+      to[rows_.atom(row)][layer] =
+          units_.electronvolt * energies[std::int64_t{layer} * n_local + row];
+    }
+  }
+}
+
+double PairScschnet::memory_usage() {
+  return Pair::memory_usage() + rows_.memory() + pairs_.memory() +
+         static_cast<double>(sizeof(double) * owners_.capacity());
+}
+
+}  // namespace LAMMPS_NS

@@ -1,0 +1,80 @@
+// Pair style scschnet: energies, forces and virials of an exported model.
+#pragma once
+
+#include <pair.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pairs.hpp"
+#include "rows.hpp"
+#include "unit_styles.hpp"
+
+namespace scschnet {
+struct Evaluation;
+struct Extras;
+class ExportedModel;
+}  // namespace scschnet
+
+namespace LAMMPS_NS {
+
+/// pair_style scschnet [wide]
+///
+/// Ghosts are one cutoff deep, and between interaction blocks their features come from the ranks
+/// that own them. With `wide` ghosts are as deep as the model sees and nothing is exchanged: much
+/// slower, another way to the same numbers.
+class PairScschnet : public Pair {
+ public:
+  explicit PairScschnet(LAMMPS* lammps);
+  ~PairScschnet() override;
+
+  void settings(int n_arguments, char** arguments) override;
+  void coeff(int n_arguments, char** arguments) override;
+  void init_style() override;
+  double init_one(int type_i, int type_j) override;
+  void compute(int energy_flag, int virial_flag) override;
+  double memory_usage() override;
+
+  int pack_forward_comm(int n, int* atoms, double* buffer, int, int*) override;
+  void unpack_forward_comm(int n, int first, double* buffer) override;
+  int pack_reverse_comm(int n, int first, double* buffer) override;
+  void unpack_reverse_comm(int n, int* atoms, double* buffer) override;
+
+  /// Embedding and interaction blocks of the model, 0 before pair_coeff.
+  int n_layers() const;
+
+  /// Energy of each layer, to[atom][layer], of the local atoms that the model describes; to be
+  /// called on all ranks.
+  void layer_energies(double** to);
+
+ private:
+  class Halo;
+
+  void load(const std::string& file);
+  void set_elements(char** symbols);
+  void check_neighbor_settings();
+  void fail(const std::string& message);
+  void update_rows();
+  void receive_owners();
+  scschnet::Evaluation evaluate(scschnet::Extras extras);
+  void add_forces(const scschnet::Evaluation& result);
+  void add_energies(const scschnet::Evaluation& result);
+  void add_virials(const scschnet::Evaluation& result);
+
+  bool wide_ = false;
+  scschnet::lammps::UnitStyle units_{};
+  std::unique_ptr<scschnet::ExportedModel> model_;
+  std::string file_;                     ///< as given, for messages
+  std::vector<std::int64_t> z_of_type_;  ///< by type, 0: not in the model
+  scschnet::lammps::Rows rows_;
+  scschnet::lammps::Pairs pairs_;
+  std::int64_t built_at_ = -1;           ///< number of the neighbor list that rows_ and pairs_ fit
+  std::vector<double> owners_;           ///< (n_all,)
+  char* exchanged_ = nullptr;            ///< rows that are being exchanged; null: owners
+  int row_bytes_ = 0, row_doubles_ = 1;  ///< of one row in exchanged_, and in LAMMPS' buffers
+  bool row_is_double_ = false;
+};
+
+}  // namespace LAMMPS_NS
