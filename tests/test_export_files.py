@@ -19,7 +19,8 @@ from scschnet.checkpoint import Checkpoint, save_checkpoint
 from scschnet.data import embedded
 from scschnet.export import load_exported
 from scschnet.export.__main__ import main
-from scschnet.export.exported import read_metadata, torchscript_deprecation_ignored
+from scschnet.export.exported import read_metadata
+from scschnet.export.torchscript import torchscript_deprecation_ignored
 from scschnet.units import ENERGY
 
 ETHANOL = embedded.load().select([3])

@@ -3,18 +3,18 @@
 import io
 import os
 import struct
-import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from scschnet.export.compiled import OUTPUTS
 from scschnet.export.metadata import LIBRARY, check_metadata
+from scschnet.export.torchscript import first_line, last_line, torchscript_deprecation_ignored
 
 METADATA = "extra/scschnet.json"
 ERRORS_OF_ZIPFILE = (
@@ -134,6 +134,46 @@ class ExportedModel:
                 raise ValueError(last_line(error)) from error
 
 
+class CompiledModel(ExportedModel):
+    """A .pt2 file, which has the pair call alone, with an exchange of ghosts and without extras.
+
+    Args:
+        metadata: what the file says about itself.
+        run: torch's runner of the compiled code, from inputs to outputs as in `scschnet.export.compiled`.
+    """
+
+    def __init__(
+        self, metadata: dict[str, Any], run: Callable[[list[Tensor]], list[Tensor]]
+    ) -> None:
+        self.metadata = metadata
+        self.run = run
+
+    def _call(self, method: str, *arguments: Any) -> dict[str, Tensor]:
+        if method != "forward_pairs":
+            raise ValueError("a .pt2 file has the pair call alone: export without --format pt2")
+        atomic_numbers, idx_i, idx_j, r_ij, n_local, halo, layers, atom_virial = arguments
+        if layers or atom_virial or (not halo and n_local < len(atomic_numbers)):
+            raise ValueError(
+                "a .pt2 file has neither `layers` nor `atom_virial`, and takes ghosts with `halo` alone: export "
+                "without --format pt2"
+            )
+        for z in atomic_numbers.unique().tolist():
+            if z not in self.metadata["elements"]:
+                known = ", ".join(self.metadata["symbols"])
+                raise ValueError(
+                    f"`atomic_numbers` must hold only {known}, the elements of the model, got {z}"
+                )
+        local = torch.zeros(n_local, dtype=torch.bool)
+        try:
+            values = self.run([atomic_numbers, idx_i, idx_j, r_ij, local])
+        except RuntimeError as error:
+            raise ValueError(first_line(error)) from error
+        result = dict(zip(OUTPUTS, values, strict=True))
+        if not bool(torch.isfinite(result["energy"] + result["virial"].sum())):
+            raise ValueError("the results are not finite: atoms must lie on different points")
+        return result
+
+
 def load_exported(
     path: str | os.PathLike[str], device: str | torch.device = "cpu"
 ) -> ExportedModel:
@@ -160,6 +200,8 @@ def load_exported(
             raise ValueError(
                 f"{path} needs the operators of {library}, which scschnet does not have"
             )
+    if metadata["container"] == "pt2":
+        return _load_compiled(path, metadata)
     try:
         with torchscript_deprecation_ignored():
             module = torch.jit.load(io.BytesIO(data), map_location=device)
@@ -168,6 +210,19 @@ def load_exported(
     if not hasattr(module, "forward_pairs"):
         raise ValueError(f"{path} cannot be loaded: its module has no method forward_pairs")
     return ExportedModel(metadata, module)
+
+
+def _load_compiled(path: str | os.PathLike[str], metadata: dict[str, Any]) -> CompiledModel:
+    built, running = metadata["versions"]["torch"], torch.__version__
+    if built.split(".")[:2] != running.split(".")[:2]:
+        raise ValueError(
+            f"{path} was compiled with torch {built}, but torch {running} is installed"
+        )
+    try:  # the class that C++ programs use, too; torch's wrapper takes seconds to import, and loads no other files
+        loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+    except RuntimeError as error:
+        raise ValueError(f"{path} cannot be loaded: {first_line(error)}") from error
+    return CompiledModel(metadata, loader.boxed_run)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -181,22 +236,6 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: if the file is damaged, foreign or of a newer version.
     """
     return _metadata(path, _content(Path(path)))
-
-
-@contextmanager
-def torchscript_deprecation_ignored() -> Iterator[None]:
-    """Keep quiet about the deprecation of TorchScript; `--format pt2` is there for the time after it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.(script|load)` is", DeprecationWarning)
-        yield
-
-
-def last_line(error: Exception) -> str:
-    """What an error in a TorchScript module says, without the names of the types and the traceback before it."""
-    line = str(error).strip().rsplit("\n", 1)[-1]
-    for prefix in ("builtins.ValueError: ", "RuntimeError: "):
-        line = line.removeprefix(prefix)
-    return line
 
 
 def _check(name: str, tensor: Tensor, shape: tuple[int, ...], *dtypes: torch.dtype) -> None:
@@ -264,4 +303,4 @@ def _reason(error: Exception, metadata: dict[str, Any]) -> str:
             f"it needs the operator {rest.split('.')[0]}, which this scschnet does not have: install scschnet "
             f"{metadata['versions'].get('scschnet')} or newer"
         )
-    return text.strip().split("\n")[0]
+    return first_line(error)

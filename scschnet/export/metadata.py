@@ -20,6 +20,7 @@ LIBRARY = "libscschnet_ops.so"
 
 REQUIRED: dict[str, type | tuple[type, ...]] = {
     "kind": str,
+    "container": str,
     "host": str,
     "elements": list,
     "symbols": list,

@@ -9,11 +9,12 @@ from typing import Any, Literal, get_args
 import torch
 
 import scschnet
-from scschnet.export.exported import torchscript_deprecation_ignored
+from scschnet.export.compiled import compile_pairs
 from scschnet.export.gromacs import GromacsPotential
 from scschnet.export.metadata import FORMAT, LIBRARY, VERSION, Source, describe, read_source
 from scschnet.export.portable import PortablePotential
 from scschnet.export.potential import FullPotential
+from scschnet.export.torchscript import torchscript_deprecation_ignored
 from scschnet.files import replacing
 from scschnet.nn import SchNet
 
@@ -90,7 +91,11 @@ def export(
     extra = {"scschnet.json": json.dumps(metadata, indent=1)}
     if not portable:
         extra["extension_libs"] = str(_library())
-    content = _torchscript(GromacsPotential(potential) if host == "gromacs" else potential, extra)
+    if format == "pt2":
+        content = compile_pairs(potential, extra)
+    else:
+        module = GromacsPotential(potential) if host == "gromacs" else potential
+        content = _torchscript(module, extra)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return metadata
