@@ -26,6 +26,7 @@ using torch::jit::IValue;
 
 constexpr const char* format_name = "scschnet-exported";
 constexpr std::int64_t newest_version = 1;
+constexpr const char* this_library = "libscschnet_ops.so";
 
 // ---- metadata
 
@@ -112,6 +113,21 @@ Metadata metadata_of(const Json& json, std::string text) {
   return m;
 }
 
+/// Whether this library can run the file, and in the way this class does.
+void check_use(const Json& json, const std::string& path) {
+  const std::string& host = text_of(json, "host");
+  if (host != "any") {
+    refuse(path, "was exported for " + host +
+                     ", which calls it in its own way: export it without --host");
+  }
+  for (const Json& library : array_of(json, "operator_libraries")) {
+    const std::string& name = given(library.string(), "operator_libraries", "strings");
+    if (name != this_library) {
+      refuse(path, "needs the operators of " + name + ", which " + this_library + " does not have");
+    }
+  }
+}
+
 Metadata read_metadata(Archive& archive, const std::string& path) {
   std::optional<std::string> text = archive.record("extra/scschnet.json");
   if (!text) {
@@ -132,6 +148,7 @@ Metadata read_metadata(Archive& archive, const std::string& path) {
                        ", but this scschnet reads up to " + std::to_string(newest_version) +
                        ": install a newer scschnet");
     }
+    check_use(json, path);
     return metadata_of(json, std::move(*text));
   } catch (const std::invalid_argument& error) {
     refuse(path, "has metadata that cannot be used: " + std::string(error.what()));
@@ -140,16 +157,18 @@ Metadata read_metadata(Archive& archive, const std::string& path) {
 
 // ---- module
 
-/// The first line of what the innermost error said; the rest are stack traces.
+/// What the innermost error said: the interpreter puts its traceback before it and names its type
+/// ("builtins.ValueError: ..."); what follows in other lines is the traceback of C++.
 std::string sentence(const std::exception& error) {
   const auto* from_torch = dynamic_cast<const c10::Error*>(&error);
-  std::string text = from_torch ? from_torch->what_without_backtrace() : error.what();
-  for (const std::string mark : {"RuntimeError: ", "ValueError: ", "TypeError: "}) {
-    if (const std::size_t at = text.rfind('\n' + mark); at != std::string::npos) {
-      text = text.substr(at + 1 + mark.size());
-    }
+  std::istringstream lines(from_torch ? from_torch->what_without_backtrace() : error.what());
+  std::string found;
+  for (std::string line; std::getline(lines, line);) {
+    const std::size_t mark = line.find("Error: ");
+    if (found.empty()) found = line;
+    if (mark != std::string::npos && line.find(' ') > mark) found = line.substr(mark + 7);
   }
-  return text.substr(0, text.find('\n'));
+  return found;
 }
 
 torch::jit::Module read_module(const Archive& archive, const std::string& path,
@@ -171,10 +190,8 @@ torch::jit::Module read_module(const Archive& archive, const std::string& path,
     if (at == std::string::npos) refuse(path, "cannot be loaded: " + sentence(error));
     std::string name = text.substr(at + mark.size());
     name = name.substr(0, name.find_first_of(".\n"));
-    refuse(path,
-           "needs the operator " + name +
-               ", which this libscschnet_ops lacks: install the scschnet that exported it, or "
-               "a newer one");
+    refuse(path, "needs the operator " + name + ", which " + this_library +
+                     " does not have: install the scschnet that exported it, or a newer one");
   }
 }
 
