@@ -202,7 +202,7 @@ void PairScschnet::set_elements(char** symbols) {
   for (int type = 1; type <= atom->ntypes; ++type) {
     const std::string symbol = symbols[type - 1];
     z_of_type_[type] = 0;
-    if (symbol == "NULL") continue;
+    if (symbol == "NULL" && force->pair != this) continue;  // another style of hybrid has them
     const auto found = std::find(known.begin(), known.end(), symbol);
     if (found == known.end()) {
       error->all(FLERR, "Type {} must be an element of {}, {}, got {}", type, file_, joined(known),
@@ -219,8 +219,7 @@ void PairScschnet::coeff(int n_arguments, char** arguments) {
     memory->create(cutsq, n_types + 1, n_types + 1, "pair:cutsq");
     allocated = 1;
   }
-  if (n_arguments < 3 || std::strcmp(arguments[0], "*") != 0 ||
-      std::strcmp(arguments[1], "*") != 0 || n_arguments != 3 + n_types) {
+  if (n_arguments != 3 + n_types) {
     error->all(FLERR,
                "pair_coeff of scschnet must be `* * FILE` and an element or NULL for each of {} "
                "atom types, got `{}`",
@@ -239,8 +238,8 @@ void PairScschnet::check_neighbor_settings() {
   if (force->newton_pair == 0) {
     error->all(FLERR, "pair_style scschnet needs `newton on` for pairs, got off");
   }
-  const bool excluding = neighbor->exclude_setting() != 0;
-  if (excluding && comm->me == 0) {
+  const int exclusions = neighbor->nex_type + neighbor->nex_group + neighbor->nex_mol;
+  if (exclusions > 0 && comm->me == 0) {
     error->warning(FLERR,
                    "pair_style scschnet does not see pairs left out by neigh_modify exclude");
   }
@@ -280,13 +279,7 @@ void PairScschnet::init_style() {
   force->pair->comm_reverse = std::max(force->pair->comm_reverse, comm_reverse);
 }
 
-double PairScschnet::init_one(int type_i, int type_j) {
-  if (setflag[type_i][type_j] == 0) {
-    error->all(FLERR,
-               "pair_coeff of scschnet must give an element to types {} and {}; NULL is for types "
-               "that another style of pair_style hybrid describes",
-               type_i, type_j);
-  }
+double PairScschnet::init_one(int, int) {
   return model_->cutoff() * units_.angstrom;
 }
 
