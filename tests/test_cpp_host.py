@@ -48,22 +48,30 @@ def run(*command, **options) -> subprocess.CompletedProcess:
     )
 
 
+def cmake(*arguments) -> subprocess.CompletedProcess:
+    places = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    program = shutil.which("cmake", path=places)
+    assert program, "cmake is part of the extra `test`"
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
+
+
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory) -> Path:
+def prefix() -> str:
+    command = [sys.executable, "-m", "scschnet", "--cmake-prefix"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def programs(prefix, tmp_path_factory) -> Path:
     """Folder of the programs in csrc/tests/hosts and examples/cpp_host, built as their users build them."""
     if shutil.which("c++") is None:
         pytest.skip("no C++ compiler")
-    places = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    cmake = shutil.which("cmake", path=places)
-    assert cmake, "cmake is part of the extra `test`"
-    prefix = [sys.executable, "-m", "scschnet", "--cmake-prefix"]
-    prefix = subprocess.run(prefix, capture_output=True, text=True, check=True).stdout.strip()
     build = tmp_path_factory.mktemp("hosts")
     for command in (
-        [cmake, "-S", SOURCE, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}"],
-        [cmake, "--build", build, "--parallel", "2"],
+        ["-S", SOURCE, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}"],
+        ["--build", build, "--parallel", "2"],
     ):
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = cmake(*command)
         assert done.returncode == 0, done.stdout + done.stderr
     return build
 
@@ -217,6 +225,33 @@ def test_no_program_needs_libpython(programs):
         listing = run("ldd", binary).stdout
         assert "libtorch_cpu" in listing
         assert "python" not in re.sub(r"=> \S+", "", listing)
+
+
+@pytest.mark.parametrize(
+    ("version", "sentence"),
+    [
+        (None, "there is no torch in {}: set SCSCHNET_TORCH_DIR to the folder that"),
+        ("1.13.0", "scschnet was compiled with torch {built}, but {} holds 1.13.0"),
+    ],
+)
+def test_package_needs_the_torch_it_was_compiled_with(prefix, tmp_path, version, sentence):
+    torch_folder = tmp_path / "torch"
+    if version is not None:
+        (torch_folder / "lib").mkdir(parents=True)
+        (torch_folder / "version.py").write_text(f"__version__ = '{version}'\n")
+        for name in ("c10", "torch_cpu", "torch"):
+            (torch_folder / f"lib/lib{name}.so").touch()
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.21)\nproject(host LANGUAGES NONE)\n"
+        "find_package(scschnet REQUIRED)\n"
+    )
+    done = cmake(
+        *("-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={prefix}"),
+        f"-DSCSCHNET_TORCH_DIR={torch_folder}",
+    )
+    assert done.returncode != 0
+    expected = sentence.format(torch_folder, built=scschnet._C.build_torch)
+    assert expected in " ".join(done.stderr.split())
 
 
 # ---- the class
