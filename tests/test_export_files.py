@@ -458,6 +458,8 @@ def test_foreign_archives(tmp_path, model):
         ({"format": "other"}, "its metadata are not those of an exported model"),
         ({"cutoff": None}, "its metadata have no valid `cutoff`, got None"),
         ({"elements": "H"}, "its metadata have no valid `elements`, got H"),
+        ({"elements": []}, r"its metadata name no valid elements, got \[\]"),
+        ({"n_interactions": 2}, "its metadata must name 3 layers, got "),
         ({"operator_libraries": ["libother.so"]}, "needs the operators of libother.so, which"),
     ],
 )
@@ -485,6 +487,17 @@ def test_operators_of_a_newer_scschnet(file, tmp_path):
     path = rewritten(file, tmp_path / "m.pt", codes)
     with pytest.raises(ValueError, match="it needs the operator scschnet::schnet_evaluate2, which"):
         load_exported(path)
+
+
+def test_a_module_without_the_calls(file, tmp_path):
+    with torchscript_deprecation_ignored():
+        other = torch.jit.script(torch.nn.Identity())
+    with zipfile.ZipFile(file) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith("scschnet.json"))
+        extra = {"scschnet.json": archive.read(name).decode()}
+    (tmp_path / "m.pt").write_bytes(other.save_to_buffer(_extra_files=extra))
+    with pytest.raises(ValueError, match=r"m\.pt cannot be used: "):
+        load_exported(tmp_path / "m.pt")
 
 
 def test_a_missing_record(file, tmp_path):

@@ -207,9 +207,22 @@ def load_exported(
             module = torch.jit.load(io.BytesIO(data), map_location=device)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path} cannot be loaded: {_reason(error, metadata)}") from error
-    if not hasattr(module, "forward_pairs"):
-        raise ValueError(f"{path} cannot be loaded: its module has no method forward_pairs")
-    return ExportedModel(metadata, module)
+    exported = ExportedModel(metadata, module)
+    try:
+        _try_out(exported, torch.device(device))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be used: {first_line(error)}") from error
+    return exported
+
+
+def _try_out(exported: ExportedModel, device: torch.device) -> None:
+    """Two atoms, in both calls: that the module works, and what torch prepares on first calls."""
+    z = torch.full((2,), exported.metadata["elements"][0], device=device)
+    r_ij = torch.full((1, 3), exported.metadata["cutoff"] / 2, dtype=torch.float64, device=device)
+    i, nothing = torch.zeros(1, dtype=torch.int64, device=device), torch.zeros_like(r_ij)
+    cell, pbc = nothing.repeat(3, 1), torch.zeros(3, dtype=torch.bool, device=device)
+    exported.forward(torch.cat([nothing, r_ij]), z, cell, pbc, layers=True, atom_virial=True)
+    exported.forward_pairs(z, i, i + 1, r_ij, 2, True, layers=True, atom_virial=True)
 
 
 def _load_compiled(path: str | os.PathLike[str], metadata: dict[str, Any]) -> CompiledModel:

@@ -140,6 +140,11 @@ def check_metadata(text: str) -> dict[str, Any]:
     for name, type_ in REQUIRED.items():
         if not isinstance(metadata.get(name), type_):
             raise ValueError(f"its metadata have no valid `{name}`, got {metadata.get(name)}")
+    n_layers, elements = metadata["n_interactions"] + 1, metadata["elements"]
+    if not elements or len(elements) != len(metadata["symbols"]):
+        raise ValueError(f"its metadata name no valid elements, got {elements}")
+    if len(metadata["layers"]) != n_layers:
+        raise ValueError(f"its metadata must name {n_layers} layers, got {metadata['layers']}")
     return metadata
 
 
