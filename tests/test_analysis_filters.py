@@ -62,7 +62,7 @@ def test_summary_of_channels(model):
 
 def test_pair_energies_vanish_beyond_the_cutoff(model):
     d = np.array([1.0, 3.0, 4.0, 9.0])
-    found = pair_energies(model, d)
+    found = pair_energies(model, d).energy
     assert set(found) == {(1, 1), (1, 6), (1, 8), (6, 6), (6, 8), (8, 8)}
     for (a, b), energy in found.items():
         np.testing.assert_allclose(energy[2:], 0.0, atol=1e-9)
@@ -123,16 +123,20 @@ def test_repulsion_is_a_rise_all_the_way(energy, to, repels):
 
 def test_figure_and_tables(model, tmp_path):
     ranges = squeeze(model, waters())
-    path = plot_filters(summarize_filters(model), ranges, tmp_path / "filters.png")
+    pairs = pair_energies(model)
+    path = plot_filters(summarize_filters(model), ranges, pairs, tmp_path / "filters.png")
     assert path.stat().st_size > 5000
     assert len((tmp_path / "filters.csv").read_text().splitlines()) == 1 + 2 * 200
     assert "H-O" in (tmp_path / "filters-squeezed.csv").read_text()
+    lines = (tmp_path / "filters-pairs.csv").read_text().splitlines()
+    assert lines[0].startswith("distance (Å),H-H (eV),H-C (eV)") and len(lines) == 101
 
 
 def test_no_blocks_no_filters(tmp_path):
-    found = summarize_filters(make_model(n_interactions=0).requires_grad_(False))
+    model = make_model(n_interactions=0).requires_grad_(False)
+    found = summarize_filters(model)
     assert found.quantiles.shape == (0, 5, 200)
-    plot_filters(found, [], tmp_path / "filters.png")
+    plot_filters(found, [], pair_energies(model), tmp_path / "filters.png")
 
 
 def test_unknown_elements_are_named():

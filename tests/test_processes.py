@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import command, rows, small_data, weights  # noqa: F401 (a fixture)
+from test_train import command, no_reports, rows, small_data, weights  # noqa: F401 (fixtures)
 
 from scschnet.train.__main__ import main
 

@@ -43,6 +43,14 @@ def small_data(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_reports():
+    """Reports take seconds each and have their own tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scschnet.train.__main__.describe", lambda run: None)
+        yield
+
+
 def command(data: Path, out: Path, more: str = "") -> list[str]:
     return f"--data {data} --out {out} {SMALL} --epochs 6 {more}".split()
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scschnet.analysis import contributions as c
 from scschnet.analysis import environments as e
 from scschnet.analysis import plots, unfamiliar
-from scschnet.analysis.filters import plot_filters, squeeze, summarize_filters
+from scschnet.analysis.filters import pair_energies, plot_filters, squeeze, summarize_filters
 from scschnet.analysis.importance import (
     Importance,
     disagreements,
@@ -243,7 +243,7 @@ class Filters:
         """Draw, write and print."""
         run = read_run(self.run)
         ranges = squeeze(run.model, run.part("train"))
-        plot_filters(summarize_filters(run.model), ranges, self.out)
+        plot_filters(summarize_filters(run.model), ranges, pair_energies(run.model), self.out)
         print("pair   shortest trained on, Å   repels down to, Å")
         for one in ranges:
             name = "-".join(symbol(z) for z in one.elements)

@@ -77,6 +77,19 @@ class PairRange:
         return self.repels_to <= float(self.distance[-1])
 
 
+@dataclass(frozen=True, eq=False)
+class PairEnergies:
+    """Energies of two lone atoms, less those of each alone.
+
+    Args:
+        distance: (n_points,), Å.
+        energy: elements, ascending, to (n_points,) eV.
+    """
+
+    distance: NDArray[np.float64]
+    energy: dict[tuple[int, int], NDArray[np.float64]]
+
+
 def filter_curves(model: SchNet, distance: NDArray[np.float64]) -> NDArray[np.float64]:
     """W^(l)(d) fc(d) of every block and channel, (n_blocks, n_points, n_filters), no unit.
 
@@ -119,19 +132,18 @@ def summarize_filters(model: SchNet, n_points: int = 200) -> FilterSummary:
     return FilterSummary(distance, quantiles, components, explained)
 
 
-def pair_energies(
-    model: SchNet, distance: NDArray[np.float64]
-) -> dict[tuple[int, int], NDArray[np.float64]]:
-    """Energy of two lone atoms less that of each alone, for every two elements of the model, (n_points,) eV.
+def pair_energies(model: SchNet, distance: NDArray[np.float64] | None = None) -> PairEnergies:
+    """Energy of two lone atoms less that of each alone, for every two elements of the model.
 
     Args:
         model: the model.
-        distance: (n_points,), Å, positive.
+        distance: (n_points,), Å, positive; None: from 0.5 Å to the cutoff, at most 8 Å.
 
     Raises:
         ValueError: if a distance is not positive.
     """
-    distance = np.asarray(distance, dtype=np.float64)
+    if distance is None:
+        distance = np.linspace(0.5, max(0.6, min(model.config.cutoff, 8.0)), 100)
     if not (distance > 0).all():
         raise ValueError(f"`distance` must be positive, got {distance.min()}")
     alone = {z: _energies(model, np.zeros((1, 1, 3)), [z])[0] for z in model.config.elements}
@@ -140,7 +152,7 @@ def pair_energies(
         positions = np.zeros((len(distance), 2, 3))
         positions[:, 1, 0] = distance
         found[a, b] = _energies(model, positions, [a, b]) - alone[a] - alone[b]
-    return found
+    return PairEnergies(distance, found)
 
 
 def _energies(
@@ -228,14 +240,18 @@ def _nearest_vector(structures: StructureSet, m: int, i: int, j: int) -> NDArray
 
 
 def plot_filters(
-    summary: FilterSummary, ranges: list[PairRange], path: str | os.PathLike[str]
+    summary: FilterSummary,
+    ranges: list[PairRange],
+    pairs: PairEnergies,
+    path: str | os.PathLike[str],
 ) -> Path:
-    """Draw the filters of every block and the squeezed pairs, and write both as CSV beside the figure.
+    """Draw the filters of every block, squeezed and lone pairs, and write all as CSV beside the figure.
 
     Args:
         summary: of the filters.
         ranges: from `squeeze`.
-        path: figure to write; the CSV beside it holds the filters, the one with -squeezed the pairs.
+        pairs: from `pair_energies`.
+        path: figure to write; the CSV beside it holds the filters, those with -squeezed and -pairs the rest.
 
     Raises:
         ValueError: for a suffix other than .png, .pdf, .svg.
@@ -243,18 +259,20 @@ def plot_filters(
     """
     plots.check_format(path)
     n_blocks = len(summary.quantiles)
-    rows = -(-(n_blocks + 1) // 3)
+    rows = -(-(n_blocks + 2) // 3)
     with plots.figure_style():
         figure = plots.new_figure(2 * plots.COLUMN_WIDTH, 4.6 * rows)
         panels = figure.subplots(rows, 3, squeeze=False).ravel()
         for block, axes in enumerate(panels[:n_blocks]):
             draw_filter(axes, summary, block)
         draw_squeezed(panels[n_blocks], ranges)
-        for axes in panels[n_blocks + 1 :]:
+        draw_pair_energies(panels[n_blocks + 1], pairs)
+        for axes in panels[n_blocks + 2 :]:
             axes.set_axis_off()
         plots.save_figure(figure, path)
     write_filters(table_beside(path), summary)
     write_squeezed(Path(path).with_name(f"{Path(path).stem}-squeezed.csv"), ranges)
+    write_pair_energies(Path(path).with_name(f"{Path(path).stem}-pairs.csv"), pairs)
     return Path(path)
 
 
@@ -284,10 +302,35 @@ def draw_squeezed(axes: Any, ranges: list[PairRange]) -> None:
     axes.axhline(0.0, color="0.6", linewidth=0.5, zorder=0)
     axes.set_xlim(1.0, SQUEEZE_TO)
     axes.set_yscale("symlog", linthresh=1.0)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("distance / shortest trained on")
     axes.set_ylabel("energy (eV)")
     if ranges:
-        plots.legend_above(axes, min(len(ranges), 4) if len(ranges) < 5 else -(-len(ranges) // 2))
+        plots.legend_above(axes, len(ranges))
+
+
+def draw_pair_energies(axes: Any, pairs: PairEnergies) -> None:
+    """Energies of two lone atoms against distance; beyond ten pairs without a legend."""
+    highest = 0.0
+    for (a, b), color in zip(
+        pairs.energy, plots.layer_colors(len(pairs.energy) + 1)[1:], strict=True
+    ):
+        energy = pairs.energy[a, b]
+        axes.plot(pairs.distance, energy, color=color, label=f"{symbol(a)}-{symbol(b)}")
+        highest = max(highest, float(np.abs(energy[pairs.distance > 1.0]).max(initial=0.1)))
+    axes.axhline(0.0, color="0.6", linewidth=0.5, zorder=0)
+    axes.set_ylim(-1.1 * highest, 1.5 * highest)
+    axes.set_xlim(0.0, pairs.distance[-1])
+    axes.set_xlabel("distance (Å)")
+    axes.set_ylabel("energy of two lone atoms (eV)")
+    plots.legend_above(axes, len(pairs.energy))
+
+
+def write_pair_energies(path: str | os.PathLike[str], pairs: PairEnergies) -> Path:
+    """Write energies of two lone atoms as CSV, a column per pair of elements."""
+    names = [f"{symbol(a)}-{symbol(b)} (eV)" for a, b in pairs.energy]
+    rows = ([d, *(e[k] for e in pairs.energy.values())] for k, d in enumerate(pairs.distance))
+    return write_table(path, ["distance (Å)", *names], rows)
 
 
 def write_filters(path: str | os.PathLike[str], summary: FilterSummary) -> Path:

@@ -172,9 +172,10 @@ def label_line_ends(axes: Any, x: float, y: Sequence[float], labels: Sequence[An
 
 
 def legend_above(axes: Any, n: int) -> None:
-    """A small legend of `n` entries above the axes, in one or two lines."""
+    """A small legend of `n` entries above the axes, in as few lines of up to seven as will do."""
+    n_lines = -(-n // 7)
     axes.legend(
-        ncols=n if n <= 7 else (n + 1) // 2,
+        ncols=-(-n // max(n_lines, 1)),
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
         fontsize=6.5,

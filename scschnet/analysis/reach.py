@@ -206,7 +206,5 @@ def _draw_lines(axes: Any, x: NDArray[np.float64], means: NDArray[np.float64]) -
     axes.plot(x, shown[0], color="0.55", linewidth=2.4, label="all")
     for layer, color in enumerate(plots.layer_colors(len(means) - 1)):
         axes.plot(x, shown[1 + layer], "o-", color=color, markersize=2.5, label=f"v{layer}")
-    top = np.nanmax(shown) if np.isfinite(shown).any() else 1.0
-    axes.set_ylim(bottom=max(float(np.nanmin(shown, initial=top)), 1e-6 * top), top=2 * top)
     axes.set_ylabel("mean ||dE$_i$/dr$_j$|| (eV/Å)")
     plots.legend_above(axes, len(means))

@@ -5,6 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from scschnet.analysis.contributions import plot_contributions
+from scschnet.analysis.runs import read_run
+from scschnet.analysis.unfamiliar import run_statistics, store_statistics
+from scschnet.report import write_report
 from scschnet.train.config import parse_command_line
 from scschnet.train.loop import Interrupted, TrainingFailed, train
 from scschnet.train.run_folder import RunFolder
@@ -32,7 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(
             f"contribution weights  {plot_contributions([run.path], run.path / 'contributions.png')}"
         )
+    describe(run)
     return 0
+
+
+def describe(run: RunFolder) -> None:
+    """Keep statistics of the training set in best.pt, and write the report; a failure is said and costs no run."""
+    try:
+        trained = read_run(run.path)
+        if trained.model.config.n_interactions:
+            store_statistics(run.path, run_statistics(trained))
+        print(f"report  {write_report([run.path], run.path / 'report.html')}")
+    except (OSError, ValueError) as error:
+        print(f"note: no report: {error}", file=sys.stderr)
 
 
 def summary(run: RunFolder) -> str:

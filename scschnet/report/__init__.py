@@ -1,0 +1,5 @@
+"""One self-contained page per run, or for several runs of one kind: what was trained, how well, and what is inside."""
+
+from scschnet.report.report import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,271 @@
+"""Everything a report is about, computed once: errors, weights, layers, importance, reach, filters, scores."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scschnet.analysis import unfamiliar
+from scschnet.analysis.contributions import Contributions, read_contributions
+from scschnet.analysis.environments import (
+    GroupContributions,
+    element_contributions,
+    environment_contributions,
+    over_runs,
+    trajectory_contributions,
+)
+from scschnet.analysis.filters import (
+    FilterSummary,
+    PairEnergies,
+    PairRange,
+    pair_energies,
+    squeeze,
+    summarize_filters,
+)
+from scschnet.analysis.importance import Importance, energy_importance, force_importance
+from scschnet.analysis.layers import LayerEnergies, completeness, layer_energies
+from scschnet.analysis.reach import Reach, reach
+from scschnet.analysis.runs import Run, evenly, read_run
+from scschnet.checkpoint import load
+from scschnet.data import StructureSet, collate
+from scschnet.evaluate import Predictions, predict
+from scschnet.nn.unfamiliarity import KEY, NormStatistics
+from scschnet.report.molecule import choose_structure
+
+FRAMES = 200  # structures for energies of coalitions and parity
+ATOMS = 4_000  # for weights and layer energies, about
+FORCE_ATOMS = 150  # whose forces are computed in every coalition, about
+REACH_ATOMS = 90
+MOST_BLOCKS = 7  # more make too many coalitions for a report
+DISTORTIONS = (0.05, 0.1, 0.2)  # Å
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """What an evaluation takes.
+
+    Args:
+        n_parameters: trained numbers.
+        n_atoms: evaluated at a time.
+        energy: seconds of an energy, median.
+        forces: seconds of energies and forces, median.
+        threads: of torch.
+        training: seconds, from metrics.csv.
+    """
+
+    n_parameters: int
+    n_atoms: int
+    energy: float
+    forces: float
+    threads: int
+    training: float
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What a report shows; of several runs, the first gives all but the lists.
+
+    Args:
+        runs: one or more.
+        metrics: of each run, column to values, a row per epoch.
+        contributions: of each run.
+        tests: test.json of each run.
+        weights: normalized contribution weights of each run over held-out structures, (n_runs, n_layers).
+        groups: contribution weights per element, and per environment.
+        held_out: structures of the first run for all that follows.
+        predictions: of `held_out`.
+        layers: layer energies of `held_out`.
+        incomplete: relative error of their sum.
+        molecule: one structure of `held_out`, with its layer energies.
+        importance: of each run, a quantity after the other; empty for a model of too many layers.
+        reach: None if no structure has two atoms.
+        filters: of the first run.
+        ranges: its squeezed pairs.
+        pairs: distances and energies of two lone atoms, by elements.
+        statistics: of norms, or None without blocks.
+        scores: unfamiliarity of held-out and distorted atoms.
+        cost: of the first run.
+    """
+
+    runs: list[Run]
+    metrics: list[dict[str, NDArray[np.float64]]]
+    contributions: list[Contributions]
+    tests: list[dict[str, Any]]
+    weights: NDArray[np.float64]
+    groups: tuple[GroupContributions, GroupContributions | None]
+    held_out: StructureSet
+    predictions: Predictions
+    layers: LayerEnergies
+    incomplete: float
+    molecule: tuple[StructureSet, NDArray[np.float64]]
+    importance: list[list[Importance]]
+    reach: Reach | None
+    filters: FilterSummary
+    ranges: list[PairRange]
+    pairs: PairEnergies
+    statistics: NormStatistics | None
+    scores: dict[str, NDArray[np.float64]]
+    cost: Cost
+
+
+def gather(paths: Sequence[Path]) -> Material:
+    """Read runs and compute what a report shows.
+
+    Args:
+        paths: run folders.
+
+    Raises:
+        FileNotFoundError, ValueError: if a run cannot be read, has no finished epoch, or runs do not
+            fit together.
+    """
+    contributions = [read_contributions(path) for path in paths]
+    metrics = [read_metrics(path) for path in paths]
+    runs = [read_run(path) for path in paths]
+    shapes = {run.model.config.n_interactions for run in runs}
+    if len(shapes) > 1:
+        raise ValueError(f"runs must have the same number of blocks, got {sorted(shapes)}")
+    first = runs[0]
+    held_out = evenly(_held_out(first), ATOMS, FRAMES)
+    chosen = held_out.select([choose_structure(held_out)])
+    has_forces = bool(held_out.labeled["forces"].all())
+    statistics, scores = _familiarity(first, held_out)
+    big_enough = held_out.n_atoms.max() > 1
+    return Material(
+        runs,
+        metrics,
+        contributions,
+        [_read_test(path) for path in paths],
+        np.stack([_weights(run) for run in runs]),
+        (_elements(runs), _environments(runs)),
+        held_out,
+        predict(first.model, held_out, forces=has_forces),
+        layer_energies(first.model, held_out),
+        completeness(first.model, held_out),
+        (chosen, layer_energies(first.model, chosen).layers),
+        [_importance(run) for run in runs],
+        reach(first.model, evenly(held_out, REACH_ATOMS)) if big_enough else None,
+        summarize_filters(first.model),
+        squeeze(first.model, evenly(first.part("train"), 10**12, 5000)),
+        pair_energies(first.model),
+        statistics,
+        scores,
+        _cost(first, metrics[0]),
+    )
+
+
+def read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
+    """The columns of metrics.csv.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it holds no epoch.
+    """
+    file = path / "metrics.csv"
+    if not file.is_file():
+        raise FileNotFoundError(f"there are no metrics at {file}")
+    header, *rows = [line.split(",") for line in file.read_text().splitlines()]
+    whole = [row for row in rows if len(row) == len(header)]
+    if not whole:
+        raise ValueError(f"{file} holds no epoch yet")
+    values = np.array(whole, dtype=np.float64)
+    return {name: values[:, k] for k, name in enumerate(header)}
+
+
+def hashes(run: Run) -> list[tuple[str, int, str]]:
+    """Name, bytes and SHA-256 of the files that made and are the result."""
+    files = [run.path / name for name in ("best.pt", "config.toml", "split.npz", "metrics.csv")]
+    if run.options.get("data"):
+        files.append(Path(run.options["data"]))
+    found = []
+    for file in files:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        found.append((file.name, file.stat().st_size, digest))
+    return found
+
+
+def _read_test(path: Path) -> dict[str, Any]:
+    file = path / "test.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _held_out(run: Run) -> StructureSet:
+    return run.part("test" if len(run.split.test) else "val")
+
+
+def _weights(run: Run) -> NDArray[np.float64]:
+    some = evenly(_held_out(run), ATOMS, FRAMES)
+    return trajectory_contributions(run.model, some).mean(axis=0)
+
+
+def _elements(runs: list[Run]) -> GroupContributions:
+    return over_runs([element_contributions(r.model, evenly(r.part("train"), ATOMS)) for r in runs])
+
+
+def _environments(runs: list[Run]) -> GroupContributions | None:
+    try:
+        return over_runs(
+            [environment_contributions(r.model, evenly(r.part("train"), ATOMS)) for r in runs]
+        )
+    except ValueError:  # no environment is common enough
+        return None
+
+
+def _importance(run: Run) -> list[Importance]:
+    structures = _held_out(run)
+    if run.model.config.n_interactions > MOST_BLOCKS:
+        return []
+    found = []
+    if structures.labeled["energy"].all():
+        some = evenly(structures, 10**12, FRAMES)
+        found.append(energy_importance(run.model, some))
+    if structures.labeled["forces"].all():
+        found.append(force_importance(run.model, evenly(structures, FORCE_ATOMS)))
+    return found
+
+
+def _familiarity(
+    run: Run, held_out: StructureSet
+) -> tuple[NormStatistics | None, dict[str, NDArray[np.float64]]]:
+    """Those in the checkpoint, or made anew."""
+    if not run.model.config.n_interactions:
+        return None, {}
+    if KEY in run.metadata:
+        statistics = NormStatistics.from_json(run.metadata[KEY])
+    else:
+        statistics = unfamiliar.run_statistics(run)
+    sets = {"held out": held_out}
+    sets |= {f"± {by:g} Å": unfamiliar.distorted(held_out, by) for by in DISTORTIONS}
+    return statistics, {
+        name: unfamiliar.unfamiliarity_of(run.model, some, statistics)
+        for name, some in sets.items()
+    }
+
+
+def _cost(run: Run, metrics: dict[str, NDArray[np.float64]]) -> Cost:
+    """Time a thousand atoms or so, in the model's own precision."""
+    model = load(run.path)
+    some = evenly(_held_out(run), 1000)
+    batch = collate(some, np.arange(len(some)), model.config.cutoff)
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(5):
+        for forces, found in seconds.items():
+            start = time.perf_counter()
+            with torch.no_grad():
+                model(**batch.inputs, forces=forces)
+            found.append(time.perf_counter() - start)
+    return Cost(
+        sum(p.numel() for p in model.parameters()),
+        len(some.positions),
+        float(np.median(seconds[False])),
+        float(np.median(seconds[True])),
+        torch.get_num_threads(),
+        float(metrics["seconds"][-1]),
+    )

@@ -1,0 +1,68 @@
+"""The report of one or several runs, written as one HTML page with a folder of CSV files beside it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from scschnet import __version__
+from scschnet.analysis import plots
+from scschnet.files import replacing
+from scschnet.report import page, sections, words
+from scschnet.report.figures import Gallery
+from scschnet.report.material import gather
+
+
+def write_report(runs: Sequence[str | os.PathLike[str]], path: str | os.PathLike[str]) -> Path:
+    """Write one page about finished runs.
+
+    The page needs no other file and no network: figures are SVG inside it, the numbers of each are a link in it.
+    The same numbers lie as CSV in the folder `data_folder(path)`.
+
+    Args:
+        runs: run folders; several should differ in their seed alone.
+        path: HTML file to write or replace.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError, ValueError: if `runs` is empty, a run cannot be read, or runs do not fit together.
+        OSError: naming the file, if it cannot be written.
+    """
+    if not runs:
+        raise ValueError("`runs` must hold at least one run folder, got none")
+    material = gather([Path(run) for run in runs])
+    folder = data_folder(path)
+    folder.mkdir(exist_ok=True)
+    make = sections.Maker(Gallery(), folder)
+    with plots.figure_style():
+        parts = [
+            sections.summary(material),
+            sections.errors(material, make),
+            sections.contributions(material, make),
+            sections.layer_section(material, make),
+            sections.shapley(material, make),
+            sections.reach_section(material, make),
+            sections.filter_section(material, make),
+            sections.familiarity(material, make),
+            sections.data(material, make),
+            sections.learning(material, make),
+            sections.cost(material),
+            sections.settings(material),
+        ]
+    names = ", ".join(run.path.name for run in material.runs)
+    content = page.document(
+        f"Report: {names}",
+        words.headline(material),
+        parts,
+        f"Made by scschnet {__version__}. Energies in eV, lengths in Å, 1 kcal/mol = 43.36 meV.",
+        make.gallery.colors.style(),
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+    return Path(path)
+
+
+def data_folder(path: str | os.PathLike[str]) -> Path:
+    """Where the CSV files of a page go: report-data beside report.html."""
+    return Path(path).with_name(f"{Path(path).stem}-data")

@@ -1,0 +1,567 @@
+"""The sections of the page, one function each: words, tables, figures, and a CSV for every figure."""
+
+import dataclasses
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import scschnet
+from scschnet.analysis import environments, filters, importance, layers, parity, plots, unfamiliar
+from scschnet.analysis import reach as reaching
+from scschnet.analysis.contributions import (
+    draw_contributions,
+    draw_labels,
+    summarize,
+    write_summary,
+)
+from scschnet.analysis.runs import layer_names
+from scschnet.analysis.tables import write_table
+from scschnet.report import audit, page, words
+from scschnet.report.figures import Gallery, ranking
+from scschnet.report.material import Material, hashes
+from scschnet.report.molecule import draw_molecule
+from scschnet.units import energy_factor
+
+Draw = Callable[[Any], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Maker:
+    """Makes figures and their tables.
+
+    Args:
+        gallery: of the page.
+        folder: where the tables go.
+    """
+
+    gallery: Gallery
+    folder: Path
+
+    def figure(
+        self,
+        draw: Draw,
+        title: str,
+        description: str,
+        caption: str,
+        table: Path | None,
+        size: tuple[float, float] = (9.5, 6.8),
+        wide: bool = False,
+    ) -> str:
+        """A figure with one panel.
+
+        Args:
+            draw: into matplotlib axes.
+            title: its name.
+            description: what is to be seen.
+            caption: under it.
+            table: its numbers.
+            size: width and height, cm.
+            wide: across the page.
+        """
+        figure = self.gallery.new(*size)
+        draw(figure.add_subplot())
+        svg = self.gallery.inline(figure, title, description)
+        return page.figure(svg, caption, table, wide)
+
+
+def summary(m: Material) -> page.Section:
+    """The run in numbers and sentences."""
+    items = []
+    test = m.tests[0]
+    for name, unit, large in (("energy", "kcal/mol", "eV"), ("forces", "kcal/mol/Å", "eV/Å")):
+        if name in test:
+            mae, other = test[name][unit]["mae"], 1000 * test[name][large]["mae"]
+            items.append((f"{name} MAE, test", f"{mae:.3g}", unit, f"{other:.3g} m{large}"))
+    micro = 1e6 * m.cost.forces / m.cost.n_atoms
+    items.append(("energy and forces", f"{micro:.3g}", "µs/atom", f"{_threads(m)}, this machine"))
+    if m.reach is not None:
+        items.append(
+            ("90 % of sensitivity", f"{reaching.radii(m.reach)[0, 1]:.1f}", "Å", "radius of use")
+        )
+    spent, unit = _duration(m.cost.training).split()
+    items.append(("training", spent, unit, f"{len(m.metrics[0]['epoch']):,} epochs"))
+    body = page.cards(items) + page.bullets(words.findings(m))
+    shared = audit.shared_structures(m.runs[0])
+    worries = words.warnings(m, shared)
+    if worries:
+        body += page.paragraph("To look at before use", "warn") + page.bullets(worries)
+    return page.Section("summary", "Summary", body)
+
+
+def data(m: Material, make: Maker) -> page.Section:
+    """What the model was trained on."""
+    run = m.runs[0]
+    train = run.part("train")
+    rows = audit.contents(run) + audit.checks(run.structures)
+    body = page.table("The data, in eV and Å once read", ("what", "found"), rows)
+    shortest = audit.shortest_rows(train)
+    body += page.table(
+        "Shortest distances in the training part, Å",
+        ("pair", "distance"),
+        [(pair, f"{d:.3f}") for pair, d in shortest],
+    )
+    some = audit.evenly(run.structures, 10**12, audit.AT_MOST)
+    histograms = [
+        ("energy", "energy less that of its composition (eV)", audit.relative_energies(some))
+    ]
+    if some.forces is not None and some.labeled["forces"].any():
+        histograms.append(("force", "force component (eV/Å)", some.forces[~np.isnan(some.forces)]))
+    drawn = [_histogram(make, *one) for one in histograms if one[2].size]
+    return page.Section("data", "Data", body + page.figures(*drawn))
+
+
+def _histogram(make: Maker, name: str, label: str, values: Any) -> str:
+    counts, edges = np.histogram(values, bins=60)
+    path = write_table(
+        make.folder / f"{name}-distribution.csv",
+        (f"from, {label}", "to", "count"),
+        zip(edges, edges[1:], counts, strict=False),
+    )
+
+    def draw(axes: Any) -> None:
+        axes.stairs(counts, edges, fill=True, color=plots.ACCENT)
+        axes.set_xlabel(label)
+        axes.set_ylabel("count")
+        axes.set_ylim(bottom=0)
+
+    quantiles = np.quantile(values, (0.05, 0.5, 0.95))
+    seen = f"5 % below {quantiles[0]:.3g}, half below {quantiles[1]:.3g}, 95 % below {quantiles[2]:.3g}."
+    return make.figure(
+        draw,
+        f"Distribution: {label}",
+        seen,
+        f"Distribution of the {label}. {seen}",
+        path,
+        (9.5, 5.2),
+    )
+
+
+def learning(m: Material, make: Maker) -> page.Section:
+    """Losses and errors by epoch."""
+    kcal = energy_factor("kcal/mol")
+    columns = {
+        "loss": [("train_loss", 1.0, "training"), ("val_loss", 1.0, "validation")],
+        "validation MAE": [
+            ("val_energy_mae", 1 / kcal, "energy (kcal/mol)"),
+            ("val_forces_mae", 1 / kcal, "forces (kcal/mol/Å)"),
+        ],
+    }
+    drawn = []
+    for label, parts in columns.items():
+        shown = [part for part in parts if np.isfinite(m.metrics[0][part[0]]).any()]
+        name = label.replace(" ", "-").lower()
+        rows = [
+            [k, int(metrics["epoch"][row]), *(metrics[c][row] * f for c, f, _ in shown)]
+            for k, metrics in enumerate(m.metrics)
+            for row in range(len(metrics["epoch"]))
+        ]
+        path = write_table(
+            make.folder / f"{name}.csv", ("run", "epoch", *(n for _, _, n in shown)), rows
+        )
+        last = ", ".join(f"{n} {m.metrics[0][c][-1] * f:.3g}" for c, f, n in shown)
+        drawn.append(
+            make.figure(
+                lambda axes, shown=shown, label=label: _draw_learning(axes, m, shown, label),  # type: ignore[misc]
+                f"Learning curve: {label}",
+                f"{label} by epoch, logarithmic; at the end {last}.",
+                f"{label[0].upper() + label[1:]} by epoch. At the end: {last}.",
+                path,
+            )
+        )
+    return page.Section("learning", "Learning curves", page.figures(*drawn))
+
+
+def _draw_learning(axes: Any, m: Material, shown: list[tuple[str, float, str]], label: str) -> None:
+    for (column, factor, name), color in zip(shown, (plots.ACCENT, "#cc4778"), strict=False):
+        for k, metrics in enumerate(m.metrics):
+            axes.plot(
+                metrics["epoch"],
+                metrics[column] * factor,
+                color=color,
+                linewidth=1.0,
+                label=name if k == 0 else None,
+            )
+    axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    plots.legend_above(axes, len(shown))
+
+
+def errors(m: Material, make: Maker) -> page.Section:
+    """Test errors and parity."""
+    rows = []
+    for run, test in zip(m.runs, m.tests, strict=True):
+        for name in ("energy", "forces", "stress"):
+            for unit, values in test.get(name, {}).items():
+                if unit != "n":
+                    pair = (f"{values['mae']:.4g}", f"{values['rmse']:.4g}")
+                    whose = f"{run.path.name}: {name}" if len(m.runs) > 1 else name
+                    rows.append((whose, unit, *pair, f"{test[name]['n']:,}"))
+    body = page.table(
+        "Errors on the whole test part", ("quantity", "unit", "MAE", "RMSE", "n"), rows
+    )
+    drawn = []
+    for panel in parity.parity_panels(m.predictions, m.held_out):
+        name = panel.title.split()[0] if panel.title != "relative energy" else "energy"
+        path = write_table(
+            make.folder / f"parity-{name}.csv",
+            (f"reference ({panel.unit})", f"predicted ({panel.unit})"),
+            zip(panel.reference, panel.predicted, strict=True),
+        )
+        wrong = np.abs(panel.predicted - panel.reference).mean()
+        seen = f"{len(panel.reference):,} numbers near the diagonal, MAE {wrong:.3g} {panel.unit}."
+        drawn.append(
+            make.figure(
+                lambda axes, panel=panel: parity.draw_parity(axes, panel),  # type: ignore[misc]
+                f"Predicted against reference: {panel.title}",
+                seen,
+                f"{panel.title[0].upper() + panel.title[1:]} of {len(m.held_out):,} held-out structures, "
+                f"predicted against reference.",
+                path,
+                (9.5, 8.6),
+            )
+        )
+    return page.Section("errors", "Errors", body + page.figures(*drawn))
+
+
+def contributions(m: Material, make: Maker) -> page.Section:
+    """The paper's figure, and where the weights act."""
+    total = summarize(m.contributions)
+    names = layer_names(total.mean.shape[1])
+    path = make.folder / "contributions.csv"
+    write_summary(path, total)
+    figure = make.gallery.new(9.5, 7.2)
+    axes = figure.add_subplot()
+    draw_contributions(axes, total)
+    figure.draw_without_rendering()
+    if axes.texts:
+        draw_labels(axes, total)
+    of = "runs" if total.n_runs > 1 else "minibatches"
+    seen = f"At the last epoch: {ranking(names, total.mean[-1])}."
+    svg = make.gallery.inline(figure, "Contribution weights by epoch", seen)
+    drawn = [
+        page.figure(
+            svg, f"w mean‖v‖ by epoch, shaded one standard deviation over {of}. {seen}", path
+        )
+    ]
+    for groups, what in zip(m.groups, ("elements", "environments"), strict=True):
+        if groups is None:
+            continue
+        table = environments.write_groups(make.folder / f"{what}.csv", groups)
+        most = [
+            f"{name}: v{row.argmax()}" for name, row in zip(groups.names, groups.mean, strict=True)
+        ]
+        drawn.append(
+            make.figure(
+                lambda axes, groups=groups: environments.draw_groups(axes, groups),  # type: ignore[misc]
+                f"Contribution weights of {what}",
+                f"Heat map; the largest layer of each: {'; '.join(most)}.",
+                f"The same for {what}: w times the mean ‖v‖ over the atoms of a group (ours, not the paper's).",
+                table,
+                (9.5, 2.2 + 0.62 * len(groups.names)),
+            )
+        )
+    last = -1
+    rows = [
+        (
+            name,
+            f"{total.mean[last, k]:.4f}",
+            f"{total.std[last, k]:.4f}",
+            f"{_mean_weight(m, k):.4f}",
+        )
+        for k, name in enumerate(names)
+    ]
+    body = page.paragraph(
+        "The readout sees x = w0 v0 + ... + wL vL: v0 is the embedding, vl what block l corrects. "
+        "Normalized, w times the mean norm of v, the weights say how much of x each layer is "
+        "(Nicoli et al. 2018, arXiv:1810.09751, Eq. 4 and 5)."
+    )
+    body += page.table(
+        f"Contribution weights at epoch {total.epochs[last]}",
+        ("layer", "w mean‖v‖", f"s.d. over {of}", "w alone"),
+        rows,
+    )
+    return page.Section("weights", "Contribution weights", body + page.figures(*drawn))
+
+
+def layer_section(m: Material, make: Maker) -> page.Section:
+    """Energies split over the layers."""
+    names, mean, _ = layers.element_means(m.layers, m.held_out)
+    table = layers.write_layer_energies(make.folder / "layer-energies.csv", m.layers, m.held_out)
+    heads = layer_names(mean.shape[1])
+    seen = "; ".join(
+        f"{name}: {ranking(heads, row, ' eV')}" for name, row in zip(names, mean, strict=True)
+    )
+    bars = make.figure(
+        lambda axes: layers.draw_element_energies(axes, m.layers, m.held_out),
+        "Layer energies of the elements",
+        f"Mean over atoms. {seen}.",
+        "What each layer adds to an atom's energy: mean over atoms, whiskers one standard deviation.",
+        table,
+    )
+    structure, energies = m.molecule
+    formula = _formula(structure)
+    rows = [[k, int(z), *energies[:, k]] for k, z in enumerate(structure.atomic_numbers)]
+    path = write_table(
+        make.folder / "molecule.csv", ("atom", "element", *(f"{n} (eV)" for n in heads)), rows
+    )
+    figure = make.gallery.new(18.0, 4.1 * -(-len(heads) // 4))
+    draw_molecule(figure, structure, energies)
+    svg = make.gallery.inline(
+        figure,
+        f"Layer energies on {formula}",
+        "Sum over atoms: " + ranking(heads, energies.sum(axis=1), " eV") + ".",
+    )
+    picture = page.figure(
+        svg,
+        f"One held-out structure, {formula}, seen from where its atoms hide each other least; colors are each "
+        "layer's energies of its atoms, above each panel their sum.",
+        path,
+        wide=True,
+    )
+    body = page.paragraph(
+        "An atom's energy is split over the layers by the integral of the readout's gradient along the way "
+        "from nothing to x (the Aumann-Shapley value, also called integrated gradients), in closed form. "
+        f"The parts add up to the energy: off by {m.incomplete:.0e} of what the layers add. "
+        "This split is ours, not the paper's."
+    )
+    return page.Section("layers", "Layer energies", body + page.figures(bars, picture))
+
+
+def shapley(m: Material, make: Maker) -> page.Section:
+    """Whether heavy layers are important ones."""
+    body = page.paragraph(
+        "Is a large weight an important block? The Shapley value of a layer is its fair share of what all layers "
+        "together bring the error down by, over all coalitions of layers in the readout; energies after a refit of "
+        "one energy per element. Message passing is left as it is. Ours, not the paper's."
+    )
+    if not m.importance[0]:
+        reason = "too many layers for all coalitions, or no labels"
+        return page.Section(
+            "shapley", "Which layers matter", body + page.paragraph(f"Left out: {reason}.")
+        )
+    weights = m.weights.mean(axis=0)
+    names = layer_names(len(weights))
+    drawn = []
+    table = write_table(
+        make.folder / "shapley.csv",
+        ("run", *importance.COLUMNS),
+        [
+            [run.path.name, *row]
+            for run, found, w in zip(m.runs, m.importance, m.weights, strict=True)
+            for row in importance.importance_rows(found, w)
+        ],
+    )
+    for k, one in enumerate(m.importance[0]):
+        values = np.stack([found[k].shapley for found in m.importance])
+        many = len(values) > 1
+        spread = values.std(axis=0, ddof=1) if many else one.shapley_se
+        shown = dataclasses.replace(one, shapley=values.mean(axis=0), shapley_se=spread)
+        over = f"s.d. over {len(values)} runs" if many else f"s.e. over {one.n_frames} structures"
+        rows = [
+            (
+                name,
+                f"{weights[layer]:.4f}",
+                f"{shown.shapley[layer]:.3g} ± {spread[layer]:.1g}",
+                f"{one.left_out[layer]:+.3g}",
+                f"{one.alone[layer]:.3g}",
+            )
+            for layer, name in enumerate(names)
+        ]
+        body += page.table(
+            f"{one.quantity}, MAE in {one.unit}: {one.errors[-1]:.3g} with all layers, "
+            f"{one.errors[0]:.3g} with none; ± {over}",
+            ("layer", "w mean‖v‖", "Shapley value", "left out", "alone"),
+            rows,
+        )
+        drawn.append(
+            make.figure(
+                lambda axes, shown=shown: importance.draw_importance(axes, shown, weights),  # type: ignore[misc]
+                f"Weights and Shapley values: {one.quantity}",
+                f"Shapley values: {ranking(names, shown.shapley, ' ' + one.unit)}.",
+                f"Gray: share of the normalized weights. Blue: share of the {one.quantity} error's reduction "
+                f"(whiskers: {over}).",
+                table,
+            )
+        )
+    return page.Section("shapley", "Which layers matter", body + page.figures(*drawn))
+
+
+def reach_section(m: Material, make: Maker) -> page.Section:
+    """The receptive field that is used."""
+    if m.reach is None:
+        return page.Section("reach", "Range", page.paragraph("No structure has two atoms."))
+    found = m.reach
+    table = reaching.write_reach(make.folder / "reach.csv", found)
+    radius = reaching.radii(found)
+    rows = [
+        (name, *(f"{value:.2f}" for value in row))
+        for name, row in zip(["all", *layer_names(len(found.layers))], radius, strict=True)
+    ]
+    body = page.paragraph(
+        "How much an atom's energy changes when another atom moves, ‖dE_i/dr_j‖, for the whole energy and for each "
+        f"layer's part. Blocks times cutoff: {found.nominal:g} Å; farthest two atoms here: "
+        f"{found.distance.max():.1f} Å. Ours, not the paper's."
+    )
+    body += page.table(
+        "Radius that holds a share of all sensitivity, Å", ("energy", "50 %", "90 %", "99 %"), rows
+    )
+    drawn = [
+        make.figure(
+            lambda axes: reaching.draw_distance(axes, found),
+            "Sensitivity against distance",
+            f"Falls with distance; 90 % of it within {radius[0, 1]:.1f} Å.",
+            "Mean sensitivity against distance, in steps of 0.5 Å.",
+            table,
+        )
+    ]
+    if (found.bonds >= 0).any():
+        drawn.append(
+            make.figure(
+                lambda axes: reaching.draw_bonds(axes, found),
+                "Sensitivity against bonds",
+                "Falls with the number of bonds between the atoms.",
+                "Mean sensitivity against the number of bonds between the two atoms.",
+                table,
+            )
+        )
+    return page.Section("reach", "Range", body + page.figures(*drawn))
+
+
+def filter_section(m: Material, make: Maker) -> page.Section:
+    """Filters, and what happens at short range."""
+    table = filters.write_filters(make.folder / "filters.csv", m.filters)
+    drawn = []
+    for block in range(len(m.filters.quantiles)):
+        widest = m.filters.distance[np.abs(m.filters.quantiles[block]).max(axis=0).argmax()]
+        drawn.append(
+            make.figure(
+                lambda axes, block=block: filters.draw_filter(axes, m.filters, block),  # type: ignore[misc]
+                f"Filters of block {block + 1}",
+                f"Widest at {widest:.1f} Å.",
+                f"Block {block + 1}: median and bands (50 and 90 %) over channels; dashed: first principal "
+                "component.",
+                table if block == 0 else None,
+                (7.2, 4.6),
+            )
+        )
+    pressed = filters.write_squeezed(make.folder / "squeezed.csv", m.ranges)
+    rows = []
+    for one in m.ranges:
+        pair = "-".join(audit.symbol(z) for z in one.elements)
+        verdict = "yes" if one.repels else f"no, only to {one.repels_to:.2f} Å"
+        rows.append((pair, f"{one.shortest:.3f}", verdict, f"{one.energy.max():.2f}"))
+    body = page.figures(*drawn, small=True) + page.table(
+        "The nearest two atoms of each pair of elements, pressed to half their distance inside their structure",
+        ("pair", "shortest trained on, Å", "repels all the way", "highest rise, eV"),
+        rows,
+    )
+    bad = [row[0] for row in rows if row[2] != "yes"]
+    squeezed = make.figure(
+        lambda axes: filters.draw_squeezed(axes, m.ranges),
+        "Energy of squeezed pairs",
+        "Energies rise all the way." if not bad else f"Not all the way: {', '.join(bad)}.",
+        "Energy of the structure as the two atoms approach, from the shortest distance trained on (left) to "
+        "half of it. Falling curves are places where dynamics can fall in.",
+        pressed,
+    )
+    lone = make.figure(
+        lambda axes: filters.draw_pair_energies(axes, m.pairs),
+        "Energies of two lone atoms",
+        "Effective pair energies of the elements.",
+        "Two lone atoms of each pair of elements: what the model makes of them, far from what it was trained on.",
+        filters.write_pair_energies(make.folder / "pair-energies.csv", m.pairs),
+    )
+    body += page.figures(squeezed, lone)
+    return page.Section("filters", "Filters and short range", body)
+
+
+def familiarity(m: Material, make: Maker) -> page.Section:
+    """Scores of unfamiliar atoms."""
+    if m.statistics is None:
+        return page.Section(
+            "familiarity", "Unfamiliar atoms", page.paragraph("There are no blocks.")
+        )
+    table = unfamiliar.write_unfamiliarity(make.folder / "unfamiliarity.csv", m.scores)
+    body = page.paragraph(
+        "The norms of an atom's corrections against those of its element in the training set, as a Mahalanobis "
+        "distance divided by its 99 % quantile over held-out atoms: above 1 an atom is stranger than 99 % of them. "
+        "It costs nothing, and the ASE calculator returns it as results['unfamiliarity']. Ours, not the paper's."
+    )
+    levels = [f"{100 * level:g} %" for level in m.statistics.levels]
+    body += page.table(
+        "Calibration: quantiles of the score over held-out atoms",
+        ("element", "atoms trained on", "atoms held out", *levels),
+        [
+            (name, f"{n:,}", f"{k:,}", *(f"{value:.2f}" for value in values))
+            for name, n, k, values in unfamiliar.element_quantiles(m.statistics)
+        ],
+    )
+    shares = ", ".join(f"{n}: {100 * (u > 1).mean():.1f} %" for n, u in m.scores.items())
+    drawn = make.figure(
+        lambda axes: unfamiliar.draw_unfamiliarity(axes, m.scores),
+        "Unfamiliarity of held-out and distorted atoms",
+        f"Share of atoms above 1: {shares}.",
+        f"Share of atoms above a score, for held-out structures and with noise on every coordinate. Above 1: {shares}.",
+        table,
+    )
+    return page.Section("familiarity", "Unfamiliar atoms", body + page.figures(drawn))
+
+
+def cost(m: Material) -> page.Section:
+    """What it takes to train and to run."""
+    c, config = m.cost, m.runs[0].model.config
+    rows = [
+        ("parameters", f"{c.n_parameters:,}"),
+        ("training", _duration(c.training)),
+        ("energy", f"{1e6 * c.energy / c.n_atoms:.3g} µs per atom"),
+        ("energy and forces", f"{1e6 * c.forces / c.n_atoms:.3g} µs per atom"),
+        ("measured with", f"{c.n_atoms:,} atoms at a time, {_threads(m)}, median of 5"),
+        (
+            "ghosts in LAMMPS",
+            f"{config.cutoff:g} Å with a halo, {config.n_interactions * config.cutoff:g} Å without",
+        ),
+    ]
+    return page.Section("cost", "Cost", page.table("Time and size", ("what", "how much"), rows))
+
+
+def settings(m: Material) -> page.Section:
+    """Everything needed to do it again."""
+    run = m.runs[0]
+    options = sorted((key, value if value != "" else "-") for key, value in run.options.items())
+    body = page.details("All options", page.table("config.toml", ("option", "value"), options))
+    versions = {
+        "scschnet": scschnet.__version__,
+        "torch, report": torch.__version__,
+        "Python, report": platform.python_version(),
+    }
+    versions |= {f"{k}, training": v for k, v in run.metadata.get("versions", {}).items()}
+    body += page.table("Versions", ("what", "version"), versions.items())
+    files = [(name, f"{size:,}", digest) for one in m.runs for name, size, digest in hashes(one)]
+    body += page.table("Files", ("file", "bytes", "SHA-256"), files)
+    return page.Section("settings", "Settings, versions and hashes", body)
+
+
+def _mean_weight(m: Material, layer: int) -> float:
+    return float(np.mean([run.model.contribution_weights[layer].item() for run in m.runs]))
+
+
+def _formula(structure: Any) -> str:
+    numbers, counts = np.unique(structure.atomic_numbers, return_counts=True)
+    parts = {audit.symbol(int(z)): int(n) for z, n in zip(numbers, counts, strict=True)}
+    order = sorted(parts, key=lambda s: (s != "C", s != "H", s))
+    return "".join(s + (str(parts[s]) if parts[s] > 1 else "") for s in order)
+
+
+def _threads(m: Material) -> str:
+    return f"{m.cost.threads} thread" + ("" if m.cost.threads == 1 else "s")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
