@@ -1,0 +1,83 @@
+"""Every analysis command on a small real run: it exits well, prints, draws, and writes its numbers."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from scschnet.analysis.__main__ import COMMANDS, main
+from scschnet.analysis.runs import evenly, read_run
+from scschnet.data import embedded
+from scschnet.train.config import TrainConfig
+from scschnet.train.loop import train
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    options = {"n_train": 40, "n_val": 10, "n_features": 8, "n_interactions": 2, "n_rbf": 12}
+    train(TrainConfig(out=str(path), epochs=2, cutoff=4.0, **options))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        ("elements {run} {run}", r"C +\d"),
+        ("elements {run} --environments", r"C, 4 neighbors"),
+        ("trajectory {run} {frames}", r"2,000 frames"),
+        ("layers {run} --atoms 90 --forces", r"completeness: off by \d\.\de-1\d"),
+        ("shapley {run} --frames 8 --force-frames 2", r"forces: MAE .* 2 structures"),
+        ("shapley {run} --frames 8 --force-frames 0", r"energy, not refitted: MAE"),
+        ("reach {run} --frames 2", r"blocks times cutoff 8.0 Å"),
+        ("filters {run}", r"H-C +\d\.\d+"),
+        ("unfamiliarity {run} --other {frames} --distortions 0.1", r"± 0.1 Å .*\n.*ethanol +\d"),
+    ],
+)
+def test_commands(run, tmp_path, capsys, arguments, printed):
+    out = tmp_path / "figure.png"
+    filled = arguments.format(run=run, frames=embedded.path())
+    assert main([*filled.split(), "-o", str(out)]) == 0
+    words = capsys.readouterr().out
+    assert re.search(printed, words)
+    assert out.stat().st_size > 5000
+    with out.with_suffix(".csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert rows and all(len(row) == len(header) for row in rows)
+
+
+def test_the_readme_names_every_command():
+    section = README[README.index("## What the model says about itself") :]
+    named = set(re.findall(r"`(\w+) RUN", section)) | {"contributions"}
+    assert named == set(COMMANDS)
+
+
+def test_what_cannot_be_read_is_named(run, tmp_path, capsys):
+    assert main(["elements"]) == 2
+    assert "name at least one run folder" in capsys.readouterr().err
+    config = (run / "config.toml").read_text()
+    lost = tmp_path / "lost"
+    lost.mkdir()
+    (lost / "config.toml").write_text(config.replace('data = ""', 'data = "gone.npz"'))
+    assert main(["layers", str(lost)]) == 1
+    assert "gone.npz, are not there" in capsys.readouterr().err
+    (lost / "config.toml").write_text("data = ")
+    assert main(["layers", str(lost)]) == 1
+    assert "is not valid TOML" in capsys.readouterr().err
+    assert main(["reach", str(run), "-o", "x.jpg"]) == 1
+    assert "`path` must end in .png, .pdf or .svg" in capsys.readouterr().err
+
+
+def test_parts_of_a_run(run):
+    found = read_run(run)
+    assert len(found.part("train")) == 40 and len(found.part("val")) == 10
+    with pytest.raises(ValueError, match="`part` must be one of train, val, test, got all"):
+        found.part("all")
+    assert len(evenly(found.structures, 900)) == 100
+    assert len(evenly(found.structures, 900, 7)) == 7
+    assert len(evenly(found.structures, 1)) == 1
+    with pytest.raises(ValueError, match="at least one structure"):
+        evenly(found.structures.select([]), 10)
