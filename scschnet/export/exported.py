@@ -57,6 +57,7 @@ class ExportedModel:
     def __init__(self, metadata: dict[str, Any], module: torch.jit.ScriptModule) -> None:
         self.metadata = metadata
         self.module = module
+        self._methods = {"forward": module.forward, "forward_pairs": module.forward_pairs}
 
     def forward(
         self,
@@ -127,11 +128,14 @@ class ExportedModel:
         )
 
     def _call(self, method: str, *arguments: Any) -> dict[str, Tensor]:
-        with torch.jit.optimized_execution(False), torch.no_grad():
-            try:
-                return getattr(self.module, method)(*arguments)
-            except (torch.jit.Error, RuntimeError) as error:
-                raise ValueError(last_line(error)) from error
+        optimizing = torch._C._get_graph_executor_optimize()
+        torch._C._set_graph_executor_optimize(False)  # of this thread; the public form takes longer
+        try:
+            return self._methods[method](*arguments)
+        except (torch.jit.Error, RuntimeError) as error:
+            raise ValueError(last_line(error)) from error
+        finally:
+            torch._C._set_graph_executor_optimize(optimizing)
 
 
 class CompiledModel(ExportedModel):
@@ -207,8 +211,8 @@ def load_exported(
             module = torch.jit.load(io.BytesIO(data), map_location=device)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path} cannot be loaded: {_reason(error, metadata)}") from error
-    exported = ExportedModel(metadata, module)
     try:
+        exported = ExportedModel(metadata, module)
         _try_out(exported, torch.device(device))
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} cannot be used: {first_line(error)}") from error

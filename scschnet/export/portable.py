@@ -148,14 +148,14 @@ class PortablePotential(Potential):
         corrections: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The network, and its gradient in the distances; filters are interpolated twice instead of kept."""
-        bins, weights, slopes = self.spline_weights(d_ij)
+        rows, weights, slopes = self.spline_weights(d_ij)
         x, x_out = features, features * self.contribution_weights[0]
         v_all = [features]
         inputs: list[Tensor] = []
         hidden: list[Tensor] = []
         for k in range(self.n_interactions):
             inputs.append(nn.functional.linear(x, self.dense[5 * k]))
-            filters = self.filters(k, bins, weights)
+            filters = self.filters(k, rows, weights)
             y = self.convolution(inputs[k], filters, centers, idx_j)
             hidden.append(nn.functional.linear(y, self.dense[5 * k + 1], self.dense[5 * k + 2]))
             v = nn.functional.linear(
@@ -178,15 +178,15 @@ class PortablePotential(Potential):
             y_bar = hidden_bar @ self.dense[5 * k + 1]
             both = y_bar.index_select(0, centers) * inputs[k].index_select(0, idx_j)
             both = both + y_bar.index_select(0, idx_j) * inputs[k].index_select(0, centers)
-            g_d = g_d + (both * self.filters(k, bins, slopes)).sum(1)
+            g_d = g_d + (both * self.filters(k, rows, slopes)).sum(1)
             if k > 0:
-                filters = self.filters(k, bins, weights)
+                filters = self.filters(k, rows, weights)
                 x_bar = x_bar + self.convolution(y_bar, filters, centers, idx_j) @ self.dense[5 * k]
         v_local = torch.stack(v_all)[:, :n_local]
         return g[:n_local], g_d, torch.linalg.vector_norm(v_local, dim=2), v_local
 
     def spline_weights(self, d_ij: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """First row in the tables, and weights of six rows, for the filters and for their derivatives."""
+        """Six rows in the tables, and their weights for the filters and for their derivatives, (n_pairs, 6) each."""
         inside = d_ij < self.cutoff
         d = torch.where(inside, d_ij, 0.0)
         bins = torch.floor(d / self.step)
@@ -200,15 +200,14 @@ class PortablePotential(Potential):
             slopes = slopes * fc + weights * fc_slope
             weights = weights * fc
         counts = inside.unsqueeze(1)
-        return bins.long(), (weights * counts).to(self.dtype), (slopes * counts).to(self.dtype)
+        rows = bins.long().unsqueeze(1) + torch.arange(6, device=d.device)
+        return rows, (weights * counts).to(self.dtype), (slopes * counts).to(self.dtype)
 
-    def filters(self, block: int, bins: Tensor, weights: Tensor) -> Tensor:
+    def filters(self, block: int, rows: Tensor, weights: Tensor) -> Tensor:
         """Filters of one block, (n_pairs, n_features), or their derivatives, as the weights are."""
-        table = self.tables[block]
-        filters = table.index_select(0, bins) * weights[:, 0:1]
-        for row in range(1, 6):
-            filters.addcmul_(table.index_select(0, bins + row), weights[:, row : row + 1])
-        return filters
+        return nn.functional.embedding_bag(
+            rows, self.tables[block], mode="sum", per_sample_weights=weights
+        )
 
     def convolution(self, x: Tensor, filters: Tensor, idx_i: Tensor, idx_j: Tensor) -> Tensor:
         """sum_j x_j o W_ij over both directions of the pairs."""
