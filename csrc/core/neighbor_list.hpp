@@ -33,13 +33,13 @@ struct PairArrays {
 
 namespace cpu {
 
-/// Instruction sets for which the library holds code.
-enum class InstructionSet { generic, avx2, avx512 };
+/// Instruction sets for which the library holds code; amx is AVX-512 with tiles for matrix products.
+enum class InstructionSet { generic, avx2, avx512, amx };
 
 /// The instruction sets that this processor can run, worst first; never empty.
 std::vector<InstructionSet> available_instruction_sets();
 
-/// "generic", "avx2" or "avx512".
+/// "generic", "avx2", "avx512" or "amx".
 const char* name(InstructionSet set);
 
 /// An atom or a periodic image of one, as the list refers to it internally.

@@ -26,6 +26,7 @@ template <class Scalar>
 const CfconvKernels<Scalar>& kernels_for(InstructionSet isa) {
   switch (isa) {
 #if defined(SCSCHNET_X86)
+    case InstructionSet::amx:
     case InstructionSet::avx512:
       return kernels_of<Scalar>(cfconv_kernels_avx512);
     case InstructionSet::avx2:

@@ -17,12 +17,29 @@ const DenseKernels<double>& select(const DenseTables& tables) {
   return tables.float64;
 }
 
+#if defined(SCSCHNET_X86)
+/// Those for AVX-512 with other matrix products.
+const DenseTables& tables_amx() {
+  static const DenseTables tables = [] {
+    DenseTables t = dense_kernels_avx512;
+    t.float32.pack = dense_products_amx.pack;
+    t.float32.pack_transposed = dense_products_amx.pack_transposed;
+    t.float32.multiply = dense_products_amx.multiply;
+    t.float32.add_outer = dense_products_amx.add_outer;
+    return t;
+  }();
+  return tables;
+}
+#endif
+
 }  // namespace
 
 template <class Scalar>
 const DenseKernels<Scalar>& dense_kernels(InstructionSet isa) {
   switch (isa) {
 #if defined(SCSCHNET_X86)
+    case InstructionSet::amx:
+      return select<Scalar>(tables_amx());
     case InstructionSet::avx512:
       return select<Scalar>(dense_kernels_avx512);
     case InstructionSet::avx2:

@@ -9,11 +9,13 @@
 
 namespace scschnet::cpu {
 
-/// Rows of a packed matrix are padded to multiples of 64 bytes.
+/// Enough for any instruction set: rows of a packed matrix are padded to multiples of 64 bytes; in
+/// the three parts of dense_amx.cpp a float32 takes 6 bytes, and columns are padded to 32 values.
 template <class Scalar>
 constexpr std::int64_t packed_size(std::int64_t k, std::int64_t n) {
   constexpr std::int64_t step = 64 / static_cast<std::int64_t>(sizeof(Scalar));
-  return k * ((n + step - 1) / step * step);
+  const std::int64_t columns = (n + step - 1) / step * step;
+  return sizeof(Scalar) == 4 ? (k + 31) / 32 * 48 * columns : k * columns;
 }
 
 /// One instruction set's loops. Every function is serial and gives the same bits every time; those

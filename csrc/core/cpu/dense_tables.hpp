@@ -1,4 +1,5 @@
-// What each compilation of dense_isa.cpp exports: one table of functions, for both scalar types.
+// What each compilation of dense_isa.cpp exports: one table of functions, for both scalar types;
+// and what dense_amx.cpp has instead of some of them.
 #pragma once
 
 #include "dense.hpp"
@@ -13,5 +14,15 @@ struct DenseTables {
 extern const DenseTables dense_kernels_generic;
 extern const DenseTables dense_kernels_avx2;
 extern const DenseTables dense_kernels_avx512;
+
+/// The functions of DenseKernels<float> that work on packed matrices.
+struct DenseProducts {
+  decltype(DenseKernels<float>::pack) pack;
+  decltype(DenseKernels<float>::pack_transposed) pack_transposed;
+  decltype(DenseKernels<float>::multiply) multiply;
+  decltype(DenseKernels<float>::add_outer) add_outer;
+};
+
+extern const DenseProducts dense_products_amx;
 
 }  // namespace scschnet::cpu

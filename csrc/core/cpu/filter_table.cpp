@@ -14,6 +14,7 @@ namespace {
 const FilterTableKernels& filter_table_kernels(InstructionSet isa) {
   switch (isa) {
 #if defined(SCSCHNET_X86)
+    case InstructionSet::amx:
     case InstructionSet::avx512:
       return filter_table_kernels_avx512;
     case InstructionSet::avx2:

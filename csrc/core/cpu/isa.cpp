@@ -1,7 +1,29 @@
 // Which instruction sets run here.
 #include "isa.hpp"
 
+#if defined(SCSCHNET_X86) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace scschnet::cpu {
+namespace {
+
+/// Tiles with bfloat16, and the kernel's permission for this process to use them.
+bool amx_works() {
+#if defined(SCSCHNET_X86) && defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr unsigned tile_bits = 1u << 24 | 1u << 22;          // amx-tile, amx-bf16
+  constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & tile_bits) != tile_bits) return false;
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
 
 std::vector<InstructionSet> available_instruction_sets() {
   std::vector<InstructionSet> sets{InstructionSet::generic};
@@ -14,12 +36,16 @@ std::vector<InstructionSet> available_instruction_sets() {
                       __builtin_cpu_supports("avx512bw");
   if (avx2) sets.push_back(InstructionSet::avx2);
   if (avx512) sets.push_back(InstructionSet::avx512);
+  static const bool amx = avx512 && amx_works();
+  if (amx) sets.push_back(InstructionSet::amx);
 #endif
   return sets;
 }
 
 const char* name(InstructionSet set) {
   switch (set) {
+    case InstructionSet::amx:
+      return "amx";
     case InstructionSet::avx512:
       return "avx512";
     case InstructionSet::avx2:
@@ -32,6 +58,7 @@ const char* name(InstructionSet set) {
 const Kernels& kernels_for(InstructionSet set) {
   switch (set) {
 #if defined(SCSCHNET_X86)
+    case InstructionSet::amx:
     case InstructionSet::avx512:
       return kernels_avx512;
     case InstructionSet::avx2:

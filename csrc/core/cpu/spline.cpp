@@ -21,7 +21,7 @@ namespace {
 const SplineKernels& best_spline_kernels() {
 #if defined(SCSCHNET_X86)
   static const InstructionSet best = available_instruction_sets().back();
-  if (best == InstructionSet::avx512) return spline_kernels_avx512;
+  if (best >= InstructionSet::avx512) return spline_kernels_avx512;
   if (best == InstructionSet::avx2) return spline_kernels_avx2;
 #endif
   return spline_kernels_generic;

@@ -1,0 +1,478 @@
+// Matrix products in float32 by the tile registers of newer Intel processors (AMX), which multiply
+// bfloat16 and add in float32. Every float32 is the sum of three bfloat16 of descending size; of
+// the nine products of parts the six largest are added, so that what is left out is below 2^-24 of
+// |a b|. Tiles are summed pairwise, so the results are more accurate than a loop in float32, and
+// come nearly twice as fast as from vector registers. What is not finite becomes NaN; products
+// below 1e-38 become zero. Exports one symbol and no other (see dense_isa.cpp).
+//
+// A tile of A holds 16 rows and 32 values of k, one of B 32 values of k and 16 columns. Both keep
+// value j beside value j + 16 of their 32 values of k: so pairs need no shuffles. Operands lie as
+// triples of tiles, the parts of one tile of float32.
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "dense_tables.hpp"
+
+namespace scschnet::cpu {
+namespace {
+
+using Index = std::int64_t;
+using Part = std::uint16_t;  // the bits of a bfloat16
+
+constexpr Index side = 16, depth = 32;  // of a tile; values of k
+constexpr Index tile = side * depth;    // parts
+constexpr Index n_parts = 3, triple = n_parts * tile;
+constexpr Index line = 64;  // bytes of a row of a tile
+
+inline Index least(Index a, Index b) {
+  return a < b ? a : b;
+}
+constexpr Index n_tiles(Index n, Index size) {
+  return (n + size - 1) / size;
+}
+inline __mmask16 first_lanes(Index n) {
+  return static_cast<__mmask16>(n >= side ? 0xffff : (1 << (n < 0 ? 0 : n)) - 1);
+}
+
+/// Tile instructions read and write memory behind the compiler's back.
+inline void memory_barrier() {
+  asm volatile("" ::: "memory");
+}
+
+/// Makes eight full tiles, until _tile_release.
+inline void configure_tiles() {
+  struct alignas(64) {
+    std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    std::uint16_t row_bytes[16] = {line, line, line, line, line, line, line, line};
+    std::uint8_t rows[16] = {side, side, side, side, side, side, side, side};
+  } configuration;
+  memory_barrier();
+  _tile_loadconfig(&configuration);
+}
+
+// ---- float32 to triples
+
+/// Rounds to the nearest bfloat16, as a float32.
+inline __m512i rounded(__m512 v) {
+  const __m512i up = _mm512_add_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(0x8000));
+  return _mm512_and_si512(up, _mm512_set1_epi32(static_cast<int>(0xffff0000)));
+}
+
+inline __m512 rest(__m512 v, __m512i part) {
+  return _mm512_sub_ps(v, _mm512_castsi512_ps(part));
+}
+
+/// The upper halves of `low` in the lower halves, those of `high` in the upper ones.
+inline __m512i side_by_side(__m512i low, __m512i high) {
+  return _mm512_or_si512(_mm512_srli_epi32(low, 16), high);
+}
+
+/// Row `row` of three tiles from two vectors of float32. The third part is exact.
+inline void split_row(__m512 a, __m512 b, Index row, Part* to) {
+  to += row * depth;
+#pragma GCC unroll 3
+  for (int part = 0; part < n_parts; ++part) {
+    const __m512i a_part = rounded(a), b_part = rounded(b);
+    _mm512_storeu_si512(to + part * tile, side_by_side(a_part, b_part));
+    a = rest(a, a_part);
+    b = rest(b, b_part);
+  }
+}
+
+/// The transpose of a tile, taken as a matrix of 16 x 16 pairs.
+inline void transpose(const Part* from, Part* to) {
+  const auto lane = [from](Index row, Index q) {
+    return _mm_load_si128(reinterpret_cast<const __m128i*>(from + row * depth) + q);
+  };
+#pragma GCC unroll 4
+  for (Index q = 0; q < 4; ++q, to += 4 * depth) {
+    __m512i row[4];
+#pragma GCC unroll 4
+    for (Index r = 0; r < 4; ++r) {
+      row[r] = _mm512_castsi128_si512(lane(r, q));
+      row[r] = _mm512_inserti32x4(row[r], lane(r + 4, q), 1);
+      row[r] = _mm512_inserti32x4(row[r], lane(r + 8, q), 2);
+      row[r] = _mm512_inserti32x4(row[r], lane(r + 12, q), 3);
+    }
+    const __m512i low01 = _mm512_unpacklo_epi32(row[0], row[1]),
+                  high01 = _mm512_unpackhi_epi32(row[0], row[1]),
+                  low23 = _mm512_unpacklo_epi32(row[2], row[3]),
+                  high23 = _mm512_unpackhi_epi32(row[2], row[3]);
+    _mm512_storeu_si512(to, _mm512_unpacklo_epi64(low01, low23));
+    _mm512_storeu_si512(to + depth, _mm512_unpackhi_epi64(low01, low23));
+    _mm512_storeu_si512(to + 2 * depth, _mm512_unpacklo_epi64(high01, high23));
+    _mm512_storeu_si512(to + 3 * depth, _mm512_unpackhi_epi64(high01, high23));
+  }
+}
+
+/// 16 rows of A or columns of B, to become triples along k.
+struct Strip {
+  const float* p;
+  Index ld;
+  Index length;     // of k
+  Index width;      // of 16 rows or columns
+  bool transposed;  // k runs along the other side than in the tile
+  Part* to;
+};
+
+enum class Order { along, across };  // k along rows, or from row to row
+
+/// Splits strips, `strip(i)` being the one with number i; also a few vectors at a time: between
+/// products of tiles, so that vector registers and tiles work at the same time.
+template <Order order, class MakeStrip>
+class Splitter {
+ public:
+  explicit Splitter(MakeStrip strip) : make_(strip), now_(strip(0)) {}
+
+  /// Finishes all strips before number `end`.
+  void finish(Index end) {
+    while (strip_ < end) work();
+  }
+  /// A little of the strips before number `end`.
+  void advance(Index end) {
+    if (strip_ < end) work();
+  }
+
+ private:
+  static constexpr Index rows_at_once = 4, split_steps = side / rows_at_once;
+
+  void work() {
+    if (k_ < now_.length) {
+      Part* to = now_.to + k_ / depth * triple;
+      if (step_ < split_steps) {
+        split(now_.transposed ? parts_ : to);
+      } else {
+        const Index part = (step_ - split_steps) * tile;
+        transpose(parts_ + part, to + part);
+      }
+      if (++step_ < (now_.transposed ? split_steps + n_parts : split_steps)) return;
+      step_ = 0;
+      k_ += depth;
+      if (k_ < now_.length) return;
+    }
+    k_ = 0;
+    now_ = make_(++strip_);
+  }
+
+  /// Four rows of a triple; zeros around what there is.
+  void split(Part* to) {
+    const Index length = now_.length - k_, width = now_.width, ld = now_.ld;
+    const Index first = step_ * rows_at_once;
+    const float* p = order == Order::along ? now_.p + first * ld + k_ : now_.p + (k_ + first) * ld;
+    const __mmask16 low = first_lanes(order == Order::along ? length : width),
+                    high = first_lanes(order == Order::along ? length - side : width);
+#pragma GCC unroll 4
+    for (Index row = first; row < first + rows_at_once; ++row, p += ld) {
+      if constexpr (order == Order::along) {
+        const bool inside = row < width;
+        split_row(_mm512_maskz_loadu_ps(inside ? low : 0, p),
+                  _mm512_maskz_loadu_ps(inside ? high : 0, p + side), row, to);
+      } else {
+        split_row(_mm512_maskz_loadu_ps(row < length ? low : 0, p),
+                  _mm512_maskz_loadu_ps(row + side < length ? high : 0, p + side * ld), row, to);
+      }
+    }
+  }
+
+  MakeStrip make_;
+  Strip now_;
+  Index strip_ = 0, k_ = 0, step_ = 0;
+  alignas(64) Part parts_[triple];  // before it is transposed
+};
+
+// ---- tiles of C: registers 0 to 3, A in 4 and 5, B in 6 and 7
+
+/// Tile (row, column) of a block of 2 x 2 tiles of C in memory; the last ones may be ragged.
+template <int row, int column>
+class TileOfC {
+ public:
+  TileOfC(Index rows, Index columns)
+      : rows_(least(side, rows - row * side)), columns_(least(side, columns - column * side)) {}
+
+  /// From `init`, the block's, or zero.
+  void load(const float* init, Index ld) {
+    if (!init) return zero();
+    init += row * side * ld + column * side;
+    if (is_full()) return load_register(init, ld);
+    std::memset(part_, 0, sizeof part_);
+    for (Index i = 0; i < rows_; ++i)
+      std::memcpy(part_ + i * side, init + i * ld, columns_ * sizeof(float));
+    memory_barrier();
+    load_register(part_, side);
+  }
+
+  /// To `c`, the block's.
+  void store(float* c, Index ld) {
+    c += row * side * ld + column * side;
+    if (is_full()) return store_register(c, ld);
+    store_register(part_, side);
+    memory_barrier();
+    for (Index i = 0; i < rows_; ++i)
+      std::memcpy(c + i * ld, part_ + i * side, columns_ * sizeof(float));
+  }
+
+ private:
+  static constexpr int number = 2 * row + column;
+
+  bool is_full() const { return rows_ == side && columns_ == side; }
+  static void zero() {
+    if constexpr (number == 0) _tile_zero(0);
+    if constexpr (number == 1) _tile_zero(1);
+    if constexpr (number == 2) _tile_zero(2);
+    if constexpr (number == 3) _tile_zero(3);
+  }
+  static void load_register(const float* p, Index ld) {
+    const Index bytes = ld * static_cast<Index>(sizeof(float));
+    if constexpr (number == 0) _tile_loadd(0, p, bytes);
+    if constexpr (number == 1) _tile_loadd(1, p, bytes);
+    if constexpr (number == 2) _tile_loadd(2, p, bytes);
+    if constexpr (number == 3) _tile_loadd(3, p, bytes);
+  }
+  static void store_register(float* p, Index ld) {
+    const Index bytes = ld * static_cast<Index>(sizeof(float));
+    if constexpr (number == 0) _tile_stored(0, p, bytes);
+    if constexpr (number == 1) _tile_stored(1, p, bytes);
+    if constexpr (number == 2) _tile_stored(2, p, bytes);
+    if constexpr (number == 3) _tile_stored(3, p, bytes);
+  }
+
+  Index rows_, columns_;
+  alignas(64) float part_[side * side];  // a ragged tile on its way
+};
+
+/// Operand tiles of a block: one or two next to each other, `next` parts apart.
+template <int n>
+inline void load_a(const Part* p, Index next) {
+  _tile_loadd(4, p, line);
+  if constexpr (n == 2) _tile_loadd(5, p + next, line);
+}
+template <int n>
+inline void load_b(const Part* p, Index next) {
+  _tile_loadd(6, p, line);
+  if constexpr (n == 2) _tile_loadd(7, p + next, line);
+}
+template <int rows, int columns>
+inline void multiply_add() {
+  _tile_dpbf16ps(0, 4, 6);
+  if constexpr (columns == 2) _tile_dpbf16ps(1, 4, 7);
+  if constexpr (rows == 2) _tile_dpbf16ps(2, 5, 6);
+  if constexpr (rows == 2 && columns == 2) _tile_dpbf16ps(3, 5, 7);
+}
+
+/// Adds the product over n_k tiles of k, the six largest products of parts of each. A row of tiles
+/// of A begins next_a parts after the one before, a column of B next_b parts. Calls meanwhile()
+/// every few products of tiles.
+template <int rows, int columns, class Meanwhile>
+inline void accumulate(Index n_k, const Part* a, Index next_a, const Part* b, Index next_b,
+                       const Meanwhile& meanwhile) {
+  const auto add = [&] {
+    multiply_add<rows, columns>();
+    meanwhile();
+  };
+  for (Index t = 0; t < n_k; ++t, a += triple, b += triple) {
+    load_a<rows>(a + 2 * tile, next_a);
+    load_b<columns>(b, next_b);
+    add();
+    load_a<rows>(a + tile, next_a);
+    add();
+    load_b<columns>(b + tile, next_b);
+    add();
+    load_a<rows>(a, next_a);
+    add();
+    load_b<columns>(b, next_b);
+    add();
+    load_b<columns>(b + 2 * tile, next_b);
+    add();
+  }
+}
+
+/// An operand in parts: triples of n_k tiles of k after each other, then the next rows of A or
+/// columns of B.
+struct Operand {
+  const Part* parts;
+  Index next;
+};
+
+/// C = init + A B for a block of at most 32 rows and columns.
+template <int row_tiles, int column_tiles, class Meanwhile>
+void multiply_block(Index rows, Index columns, Index n_k, Operand a, Operand b, const float* init,
+                    Index ld_init, float* c, Index ldc, const Meanwhile& meanwhile) {
+  TileOfC<0, 0> c00(rows, columns);
+  TileOfC<0, 1> c01(rows, columns);
+  TileOfC<1, 0> c10(rows, columns);
+  TileOfC<1, 1> c11(rows, columns);
+  memory_barrier();
+  c00.load(init, ld_init);
+  if constexpr (column_tiles == 2) c01.load(init, ld_init);
+  if constexpr (row_tiles == 2) c10.load(init, ld_init);
+  if constexpr (row_tiles == 2 && column_tiles == 2) c11.load(init, ld_init);
+  accumulate<row_tiles, column_tiles>(n_k, a.parts, a.next, b.parts, b.next, meanwhile);
+  c00.store(c, ldc);
+  if constexpr (column_tiles == 2) c01.store(c, ldc);
+  if constexpr (row_tiles == 2) c10.store(c, ldc);
+  if constexpr (row_tiles == 2 && column_tiles == 2) c11.store(c, ldc);
+  memory_barrier();
+}
+
+/// Columns `first` .. `first` + 31 of up to 32 rows of C.
+template <class Meanwhile>
+inline void multiply_columns(Index first, Index rows, Index columns, Index n_k, Operand a,
+                             Operand b, const float* init, Index ld_init, float* c, Index ldc,
+                             const Meanwhile& meanwhile) {
+  const Index width = least(2 * side, columns - first);
+  b.parts += first / side * b.next;
+  if (init) init += first;
+  c += first;
+  if (rows > side && width > side)
+    return multiply_block<2, 2>(rows, width, n_k, a, b, init, ld_init, c, ldc, meanwhile);
+  if (rows > side)
+    return multiply_block<2, 1>(rows, width, n_k, a, b, init, ld_init, c, ldc, meanwhile);
+  if (width > side)
+    return multiply_block<1, 2>(rows, width, n_k, a, b, init, ld_init, c, ldc, meanwhile);
+  multiply_block<1, 1>(rows, width, n_k, a, b, init, ld_init, c, ldc, meanwhile);
+}
+
+// ---- the kernels
+
+template <Order order, class MakeStrip>
+void split_strips(Index n, MakeStrip strip) {
+  Splitter<order, MakeStrip>(strip).finish(n);
+}
+
+/// Column after column of tiles, k along each.
+void pack(const float* b, Index k, Index n, float* packed) {
+  split_strips<Order::across>(n_tiles(n, side), [=](Index i) {
+    return Strip{
+        b + i * side, n,     k,
+        n - i * side, false, reinterpret_cast<Part*>(packed) + i * n_tiles(k, depth) * triple};
+  });
+}
+
+void pack_transposed(const float* b, Index k, Index n, float* packed) {
+  split_strips<Order::along>(n_tiles(n, side), [=](Index i) {
+    return Strip{
+        b + i * side * k, k,    k,
+        n - i * side,     true, reinterpret_cast<Part*>(packed) + i * n_tiles(k, depth) * triple};
+  });
+}
+
+constexpr Index stretch = 256;  // of k in `multiply`: two rows of tiles of A are 48 kB
+
+/// Two strips of A for every chunk of 32 rows and a stretch of k, in turn in one of two places.
+struct MultiplyStrips {
+  Index rows, k, n_stretches;
+  const float* a;
+  Part* parts;
+
+  Strip operator()(Index s) const {
+    const Index chunk = s / 2, row = (chunk / n_stretches * 2 + s % 2) * side,
+                begin = chunk % n_stretches * stretch;
+    return {a + row * k + begin,
+            k,
+            row < rows ? least(stretch, k - begin) : 0,
+            rows - row,
+            false,
+            parts + (chunk % 2 * 2 + s % 2) * n_tiles(stretch, depth) * triple};
+  }
+};
+
+/// Block after block of 32 rows, stretch after stretch of k; A of the next one is split meanwhile.
+void multiply(Index rows, Index k, Index n, const float* a, const float* packed, const float* init,
+              Index ld_init, float* c) {
+  constexpr Index strip_size = n_tiles(stretch, depth) * triple;
+  alignas(64) Part a_parts[4 * strip_size];
+  const Index n_stretches = k > stretch ? n_tiles(k, stretch) : 1;
+  Splitter<Order::along, MultiplyStrips> splitter({rows, k, n_stretches, a, a_parts});
+  configure_tiles();
+  Index chunk = 0;
+  for (Index row = 0; row < rows; row += 2 * side) {
+    const Index height = least(2 * side, rows - row);
+    const float* from = init ? init + row * ld_init : nullptr;
+    Index ld_from = ld_init;
+    for (Index begin = 0; begin == 0 || begin < k; begin += stretch, ++chunk) {
+      const Index n_k = n_tiles(least(stretch, k - begin), depth);
+      const bool is_last = row + height == rows && begin + stretch >= k;
+      const Index end = 2 * chunk + (is_last ? 2 : 4);
+      splitter.finish(2 * chunk + 2);
+      const Operand a_now{a_parts + chunk % 2 * 2 * strip_size, strip_size};
+      const Operand b_now{reinterpret_cast<const Part*>(packed) + begin / depth * triple,
+                          n_tiles(k, depth) * triple};
+      for (Index first = 0; first < n; first += 2 * side) {
+        multiply_columns(first, height, n, n_k, a_now, b_now, from, ld_from, c + row * n, n,
+                         [&] { splitter.advance(end); });
+      }
+      from = c + row * n;
+      ld_from = n;
+    }
+  }
+  _tile_release();
+}
+
+constexpr Index outer_rows = 96, outer_columns = 128;  // of X: 72 kB in parts
+constexpr Index outer_strip = outer_rows / depth * triple;
+
+/// Two strips of G^T, all of X, then two and two of G^T, in turn in one of two places.
+struct OuterStrips {
+  Index rows, m, n;  // what there is of them
+  const float *g, *x;
+  Index ld_g, ld_x;
+  Part *g_parts, *x_parts;  // (2, 2 strips), (n strips)
+
+  Index n_x() const { return n_tiles(n, side); }
+  Index n_g() const { return n_tiles(m, side); }
+  /// What the rows of C from tile i on, and its first columns up to tile j, need.
+  Index needed(Index i, Index j) const { return i == 0 ? 2 + least(j, n_x()) : 2 + n_x() + i; }
+  Index total() const { return 2 + n_x() + n_tiles(m, 2 * side) * 2 - 2; }
+
+  Strip operator()(Index s) const {
+    if (s >= 2 && s < 2 + n_x()) {
+      const Index j = s - 2;
+      return {x + j * side, ld_x, rows, n - j * side, false, x_parts + j * outer_strip};
+    }
+    const Index i = s < 2 ? s : s - n_x();
+    return {g + i * side, ld_g, i < n_g() ? rows : 0,
+            m - i * side, true, g_parts + i % 4 * outer_strip};
+  }
+};
+
+/// Adds to C (m, n), n <= outer_columns, what at most outer_rows rows contribute.
+void add_outer_part(const OuterStrips& strips, float* c, Index ldc) {
+  Splitter<Order::across, OuterStrips> splitter(strips);
+  const Index n_k = n_tiles(strips.rows, depth);
+  for (Index i = 0; i < strips.n_g(); i += 2) {
+    const Index height = least(2 * side, strips.m - i * side);
+    const Index end = least(strips.needed(i + 2, 0), strips.total());
+    float* to = c + i * side * ldc;
+    for (Index j = 0; j < strips.n_x(); j += 2) {
+      splitter.finish(i == 0 ? strips.needed(0, j + 2) : strips.needed(i, 0));
+      multiply_columns(
+          j * side, height, strips.n, n_k, {strips.g_parts + i % 4 * outer_strip, outer_strip},
+          {strips.x_parts, outer_strip}, to, ldc, to, ldc, [&] { splitter.advance(end); });
+    }
+  }
+}
+
+void add_outer(Index rows, Index m, Index n, const float* g, const float* x, Index first,
+               Index last, float* c) {
+  alignas(64) Part x_parts[outer_columns / side * outer_strip];
+  alignas(64) Part g_parts[4 * outer_strip];
+  configure_tiles();
+  for (Index begin = 0; begin < rows; begin += outer_rows) {
+    for (Index column = 0; column < n; column += outer_columns) {
+      add_outer_part(
+          {least(outer_rows, rows - begin), last - first, least(outer_columns, n - column),
+           g + begin * m + first, x + begin * n + column, m, n, g_parts, x_parts},
+          c + first * n + column, n);
+    }
+  }
+  _tile_release();
+}
+
+}  // namespace
+
+extern const DenseProducts dense_products_amx{
+    .pack = pack, .pack_transposed = pack_transposed, .multiply = multiply, .add_outer = add_outer};
+
+}  // namespace scschnet::cpu
