@@ -184,6 +184,7 @@ def load_exported(
     """Read an exported model.
 
     torch itself does not notice flipped bits; here every record is compared with its checksum before torch sees it.
+    A .pt2 file holds machine code: load none that you do not trust.
 
     Args:
         path: file written by `scschnet.export`.

@@ -21,7 +21,7 @@ class Potential(nn.Module):
         virial (3, 3) = -sum_pairs r_ij dE/dr_ij = -dE/dstrain, eV
         correction_norms ||v_i^(l)||, (n_interactions + 1, n_local)
         with `layers`: layer_energies (n_interactions + 1, n_local) and base_energies (n_local,), eV:
-            energies = base_energies + layer_energies.sum(0)
+            energies = base_energies + layer_energies.sum(0), to the rounding of the network's dtype
         with `atom_virial`: atom_virial (n_atoms, 3, 3), eV, half of every pair's to either atom
 
     Subclasses define the methods that raise NotImplementedError here. How they store the centers of a half list
