@@ -50,7 +50,7 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 caption { text-align: left; color: var(--soft); font-size: .9rem; padding-bottom: .3rem; }
 th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { font-weight: 600; } th[scope=row], thead th:first-child { text-align: left; }
-td.unit { text-align: left; }
+td.unit, .facts td, .facts th { text-align: left; }
 td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 12rem; }
 .warn { color: var(--warn); font-weight: 600; }
 summary { cursor: pointer; margin: .6rem 0; }
@@ -166,6 +166,11 @@ def figures(*items: str, small: bool = False) -> str:
     """Figures side by side where there is room; three small ones or two."""
     kind = "figures small" if small else "figures"
     return f'<div class="{kind}">{"".join(items)}</div>\n'
+
+
+def facts(caption: str, rows: Iterable[Sequence[object]]) -> str:
+    """A table of names and what they are, for words rather than numbers; rows as in `table`."""
+    return table(caption, ("what", "found"), rows).replace("<table>", '<table class="facts">')
 
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -97,7 +97,7 @@ def data(m: Material, make: Maker) -> page.Section:
     run = m.runs[0]
     train = run.part("train")
     rows = audit.contents(run) + audit.checks(run.structures)
-    body = page.table("The data, in eV and Å once read", ("what", "found"), rows)
+    body = page.facts("The data, in eV and Å once read", rows)
     shortest = audit.shortest_rows(train)
     body += page.table(
         "Shortest distances in the training part, Å",
@@ -360,24 +360,16 @@ def shapley(m: Material, make: Maker) -> page.Section:
         values = np.stack([found[k].shapley for found in m.importance])
         many = len(values) > 1
         spread = values.std(axis=0, ddof=1) if many else one.shapley_se
-        shown = dataclasses.replace(one, shapley=values.mean(axis=0), shapley_se=spread)
-        over = f"s.d. over {len(values)} runs" if many else f"s.e. over {one.n_frames} structures"
-        rows = [
-            (
-                name,
-                f"{weights[layer]:.4f}",
-                f"{shown.shapley[layer]:.3g} ± {spread[layer]:.1g}",
-                f"{one.left_out[layer]:+.3g}",
-                f"{one.alone[layer]:.3g}",
-            )
-            for layer, name in enumerate(names)
-        ]
-        body += page.table(
-            f"{one.quantity}, MAE in {one.unit}: {one.errors[-1]:.3g} with all layers, "
-            f"{one.errors[0]:.3g} with none; ± {over}",
-            ("layer", "w mean‖v‖", "Shapley value", "left out", "alone"),
-            rows,
+        shown = dataclasses.replace(
+            one,
+            shapley=values.mean(axis=0),
+            shapley_se=spread,
+            errors=np.mean([found[k].errors for found in m.importance], axis=0),
+            left_out=np.mean([found[k].left_out for found in m.importance], axis=0),
+            alone=np.mean([found[k].alone for found in m.importance], axis=0),
         )
+        over = f"s.d. over {len(values)} runs" if many else f"s.e. over {one.n_frames} structures"
+        body += _shapley_table(shown, weights, over)
         drawn.append(
             make.figure(
                 lambda axes, shown=shown: importance.draw_importance(axes, shown, weights),  # type: ignore[misc]
@@ -389,6 +381,25 @@ def shapley(m: Material, make: Maker) -> page.Section:
             )
         )
     return page.Section("shapley", "Which layers matter", body + page.figures(*drawn))
+
+
+def _shapley_table(found: importance.Importance, weights: Any, over: str) -> str:
+    rows = [
+        (
+            name,
+            f"{weights[layer]:.4f}",
+            f"{found.shapley[layer]:.3g} ± {found.shapley_se[layer]:.1g}",
+            f"{found.left_out[layer]:+.3g}",
+            f"{found.alone[layer]:.3g}",
+        )
+        for layer, name in enumerate(layer_names(len(weights)))
+    ]
+    return page.table(
+        f"{found.quantity}, MAE in {found.unit}: {found.errors[-1]:.3g} with all layers, "
+        f"{found.errors[0]:.3g} with none; ± {over}",
+        ("layer", "w mean‖v‖", "Shapley value", "left out", "alone"),
+        rows,
+    )
 
 
 def reach_section(m: Material, make: Maker) -> page.Section:
@@ -526,21 +537,21 @@ def cost(m: Material) -> page.Section:
             f"{config.cutoff:g} Å with a halo, {config.n_interactions * config.cutoff:g} Å without",
         ),
     ]
-    return page.Section("cost", "Cost", page.table("Time and size", ("what", "how much"), rows))
+    return page.Section("cost", "Cost", page.facts("Time and size", rows))
 
 
 def settings(m: Material) -> page.Section:
     """Everything needed to do it again."""
     run = m.runs[0]
     options = sorted((key, value if value != "" else "-") for key, value in run.options.items())
-    body = page.details("All options", page.table("config.toml", ("option", "value"), options))
+    body = page.details("All options", page.facts("config.toml", options))
     versions = {
         "scschnet": scschnet.__version__,
         "torch, report": torch.__version__,
         "Python, report": platform.python_version(),
     }
     versions |= {f"{k}, training": v for k, v in run.metadata.get("versions", {}).items()}
-    body += page.table("Versions", ("what", "version"), versions.items())
+    body += page.facts("Versions", versions.items())
     files = [(name, f"{size:,}", digest) for one in m.runs for name, size, digest in hashes(one)]
     body += page.table("Files", ("file", "bytes", "SHA-256"), files)
     return page.Section("settings", "Settings, versions and hashes", body)
