@@ -1,7 +1,8 @@
 """The LAMMPS pair style against the exported model in Python: one and two ranks, with message passing and without."""
 
 import functools
-import math
+import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import torch
 from conftest import make_model
 from lammps_host import (
     NUMBERS,
-    SYMBOLS,
     TENSOR,
     Result,
     Structure,
@@ -24,6 +24,7 @@ from lammps_host import (
 )
 
 from scschnet import export
+from scschnet.data import embedded
 from scschnet.export import ExportedModel, load_exported
 
 N_LAYERS = 4
@@ -565,4 +566,16 @@ run 0
     pair = Structure(np.array([[4.0, 4, 4], [5, 4, 4]]), np.array([8, 1]), np.diag([9.0] * 3))
     assert energies[0] == 0.0
     assert energies[1] == pytest.approx(float(reference(pair, model_file())["energy"]), rel=1e-6)
-    assert math.isfinite(energies[1]) and len(SYMBOLS) == 3
+
+
+def test_lines_of_the_readme(tmp_path):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (script,) = re.findall(r"```lammps\n(.*?)```", readme, re.S)
+    frame = embedded.load().select([0])
+    Structure(frame.positions + 10.0, frame.atomic_numbers, 20.0 * np.eye(3)).write(
+        tmp_path / "ethanol.data"
+    )
+    shutil.copy(soft_model_file(), tmp_path / "ethanol.pt")
+    run(tmp_path, script, ranks=2)
+    header = (tmp_path / "ethanol.dump").read_text().splitlines()[8]
+    assert header.split()[-N_LAYERS:] == [f"c_lay[{k + 1}]" for k in range(N_LAYERS)]
