@@ -29,15 +29,40 @@ def check_torch_version(built: str, running: str) -> None:
 
 def _load() -> None:
     check_torch_version(_C.build_torch, torch.__version__)
+    library = _find_library("libscschnet_ops.so")
+    if library is None:
+        raise ImportError(f"libscschnet_ops.so is missing from {list(scschnet.__path__)}")
+    torch.ops.load_library(str(library))
+
+
+def _find_library(name: str) -> Path | None:
     for folder in scschnet.__path__:
-        library = Path(folder) / "libscschnet_ops.so"
+        library = Path(folder) / name
         if library.is_file():
-            torch.ops.load_library(str(library))
-            return
-    raise ImportError(f"libscschnet_ops.so is missing from {list(scschnet.__path__)}")
+            return library
+    return None
+
+
+def _load_gpu_kernels() -> bool:
+    """Whether there are operators for GPUs. Only a torch with CUDA can load their library."""
+    library = _find_library("libscschnet_ops_cuda.so") if torch.version.cuda else None
+    if library is None:
+        return False
+    torch.ops.load_library(str(library))
+    return True
 
 
 _load()
+_GPU_KERNELS = _load_gpu_kernels()
+
+
+def runs_on(device: torch.device) -> bool:
+    """Whether the operators run on a device: on processors always, on a GPU if built for it.
+
+    Args:
+        device: where the tensors are.
+    """
+    return device.type == "cpu" or (device.type == "cuda" and _GPU_KERNELS)
 
 
 def _neighbor_list_shapes(

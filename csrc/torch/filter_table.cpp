@@ -201,7 +201,7 @@ std::vector<Tensor> filter_tables_backward_meta(const Tensor& tables_bar, const 
 /// The tables in torch's own operations: for gradients of gradients.
 Tensor composed_tables(const Tensor& rbf, const Tensor& prefilter,
                        const variable_list& parameters) {
-  const Tensor taps = prefilter.contiguous();
+  const Tensor taps = prefilter.cpu().contiguous();
   const std::int64_t n_rows = rbf.size(0) - 2 * prefilter_order;
   std::vector<Tensor> tables;
   for (std::size_t k = 0; k < parameters.size(); k += per_block) {

@@ -46,7 +46,7 @@ struct Pairs {
   }
 
 /// "cosine" or "none"; else a ValueError.
-CutoffFunction parse_cutoff_function(std::string_view name);
+[[gnu::visibility("default")]] CutoffFunction parse_cutoff_function(std::string_view name);
 
 /// Calls work(b) for b = 0 .. n - 1 on torch's threads.
 template <class Work>

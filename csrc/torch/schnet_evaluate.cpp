@@ -11,6 +11,7 @@
 
 #include "halo.h"
 #include "memory_pool.hpp"
+#include "registered_halo.hpp"
 #include "schnet_input.hpp"
 
 namespace scschnet {
@@ -22,7 +23,7 @@ using at::TensorList;
 thread_local scschnet_halo registered{nullptr, nullptr, nullptr};
 
 template <class Scalar>
-Halo<Scalar> registered_halo(std::int64_t width) {
+Halo<Scalar> halo_of_host(std::int64_t width) {
   const auto call = [width](void (*function)(void*, void*, std::int64_t, int)) {
     return [=, context = registered.context](Scalar* rows) {
       function(context, rows, width, sizeof(Scalar) == sizeof(double));
@@ -46,7 +47,7 @@ void run(const SchnetInput& in, const SchnetSizes& sizes, const Outputs& to) {
       with_corrections ? corrections.mutable_data_ptr<Scalar>() : nullptr};
   cpu::schnet_forward<Scalar>(sizes, options, pairs_of<Scalar>(in), parameters_of<Scalar>(in),
                               outputs, state.mutable_data_ptr<Scalar>(),
-                              registered_halo<Scalar>(sizes.n_features), torch_threads(),
+                              halo_of_host<Scalar>(sizes.n_features), torch_threads(),
                               best_instruction_set());
 }
 
@@ -141,6 +142,14 @@ Tensor pair_rows_meta(const Tensor& idx_i, const Tensor&, c10::SymInt n_atoms) {
 }
 
 }  // namespace
+}  // namespace scschnet
+
+namespace scschnet {
+
+const scschnet_halo& registered_halo() {
+  return registered;
+}
+
 }  // namespace scschnet
 
 void scschnet_set_halo(const scschnet_halo* halo) {

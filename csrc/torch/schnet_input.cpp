@@ -78,6 +78,20 @@ void check_shapes(const SchnetInput& in) {
   check_parameters(in);
 }
 
+void check_device(const SchnetInput& in) {
+  const auto check = [&](const Tensor& tensor, const char* name) {
+    TORCH_CHECK_VALUE(tensor.device() == in.features.device(), "`", name, "` must be on ",
+                      in.features.device(), " like `features`, got ", tensor.device());
+  };
+  check(in.row_ptr, "row_ptr");
+  check(in.idx_j, "idx_j");
+  check(in.bins, "bins");
+  check(in.weights, "weights");
+  check(in.tables, "tables");
+  check(in.contribution_weights, "contribution_weights");
+  for (const Tensor& parameter : in.parameters) check(parameter, "parameters");
+}
+
 /// That no index leads outside: a few microseconds, and no crash whatever list is given.
 void check_indices(const SchnetInput& in) {
   const std::int64_t n_atoms = in.features.size(0), n_pairs = in.idx_j.size(0),
@@ -116,7 +130,8 @@ SchnetInput checked_input(const Tensor& features, const Tensor& row_ptr, const T
   in.parameters.reserve(parameters.size());
   for (const auto& parameter : parameters) in.parameters.push_back(parameter.contiguous());
   check_shapes(in);
-  check_indices(in);
+  check_device(in);
+  if (in.features.is_cpu()) check_indices(in);
   return in;
 }
 

@@ -32,12 +32,12 @@ struct SchnetInput {
   }
 };
 
-/// Raises ValueError or TypeError naming the argument whose shape, dtype or index is wrong.
-SchnetInput checked_input(const at::Tensor& features, const at::Tensor& row_ptr,
-                          const at::Tensor& idx_j, const at::Tensor& bins,
-                          const at::Tensor& weights, const at::Tensor& tables,
-                          const at::Tensor& contribution_weights, at::TensorList parameters,
-                          bool derivatives);
+/// Raises ValueError or TypeError naming the argument whose shape, dtype, device or index is wrong.
+/// Indices on a GPU are not read.
+[[gnu::visibility("default")]] SchnetInput checked_input(
+    const at::Tensor& features, const at::Tensor& row_ptr, const at::Tensor& idx_j,
+    const at::Tensor& bins, const at::Tensor& weights, const at::Tensor& tables,
+    const at::Tensor& contribution_weights, at::TensorList parameters, bool derivatives);
 
 ParallelFor torch_threads();
 

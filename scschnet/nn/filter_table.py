@@ -105,8 +105,9 @@ def filter_tables(
     ]
     first = -(2 + PREFILTER_ORDER)
     n_nodes = grid.n_rows + 2 * PREFILTER_ORDER
-    nodes = torch.arange(first, first + n_nodes, dtype=torch.float64)
-    prefilter = torch.tensor(prefilter_taps(PREFILTER_ORDER), dtype=torch.float64)
+    device = parameters[0].device
+    nodes = torch.arange(first, first + n_nodes, dtype=torch.float64, device=device)
+    prefilter = torch.tensor(prefilter_taps(PREFILTER_ORDER), dtype=torch.float64, device=device)
     return ops.filter_tables(basis(nodes * grid.step), prefilter, parameters).to(dtype)
 
 
@@ -150,14 +151,15 @@ def table_errors(
         the root mean square of W'. Not differentiable.
     """
     with torch.no_grad():
-        cells = torch.arange(math.floor(grid.cutoff / grid.step), dtype=torch.float64)
+        n_cells = math.floor(grid.cutoff / grid.step)
+        cells = torch.arange(n_cells, dtype=torch.float64, device=tables.device)
         d = torch.cat([cells + 0.29, cells + 0.71]) * grid.step
         exact, exact_slope = _filters_and_slopes(generators, basis, d)
         bins, weights = ops.spline_weights(
             d, grid.step, grid.cutoff, "none", grid.n_rows, 2, torch.float64
         )
         rows = tables.double()[
-            :, bins[:, None] + torch.arange(6)
+            :, bins[:, None] + torch.arange(6, device=bins.device)
         ]  # (n_blocks, n_points, 6, n_filters)
         value, slope = torch.einsum("npm,bpmf->nbpf", weights, rows)
         scale = exact_slope.square().mean(dim=(1, 2)).sqrt()

@@ -76,8 +76,8 @@ class SchNet(nn.Module):
             their sum (from torch's global generator), `one` each 1. Plain SchNet ignores it.
         filters: how filters are evaluated: `spline` interpolates each block's filters in a table of
             the distance, made anew whenever the parameters change; `dense` runs the filter generator
-            for every pair. Same function to rounding; may be changed at any time. Away from the CPU
-            the dense evaluation is used. (Tables of frozen parameters are kept; `Tensor.data` must not
+            for every pair. Same function to rounding; may be changed at any time. Where the operators
+            do not run (a GPU they were not built for) the dense evaluation is used. (Tables of frozen parameters are kept; `Tensor.data` must not
             be used to change these.)
 
     Raises:
@@ -148,7 +148,7 @@ class SchNet(nn.Module):
         derivatives = forces or stress
         moving = torch.is_grad_enabled() and (positions.requires_grad or cells.requires_grad)
         geometry = (positions.double(), cells.double(), idx_m, idx_i, idx_j, shifts)
-        if self.filters == "dense" or positions.device.type != "cpu":
+        if self.filters == "dense" or not ops.runs_on(positions.device):
             evaluated = self._composed(atomic_numbers, geometry, None, derivatives)
         else:
             half = ops.half_list(idx_i, idx_j, shifts, len(atomic_numbers))
@@ -253,7 +253,8 @@ class SchNet(nn.Module):
         Raises:
             ValueError: if no table is accurate enough; such a model needs `filters = "dense"`.
         """
-        if self.filters == "dense" or not self.interactions:
+        on_tables = self.filters == "spline" and ops.runs_on(self.embedding.weight.device)
+        if not on_tables or not self.interactions:
             return 0.0
         range_ = self.config.rbf_range or self.config.cutoff
         grid, error = accurate_grid(

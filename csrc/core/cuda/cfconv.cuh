@@ -1,0 +1,202 @@
+// What the convolution's kernels share: packs of features, how work is divided, and the list of an
+// atom's neighbors staged in shared memory.
+#pragma once
+
+#include "cfconv.hpp"
+#include "device.cuh"
+
+namespace scschnet::cuda {
+
+/// `width` features of one row, one 16-byte load if width is full_width.
+template <class Scalar, int width>
+struct alignas(width * sizeof(Scalar)) Pack {
+  Scalar at[width];
+};
+
+template <class Scalar>
+constexpr int full_width = 16 / static_cast<int>(sizeof(Scalar));
+
+/// Lanes that own one row of a slice of features; a warp works on two neighbors at a time.
+constexpr int lanes_per_row = 16;
+constexpr int rows_per_warp = warp_size / lanes_per_row;
+constexpr int conv_threads = 512;
+
+/// Features of a slice: with full packs 256 bytes, the feature_block of the processor.
+template <int width>
+constexpr int slice_features = lanes_per_row * width;
+
+/// How a convolution is divided: blockIdx.y is a slice of the features, blockIdx.x a contiguous
+/// range of atoms, one warp works on one atom.
+struct ConvolutionPlan {
+  Index n_slices;
+  Index n_chunks;
+  bool table_in_shared;
+  std::size_t shared_bytes;  ///< staged neighbors, then the table if it is there
+};
+
+/// Chooses so that the processors are full. The table goes to shared memory if a slice fits and is
+/// read often enough to be worth the copy: reads of table rows against rows copied.
+inline ConvolutionPlan plan_convolution(const DeviceLimits& device, Index n_atoms, Index n_pairs,
+                                        Index n_rows, Index n_features, int features_per_slice,
+                                        Index bytes_per_row, Index stage_bytes) {
+  constexpr Index worth_copying = 8;  // a guess, to be measured
+  constexpr Index most_blocks = 2048 / conv_threads;
+  const Index n_slices = (n_features + features_per_slice - 1) / features_per_slice;
+  const Index table_bytes = n_rows * bytes_per_row, reserved_bytes = 1024;
+  const Index block_bytes = table_bytes + stage_bytes + reserved_bytes;
+  const bool fits = table_bytes + stage_bytes <= device.shared_per_block;
+  const Index resident = fits ? device.shared_per_processor / block_bytes : 0;
+  const Index per_processor = resident < 1 ? 1 : resident > most_blocks ? most_blocks : resident;
+  const auto chunks = [&](Index blocks_per_processor) {
+    const Index wanted = device.n_processors * blocks_per_processor / n_slices,
+                most = (n_atoms * warp_size + conv_threads - 1) / conv_threads;
+    return wanted < 1 ? 1 : wanted > most ? most : wanted;
+  };
+  const Index copied = chunks(per_processor) * n_rows, read = 2 * n_pairs * n_taps;
+  const bool in_shared = fits && read > worth_copying * copied;
+  return {n_slices, chunks(in_shared ? per_processor : most_blocks), in_shared,
+          static_cast<std::size_t>(stage_bytes + (in_shared ? table_bytes : 0))};
+}
+
+/// A neighbor with its weights, as lanes read it; one or two sets of weights.
+template <class Scalar, int n_sets>
+struct alignas(16) Staged {
+  Scalar weights[n_sets][n_taps];
+  std::int32_t bin;
+  std::int32_t other;
+};
+
+/// Which pair stands at place e among an atom's own pairs and then those where it is the partner.
+struct Place {
+  Index pair;
+  std::int32_t other;
+};
+
+template <class Scalar>
+__host__ __device__ Place neighbor_at(const PairsBothWays<Scalar>& pairs, Index i, Index e) {
+  const Index begin = pairs.half.row_ptr[i], n_own = pairs.half.row_ptr[i + 1] - begin;
+  if (e < n_own) {
+    return {begin + e, static_cast<std::int32_t>(pairs.half.idx_j[begin + e])};
+  }
+  const Index entry = pairs.partners.col_ptr[i] + e - n_own;
+  return {pairs.partners.col_pair[entry], pairs.partners.col_center[entry]};
+}
+
+template <class Scalar>
+__host__ __device__ Index n_neighbors(const PairsBothWays<Scalar>& pairs, Index i) {
+  return pairs.half.row_ptr[i + 1] - pairs.half.row_ptr[i] + pairs.partners.col_ptr[i + 1] -
+         pairs.partners.col_ptr[i];
+}
+
+/// One lane's part of a row: features first .. first + width - 1, zeros beyond the last feature.
+template <class Scalar, int width>
+struct FeatureSlice {
+  Index first;
+  Index n_features;
+
+  __device__ FeatureSlice(Index n)
+      : first(blockIdx.y * static_cast<Index>(slice_features<width>) +
+              lane_index() % lanes_per_row * width),
+        n_features(n) {}
+
+  /// Rows are multiples of the width long: a pack is inside or outside.
+  __device__ bool inside() const { return first < n_features; }
+
+  __device__ Pack<Scalar, width> load(const Scalar* rows, Index row) const {
+    Pack<Scalar, width> pack{};
+    if (inside()) {
+      pack = *reinterpret_cast<const Pack<Scalar, width>*>(rows + row * n_features + first);
+    }
+    return pack;
+  }
+
+  __device__ void store(Scalar* rows, Index row, const Pack<Scalar, width>& pack) const {
+    if (inside()) *reinterpret_cast<Pack<Scalar, width>*>(rows + row * n_features + first) = pack;
+  }
+};
+
+/// The slice of the table: a copy in shared memory, or the table itself.
+template <class Scalar, int width, bool in_shared>
+struct TableSlice {
+  const Scalar* rows;
+  FeatureSlice<Scalar, width> features;
+
+  /// All threads of the block.
+  __device__ TableSlice(const FilterTable<Scalar>& table,
+                        const FeatureSlice<Scalar, width>& features_, unsigned char* shared)
+      : rows(table.rows), features(features_) {
+    if constexpr (in_shared) {
+      auto* const copy = reinterpret_cast<Scalar*>(shared);
+      for (Index r = threadIdx.x / lanes_per_row; r < table.n_rows;
+           r += blockDim.x / lanes_per_row) {
+        const auto pack = features.load(table.rows, r);
+        *reinterpret_cast<Pack<Scalar, width>*>(copy + r * slice_features<width> + offset()) = pack;
+      }
+      rows = copy;
+      __syncthreads();
+    }
+  }
+
+  __device__ static int offset() { return lane_index() % lanes_per_row * width; }
+
+  __device__ Pack<Scalar, width> load(Index row) const {
+    if constexpr (in_shared) {
+      return *reinterpret_cast<const Pack<Scalar, width>*>(rows + row * slice_features<width> +
+                                                           offset());
+    } else {
+      return features.load(rows, row);
+    }
+  }
+
+  /// filters[s] = sum_m weights[s][m] row[bin + m]: every row is read once.
+  template <int n_sets>
+  __device__ void evaluate(const Staged<Scalar, n_sets>& neighbor,
+                           Pack<Scalar, width> (&filters)[n_sets]) const {
+#pragma unroll
+    for (int m = 0; m < n_taps; ++m) {
+      const Pack<Scalar, width> row = load(neighbor.bin + m);
+#pragma unroll
+      for (int set = 0; set < n_sets; ++set) {
+#pragma unroll
+        for (int k = 0; k < width; ++k) {
+          const Scalar term = neighbor.weights[set][m] * row.at[k];
+          filters[set].at[k] = m == 0 ? term : filters[set].at[k] + term;
+        }
+      }
+    }
+  }
+};
+
+template <class Scalar, int width>
+__device__ void add_product(Pack<Scalar, width>& sum, const Pack<Scalar, width>& a,
+                            const Pack<Scalar, width>& b) {
+#pragma unroll
+  for (int k = 0; k < width; ++k) sum.at[k] += a.at[k] * b.at[k];
+}
+
+/// The sum over the rows a warp works on at a time, in every lane.
+template <class Scalar, int width>
+__device__ void add_rows(Pack<Scalar, width>& sum) {
+#pragma unroll
+  for (int k = 0; k < width; ++k) {
+    for (int distance = lanes_per_row; distance < warp_size; distance *= 2)
+      sum.at[k] += __shfl_xor_sync(all_lanes, sum.at[k], distance);
+  }
+}
+
+/// The sum over the lanes of one row, in all of them.
+template <class Scalar>
+__device__ Scalar sum_row(Scalar value) {
+  for (int distance = lanes_per_row / 2; distance > 0; distance /= 2)
+    value += __shfl_xor_sync(all_lanes, value, distance);
+  return value;
+}
+
+/// Are rows of so many features at this address made of whole, aligned packs?
+template <class Scalar, class... Pointers>
+bool has_full_packs(Index n_features, Pointers... arrays) {
+  const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
+  return n_features % full_width<Scalar> == 0 && (aligned(arrays) && ...);
+}
+
+}  // namespace scschnet::cuda

@@ -1,0 +1,105 @@
+// Spline weights: one thread per pair, in double precision.
+#include "spline.hpp"
+
+#include "device.cuh"
+
+namespace scschnet::cuda {
+namespace {
+
+constexpr int threads = 256;
+constexpr int n_powers = 6;
+constexpr double pi = 3.14159265358979323846;
+
+/// 120 B_m(t) = sum_p pieces(m, p) t^p: the quintic B-spline on one cell, seen from its six nodes.
+__host__ __device__ inline double piece_coefficient(int m, int p) {
+  constexpr double pieces[n_taps][n_powers] = {
+      {1, -5, 10, -10, 5, -1},    {26, -50, 20, 20, -20, 5}, {66, 0, -60, 0, 30, -10},
+      {26, 50, 20, -20, -20, 10}, {1, 5, 10, 10, 5, -5},     {0, 0, 0, 0, 0, 1},
+  };
+  return pieces[m][p] / 120;
+}
+
+/// Derivative k in t of piece m.
+__host__ __device__ inline double piece(int m, int k, double t) {
+  double value = 0;
+  for (int p = n_powers - 1; p >= k; --p) {
+    double factor = piece_coefficient(m, p);
+    for (int q = 0; q < k; ++q) factor *= p - q;
+    value = value * t + factor;
+  }
+  return value;
+}
+
+/// fc and its derivatives in d up to `order`, for a distance below the cutoff.
+__host__ __device__ inline void cutoff_derivatives(const SplineGrid& grid, int order, double d,
+                                                   double* f) {
+  if (grid.cutoff_function == CutoffFunction::none) {
+    for (int k = 0; k <= order; ++k) f[k] = k == 0;
+    return;
+  }
+  const double rate = pi / grid.cutoff;
+  const double sine = sin(d * rate), cosine = cos(d * rate);
+  double factor = 0.5;
+  for (int k = 0; k <= order; ++k) {  // cos, -sin, -cos, sin
+    const double wave = k % 2 == 0 ? cosine : sine;
+    f[k] = (k % 4 == 1 || k % 4 == 2 ? -factor : factor) * wave + (k == 0 ? 0.5 : 0.0);
+    factor *= rate;
+  }
+}
+
+/// weights[n] of one tap, by Leibniz' rule: sum_k binomial(n, k) fc^(n-k) B_m^(k) / step^k.
+__host__ __device__ inline double weight(int n, int m, double t, double inverse_step,
+                                         const double* f) {
+  double sum = f[n] * piece(m, 0, t), factor = 1;
+  for (int k = 1; k <= n && k < n_powers; ++k) {
+    factor *= inverse_step * (n - k + 1) / k;
+    sum += factor * f[n - k] * piece(m, k, t);
+  }
+  return sum;
+}
+
+template <class Distance, class Scalar>
+__global__ void __launch_bounds__(threads)
+    weigh(SplineGrid grid, const Distance* distances, Index n_pairs, int first_order, int n_orders,
+          std::int32_t* bins, Scalar* weights) {
+  const bool hard = grid.cutoff_function == CutoffFunction::none;
+  const double limit = hard ? grid.step * static_cast<double>(grid.n_rows - n_taps + 1) : 1e300;
+  const double inverse_step = 1 / grid.step;
+  for (Index p = thread_index(); p < n_pairs; p += n_threads()) {
+    const double given = distances[p];
+    const bool good = given >= 0 && given < limit, inside = good && (hard || given < grid.cutoff);
+    const double u = inside ? given * inverse_step : 0;
+    const auto bin = static_cast<std::int32_t>(u);
+    if (bins != nullptr) bins[p] = bin;
+    double f[max_spline_order + 1];
+    cutoff_derivatives(grid, first_order + n_orders - 1, inside ? given : 0, f);
+    for (int n = 0; n < n_orders; ++n) {
+      Scalar* const row = weights + (n * n_pairs + p) * n_taps;
+      for (int m = 0; m < n_taps; ++m) {
+        const double value = weight(first_order + n, m, u - bin, inverse_step, f);
+        row[m] = static_cast<Scalar>(inside ? value : good ? 0.0 : nan(""));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+template <class Distance, class Scalar>
+void spline_weights(const SplineGrid& grid, const Distance* d, std::int64_t n_pairs,
+                    int first_order, int n_orders, std::int32_t* bins, Scalar* weights,
+                    Stream stream) {
+  launch(weigh<Distance, Scalar>, one_per_thread(n_pairs, threads, stream), grid, d, n_pairs,
+         first_order, n_orders, bins, weights);
+}
+
+template void spline_weights(const SplineGrid&, const float*, std::int64_t, int, int, std::int32_t*,
+                             float*, Stream);
+template void spline_weights(const SplineGrid&, const double*, std::int64_t, int, int,
+                             std::int32_t*, float*, Stream);
+template void spline_weights(const SplineGrid&, const float*, std::int64_t, int, int, std::int32_t*,
+                             double*, Stream);
+template void spline_weights(const SplineGrid&, const double*, std::int64_t, int, int,
+                             std::int32_t*, double*, Stream);
+
+}  // namespace scschnet::cuda

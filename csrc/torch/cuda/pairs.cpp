@@ -1,0 +1,102 @@
+// The operators half_list, pair_rows and spline_weights for GPUs.
+#include "../../core/cuda/pairs.hpp"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/searchsorted.h>
+#include <torch/library.h>
+
+#include <cmath>
+#include <tuple>
+
+#include "../../core/cuda/spline.hpp"
+#include "../pairs.hpp"
+#include "binding.hpp"
+
+namespace scschnet::cuda {
+namespace {
+
+using at::Tensor;
+
+/// That every pair stands both ways is trusted.
+std::tuple<Tensor, Tensor, Tensor> half_list_cuda(const Tensor& idx_i, const Tensor& idx_j,
+                                                  const Tensor& shifts, std::int64_t n_atoms) {
+  TORCH_CHECK_VALUE(idx_i.dim() == 1, "`idx_i` must have shape (n_pairs,), got ", idx_i.sizes());
+  const std::int64_t n_pairs = idx_i.size(0);
+  check(idx_i, "idx_i", {n_pairs}, at::kLong, idx_i);
+  check(idx_j, "idx_j", {n_pairs}, at::kLong, idx_i);
+  check(shifts, "shifts", {n_pairs, 3}, at::kInt, idx_i);
+  TORCH_CHECK_VALUE(n_atoms >= 0, "`n_atoms` must not be negative, got ", n_atoms);
+  TORCH_CHECK_VALUE(n_pairs % 2 == 0,
+                    "`idx_i`, `idx_j` must hold every pair both ways, got an odd number, ",
+                    n_pairs);
+  const OnDevice device(idx_i);
+  const Tensor i = idx_i.contiguous(), j = idx_j.contiguous(), s = shifts.contiguous();
+  const auto options = i.options();
+  const Tensor pairs = at::empty({n_pairs / 2}, options),
+               half_j = at::empty({n_pairs / 2}, options),
+               row_ptr = at::empty({n_atoms + 1}, options);
+  const Tensor scratch = scratch_bytes(half_list_scratch_bytes(n_atoms), i);
+  cuda::half_list({n_atoms, n_pairs, i.const_data_ptr<std::int64_t>(),
+                   j.const_data_ptr<std::int64_t>(), s.const_data_ptr<std::int32_t>()},
+                  scratch.mutable_data_ptr(), pairs.mutable_data_ptr<std::int64_t>(),
+                  row_ptr.mutable_data_ptr<std::int64_t>(), half_j.mutable_data_ptr<std::int64_t>(),
+                  device.stream());
+  return {pairs, row_ptr, half_j};
+}
+
+/// The order and range of the indices are trusted.
+Tensor pair_rows_cuda(const Tensor& idx_i, const Tensor& idx_j, std::int64_t n_atoms) {
+  TORCH_CHECK_VALUE(idx_i.dim() == 1, "`idx_i` must have shape (n_pairs,), got ", idx_i.sizes());
+  check(idx_i, "idx_i", idx_i.sizes(), at::kLong, idx_i);
+  check(idx_j, "idx_j", idx_i.sizes(), at::kLong, idx_i);
+  TORCH_CHECK_VALUE(n_atoms >= 0, "`n_atoms` must not be negative, got ", n_atoms);
+  return at::searchsorted(idx_i.contiguous(), at::arange(n_atoms + 1, idx_i.options()));
+}
+
+void check_grid(const SplineGrid& grid) {
+  int exponent = 0;
+  TORCH_CHECK_VALUE(grid.cutoff > 0 && std::isfinite(grid.cutoff),
+                    "`cutoff` must be positive and finite, got ", grid.cutoff);
+  TORCH_CHECK_VALUE(
+      grid.step > 0 && std::isfinite(grid.step) && std::frexp(grid.step, &exponent) == 0.5,
+      "`step` must be a power of two, got ", grid.step);
+  const auto least = static_cast<std::int64_t>(std::floor(grid.cutoff / grid.step)) + n_taps;
+  TORCH_CHECK_VALUE(grid.n_rows >= least, "`table` must have at least ", least,
+                    " rows to reach the cutoff, got ", grid.n_rows);
+}
+
+std::tuple<Tensor, Tensor> spline_weights_cuda(const Tensor& d_ij, double step, double cutoff,
+                                               std::string_view cutoff_function,
+                                               std::int64_t n_rows, std::int64_t n_orders,
+                                               at::ScalarType dtype) {
+  TORCH_CHECK_VALUE(d_ij.dim() == 1, "`d_ij` must have shape (n_pairs,), got ", d_ij.sizes());
+  check_real(d_ij, "d_ij");
+  TORCH_CHECK_TYPE(dtype == at::kDouble || dtype == at::kFloat,
+                   "`dtype` must be float32 or float64, got ", dtype);
+  TORCH_CHECK_VALUE(n_orders >= 1 && n_orders <= max_spline_order + 1,
+                    "`n_orders` must lie between 1 and ", max_spline_order + 1, ", got ", n_orders);
+  const SplineGrid grid{step, cutoff, parse_cutoff_function(cutoff_function), n_rows};
+  check_grid(grid);
+  const OnDevice device(d_ij);
+  const Tensor d = d_ij.contiguous();
+  const Tensor bins = at::empty({d.size(0)}, d.options().dtype(at::kInt)),
+               weights = at::empty({n_orders, d.size(0), n_taps}, d.options().dtype(dtype));
+  with_scalar(d.scalar_type(), [&]<class Distance>() {
+    with_scalar(dtype, [&]<class Scalar>() {
+      cuda::spline_weights(grid, d.const_data_ptr<Distance>(), d.size(0), 0,
+                           static_cast<int>(n_orders), bins.mutable_data_ptr<std::int32_t>(),
+                           weights.mutable_data_ptr<Scalar>(), device.stream());
+    });
+  });
+  return {bins, weights};
+}
+
+}  // namespace
+}  // namespace scschnet::cuda
+
+TORCH_LIBRARY_IMPL(scschnet, SCSCHNET_CUDA_KEY, library) {
+  library.impl("half_list", scschnet::cuda::half_list_cuda);
+  library.impl("pair_rows", scschnet::cuda::pair_rows_cuda);
+  library.impl("spline_weights", scschnet::cuda::spline_weights_cuda);
+}

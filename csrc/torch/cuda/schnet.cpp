@@ -1,0 +1,508 @@
+// The operators schnet, schnet_forward, schnet_backward and schnet_evaluate for GPUs: the passes of
+// ../../core/schnet.hpp, matrix products by torch (cuBLAS), everything else by our kernels. Names
+// as in core/cpu/schnet.cpp: a bar is a cotangent in the derivative of sum_i g_i, a dot the tangent
+// along v, lambda a cotangent in the last reverse pass.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/library.h>
+
+#include <tuple>
+#include <vector>
+
+#include "../../core/cuda/activation.hpp"
+#include "../registered_halo.hpp"
+#include "../schnet_input.hpp"
+#include "binding.hpp"
+
+namespace scschnet::cuda {
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+
+/// Parameters by name.
+struct Block {
+  Tensor input, hidden, hidden_bias, output, output_bias;
+};
+struct Readout {
+  Tensor hidden, hidden_bias, output, output_bias;
+};
+
+Block block_of(const SchnetInput& in, std::int64_t l) {
+  const Tensor* p = &in.parameters[parameters_per_block * l];
+  return {p[0], p[1], p[2], p[3], p[4]};
+}
+Readout readout_of(const SchnetInput& in) {
+  const Tensor* p = &in.parameters[parameters_per_block * in.tables.size(0)];
+  return {p[0], p[1], p[2], p[3]};
+}
+
+/// Everything that a forward pass leaves for the backward pass, in one tensor: the partners of the
+/// half list, and arrays (n_blocks, n_atoms, n_features) unless something else is said. What is
+/// not kept shares the memory of one block.
+struct State {
+  Tensor memory;    // (size,)
+  Tensor partners;  // bytes
+  Tensor x, h, y, s, slope;
+  Tensor out, q, readout_slope;                // (n_atoms, n_features or n_hidden)
+  Tensor out_bar, v_bar, z_bar, y_bar, h_bar;  // with derivatives
+
+  State(const SchnetSizes& n, bool derivatives, bool keep, const at::TensorOptions& options,
+        const Tensor& given = {}) {
+    constexpr std::int64_t line = 256;
+    const auto element = static_cast<std::int64_t>(options.dtype().itemsize());
+    const std::int64_t partner_bytes = partners_bytes(n.n_atoms, n.n_pairs);
+    memory = given;
+    std::int64_t used = 0;
+    const auto rounded = [&](std::int64_t count) {
+      return (count * element + line - 1) / line * line / element;
+    };
+    const auto take = [&](std::int64_t count) {
+      const std::int64_t from = used;
+      used += rounded(count);
+      return memory.defined() ? memory.narrow(0, from, count) : Tensor();
+    };
+    const auto rows = [&](std::int64_t width) {
+      const Tensor part = take(n.n_atoms * width);
+      return part.defined() ? part.view({n.n_atoms, width}) : part;
+    };
+    const auto per_block = [&](bool own) {
+      const std::int64_t blocks = own ? n.n_blocks : (n.n_blocks > 0 ? 1 : 0);
+      const Tensor part = take(blocks * n.n_atoms * n.n_features);
+      return part.defined() ? part.view({blocks, n.n_atoms, n.n_features})
+                                  .expand({n.n_blocks, n.n_atoms, n.n_features})
+                            : part;
+    };
+    const auto lay_out = [&] {
+      used = 0;
+      partners = take((partner_bytes + element - 1) / element);
+      for (Tensor* array : {&x, &y, &s}) *array = per_block(keep);
+      for (Tensor* array : {&h, &slope}) *array = per_block(keep || derivatives);
+      out = rows(n.n_features);
+      q = rows(n.n_hidden);
+      readout_slope = rows(n.n_hidden);
+      if (!derivatives) return;
+      out_bar = rows(n.n_features);
+      for (Tensor* array : {&v_bar, &z_bar, &y_bar, &h_bar}) *array = per_block(keep);
+    };
+    if (!memory.defined()) {
+      lay_out();  // counts
+      memory = at::empty({used}, options);
+    }
+    lay_out();
+  }
+};
+
+struct Outputs {
+  Tensor g, d_bar, norms, corrections, state;
+};
+
+/// What all passes share.
+template <class Scalar>
+struct Pass {
+  const SchnetInput& in;
+  SchnetSizes n;
+  Stream stream;
+  State state;
+  PairsBothWays<Scalar> pairs{};
+
+  Pass(const SchnetInput& input, const SchnetSizes& sizes, bool keep, Stream stream_,
+       const Tensor& given = {})
+      : in(input),
+        n(sizes),
+        stream(stream_),
+        state(sizes, input.derivatives, keep, input.features.options(), given) {
+    pairs.half = pairs_of<Scalar>(in);
+    pairs.n_pairs = n.n_pairs;
+    void* const memory = state.partners.mutable_data_ptr();
+    pairs.partners = given.defined() ? partners_in(n.n_atoms, n.n_pairs, memory)
+                                     : find_partners(n.n_atoms, n.n_pairs, pairs.half.row_ptr,
+                                                     pairs.half.idx_j, memory, stream);
+  }
+
+  FilterTable<Scalar> table(std::int64_t l) const {
+    return {in.tables.const_data_ptr<Scalar>() + l * n.n_rows * n.n_features, n.n_rows,
+            n.n_features};
+  }
+  Tensor weight(std::int64_t l) const { return in.contribution_weights.select(0, l); }
+  /// The rows that this process computes.
+  Tensor computed(const Tensor& rows) const { return rows.narrow(0, 0, n.n_computed); }
+  static const Scalar* read(const Tensor& t) { return t.const_data_ptr<Scalar>(); }
+  static Scalar* write(const Tensor& t) { return t.mutable_data_ptr<Scalar>(); }
+  Tensor empty(at::IntArrayRef sizes) const { return at::empty(sizes, in.features.options()); }
+
+  /// The pairs with weights of W' in the place of those of W, times v if given.
+  PairsBothWays<Scalar> by_slope(const Tensor& weights) const {
+    PairsBothWays<Scalar> other = pairs;
+    other.half.w = read(weights);
+    return other;
+  }
+};
+
+/// Rows of ghosts through the host: copied to the processor, exchanged, copied back.
+void exchange(void (*function)(void*, void*, std::int64_t, int), const Tensor& rows) {
+  Tensor on_host = rows.cpu().contiguous();
+  function(registered_halo().context, on_host.mutable_data_ptr(), rows.size(1),
+           rows.scalar_type() == at::kDouble);
+  rows.copy_(on_host);
+}
+
+// ---- forward
+
+template <class Scalar>
+void add_layer(const Pass<Scalar>& pass, std::int64_t layer, const Tensor& v, const Tensor& before,
+               const Tensor& x, const Outputs& to) {
+  const auto& n = pass.n;
+  add_correction(n.n_computed, n.n_features, pass.read(pass.in.contribution_weights) + layer,
+                 pass.read(v), before.defined() ? pass.read(before) : nullptr,
+                 x.defined() ? pass.write(x) : nullptr, pass.write(pass.state.out),
+                 pass.write(to.norms.select(0, layer)), pass.stream);
+  if (to.corrections.numel() > 0) to.corrections.select(0, layer).copy_(v);
+}
+
+template <class Scalar>
+void run_blocks(const Pass<Scalar>& pass, const Outputs& to) {
+  const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
+  const Tensor features = pass.computed(in.features);
+  add_layer(pass, 0, features, {}, {}, to);
+  for (std::int64_t l = 0; l < n.n_blocks; ++l) {
+    const Block block = block_of(in, l);
+    const Tensor before = l ? pass.computed(s.x[l - 1]) : features, h = s.h[l];
+    Tensor own_h = l ? pass.computed(h) : h;  // the features of ghosts are known by their element
+    at::mm_out(own_h, l ? before : in.features, block.input.t());
+    if (l && n.n_computed < n.n_atoms) exchange(registered_halo().forward, h);
+    cfconv(pass.pairs, pass.table(l), pass.read(h), pass.write(s.y[l]), pass.stream);
+    Tensor own_s = pass.computed(s.s[l]);
+    at::addmm_out(own_s, block.hidden_bias, pass.computed(s.y[l]), block.hidden.t());
+    activate(own_s.numel(), pass.read(own_s), pass.write(own_s), pass.write(s.slope[l]),
+             pass.stream);
+    const Tensor v = at::addmm(block.output_bias, own_s, block.output.t());
+    add_layer(pass, l + 1, v, before, s.x[l], to);
+  }
+}
+
+/// From out to g and, with derivatives, out_bar.
+template <class Scalar>
+void read_out(const Pass<Scalar>& pass, const Outputs& to) {
+  const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
+  const Readout readout = readout_of(in);
+  Tensor q = pass.computed(s.q);
+  at::addmm_out(q, readout.hidden_bias, pass.computed(s.out), readout.hidden.t());
+  activate(q.numel(), pass.read(q), pass.write(q), pass.write(s.readout_slope), pass.stream);
+  Tensor g = to.g.unsqueeze(1);
+  at::addmm_out(g, readout.output_bias, q, readout.output.t());
+  if (!in.derivatives) return;
+  Tensor hidden_bar = pass.computed(s.readout_slope) * readout.output;
+  hidden_bar.narrow(0, n.n_local, n.n_computed - n.n_local).zero_();  // ghosts do not count
+  Tensor out_bar = pass.computed(s.out_bar);
+  at::mm_out(out_bar, hidden_bar, readout.hidden);
+}
+
+/// d_bar, from the last block to the first.
+template <class Scalar>
+void derive(const Pass<Scalar>& pass, const Outputs& to) {
+  const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
+  if (n.n_blocks == 0) to.d_bar.zero_();
+  const Tensor scratch = pass.empty({dot_scratch_size<Scalar>(n.n_features, n.n_pairs)});
+  Tensor x_bar;
+  for (std::int64_t l = n.n_blocks; l-- > 0;) {
+    const Block block = block_of(in, l);
+    if (l + 1 < n.n_blocks) {  // nothing reads the features of the last block
+      const Tensor h_bar = pass.computed(s.h_bar[l + 1]), weight = block_of(in, l + 1).input;
+      x_bar = x_bar.defined() ? at::addmm(x_bar, h_bar, weight) : at::mm(h_bar, weight);
+    }
+    Tensor v_bar = pass.computed(s.v_bar[l]), z_bar = pass.computed(s.z_bar[l]),
+           y_bar = pass.computed(s.y_bar[l]);
+    at::mul_out(v_bar, pass.computed(s.out_bar), pass.weight(l + 1));
+    if (x_bar.defined()) v_bar.add_(x_bar);
+    at::mm_out(z_bar, v_bar, block.output);
+    z_bar.mul_(pass.computed(s.slope[l]));
+    at::mm_out(y_bar, z_bar, block.hidden);
+    s.y_bar[l].narrow(0, n.n_computed, n.n_atoms - n.n_computed).zero_();
+    const bool add = l + 1 < n.n_blocks;
+    const Scalar *all_y_bar = pass.read(s.y_bar[l]), *h = pass.read(s.h[l]);
+    if (l > 0) {
+      cfconv_backward(pass.pairs, pass.table(l), all_y_bar, h, pass.write(s.h_bar[l]),
+                      pass.write(to.d_bar), add, pass.write(scratch), pass.stream);
+      if (n.n_computed < n.n_atoms) exchange(registered_halo().reverse, s.h_bar[l]);
+    } else {  // the embedding does not depend on distances
+      cfconv_dot(pass.by_slope(in.weights.select(0, 1)), pass.table(l), all_y_bar, h,
+                 pass.write(to.d_bar), add, pass.write(scratch), pass.stream);
+    }
+  }
+}
+
+Outputs forward(const SchnetInput& in, const SchnetSizes& n, bool keep, bool corrections) {
+  const OnDevice device(in.features);
+  check_number_of_pairs(n.n_pairs);
+  const auto options = in.features.options();
+  const std::int64_t n_layers = n.n_blocks + 1;
+  Outputs to{at::empty({n.n_computed}, options),
+             at::empty({in.derivatives ? n.n_pairs : 0}, options),
+             at::empty({n_layers, n.n_computed}, options),
+             corrections ? at::empty({n_layers, n.n_computed, n.n_features}, options)
+                         : at::empty({0, 0, 0}, options),
+             {}};
+  with_scalar(in.features.scalar_type(), [&]<class Scalar>() {
+    const Pass<Scalar> pass(in, n, keep, device.stream());
+    run_blocks(pass, to);
+    read_out(pass, to);
+    if (in.derivatives) derive(pass, to);
+    to.state = pass.state.memory;
+  });
+  return to;
+}
+
+// ---- backward
+
+using Gradients = std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>>;
+
+template <class Scalar>
+struct BackwardPass : Pass<Scalar> {
+  Tensor g_bar;               // (n_atoms,)
+  Tensor v;                   // (n_pairs,), or undefined
+  std::vector<Block> blocks;  // gradients
+  Readout readout;
+  std::vector<Tensor> weight_bars;  // of the contribution weights, one number each
+  Tensor features_bar, tables_bar;
+  std::vector<Tensor> h_dot, z_dot;  // tangents of every block
+  Tensor out_dot;
+  Tensor lambda_out;
+
+  BackwardPass(const SchnetInput& in, const SchnetSizes& n, Stream stream, const Tensor& state,
+               const Tensor& g_bar_, const Tensor& v_)
+      : Pass<Scalar>(in, n, true, stream, state),
+        g_bar(g_bar_),
+        v(v_),
+        blocks(n.n_blocks),
+        weight_bars(n.n_blocks + 1),
+        tables_bar(at::empty_like(in.tables)) {}
+};
+
+Tensor sum_of_product(const Tensor& a, const Tensor& b) {
+  return at::mul(a, b).sum(at::kDouble);
+}
+
+/// From the tangents of all features to those of out; gradients of what the derivative of sum_i g_i
+/// is linear in.
+template <class Scalar>
+void tangent_pass(BackwardPass<Scalar>& pass) {
+  const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
+  const Tensor scaled = in.weights.select(0, 1) * pass.v.unsqueeze(1);
+  Tensor x_dot, h_dot = at::zeros_like(in.features);
+  for (std::int64_t l = 0; l < n.n_blocks; ++l) {
+    const Block block = block_of(in, l);
+    Block& bar = pass.blocks[l];
+    const Tensor y_dot = at::empty_like(in.features);
+    if (l == 0) {
+      cfconv(pass.by_slope(scaled), pass.table(l), pass.read(s.h[l]), pass.write(y_dot),
+             pass.stream);
+    } else {
+      bar.input = at::mm(s.h_bar[l].t(), x_dot);
+      h_dot = at::mm(x_dot, block.input.t());
+      cfconv_double_backward(pass.pairs, pass.table(l), pass.read(h_dot), pass.read(pass.v),
+                             pass.read(s.h[l]), pass.write(y_dot), pass.stream);
+    }
+    pass.h_dot.push_back(h_dot);
+    bar.hidden = at::mm(s.z_bar[l].t(), y_dot);
+    pass.z_dot.push_back(at::mm(y_dot, block.hidden.t()));
+    const Tensor s_dot = pass.z_dot[l] * s.slope[l];
+    bar.output = at::mm(s.v_bar[l].t(), s_dot);
+    const Tensor v_dot = at::mm(s_dot, block.output.t());
+    pass.weight_bars[l + 1] = sum_of_product(s.out_bar, v_dot);
+    const Tensor weighted = v_dot * pass.weight(l + 1);
+    pass.out_dot = l ? pass.out_dot + weighted : weighted;
+    x_dot = l ? x_dot + v_dot : v_dot;
+  }
+}
+
+/// a, or a + b where a is there already.
+Tensor added(const Tensor& a, const Tensor& b) {
+  return a.defined() ? a + b : b;
+}
+
+/// product + a^T b
+Tensor added_product(const Tensor& product, const Tensor& a, const Tensor& b) {
+  return product.defined() ? at::addmm(product, a.t(), b) : at::mm(a.t(), b);
+}
+
+template <class Scalar>
+void reverse_readout(BackwardPass<Scalar>& pass) {
+  const auto& [in, s] = std::tie(pass.in, pass.state);
+  const Readout readout = readout_of(in);
+  Readout& bar = pass.readout;
+  const Tensor hidden_bar = s.readout_slope * readout.output, g_bar = pass.g_bar.unsqueeze(1);
+  Tensor lambda = hidden_bar * g_bar;
+  bar.output = at::mm(g_bar.t(), s.q);
+  if (pass.out_dot.defined()) {
+    const Tensor q_dot = at::mm(pass.out_dot, readout.hidden.t());
+    bar.output = bar.output + at::mul(s.readout_slope, q_dot).sum(0, /*keepdim=*/true);
+    lambda = lambda + hidden_bar * (1 - s.readout_slope) * q_dot;
+    bar.hidden = at::mm(hidden_bar.t(), pass.out_dot);
+  }
+  bar.hidden = added_product(bar.hidden, lambda, s.out);
+  bar.hidden_bias = lambda.sum(0);
+  bar.output_bias = pass.g_bar.sum().reshape({1});
+  pass.lambda_out = at::mm(lambda, readout.hidden);
+}
+
+/// Cotangents of h and of the table from lambda_y.
+template <class Scalar>
+Tensor reverse_convolution(BackwardPass<Scalar>& pass, std::int64_t l, const Tensor& lambda_y,
+                           const Tensor& scratch) {
+  const auto& s = pass.state;
+  const Tensor lambda_h = at::empty_like(lambda_y);
+  Scalar* const table_bar = pass.write(pass.tables_bar.select(0, l));
+  const Scalar *lambda = pass.read(lambda_y), *h = pass.read(s.h[l]);
+  if (pass.v.defined()) {
+    const Scalar *v = pass.read(pass.v), *y_bar = pass.read(s.y_bar[l]);
+    cfconv_total_table_gradient(pass.pairs, pass.table(l), lambda, pass.read(pass.h_dot[l]), v,
+                                y_bar, h, table_bar, pass.write(scratch), pass.stream);
+    cfconv_double_backward(pass.pairs, pass.table(l), lambda, v, y_bar, pass.write(lambda_h),
+                           pass.stream);
+  } else {
+    cfconv_table_gradient(pass.pairs, pass.table(l), lambda, h, table_bar, pass.write(scratch),
+                          pass.stream);
+    cfconv(pass.pairs, pass.table(l), lambda, pass.write(lambda_h), pass.stream);
+  }
+  return lambda_h;
+}
+
+template <class Scalar>
+void reverse_pass(BackwardPass<Scalar>& pass) {
+  const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
+  const Tensor scratch =
+      pass.empty({table_gradient_scratch_size<Scalar>(n.n_rows, n.n_features, n.n_pairs)});
+  Tensor lambda_x;
+  for (std::int64_t l = n.n_blocks; l-- > 0;) {
+    const Block block = block_of(in, l);
+    Block& bar = pass.blocks[l];
+    const Tensor before = l ? s.x[l - 1] : in.features;
+    pass.weight_bars[l + 1] =
+        added(pass.weight_bars[l + 1], sum_of_product(pass.lambda_out, s.x[l] - before));
+    Tensor lambda_v = pass.lambda_out * pass.weight(l + 1);
+    if (lambda_x.defined()) lambda_v = lambda_v + lambda_x;
+    bar.output = added_product(bar.output, lambda_v, s.s[l]);
+    bar.output_bias = lambda_v.sum(0);
+    Tensor lambda_z = at::mm(lambda_v, block.output);
+    if (pass.v.defined()) {
+      activate_backward(lambda_z.numel(), pass.read(lambda_z), pass.read(s.slope[l]),
+                        pass.read(s.z_bar[l]), pass.read(pass.z_dot[l]), pass.write(lambda_z),
+                        pass.stream);
+    } else {
+      lambda_z.mul_(s.slope[l]);
+    }
+    bar.hidden = added_product(bar.hidden, lambda_z, s.y[l]);
+    bar.hidden_bias = lambda_z.sum(0);
+    const Tensor lambda_h = reverse_convolution(pass, l, at::mm(lambda_z, block.hidden), scratch);
+    bar.input = added_product(bar.input, lambda_h, before);
+    lambda_x = lambda_x.defined() ? at::addmm(lambda_x, lambda_h, block.input)
+                                  : at::mm(lambda_h, block.input);
+  }
+  pass.features_bar = pass.lambda_out * pass.weight(0);
+  if (lambda_x.defined()) pass.features_bar = pass.features_bar + lambda_x;
+  pass.weight_bars[0] = sum_of_product(pass.lambda_out, in.features);
+}
+
+Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_bar,
+                   const Tensor& v) {
+  const OnDevice device(in.features);
+  Gradients to;
+  with_scalar(in.features.scalar_type(), [&]<class Scalar>() {
+    const SchnetSizes n = in.sizes();
+    BackwardPass<Scalar> pass(in, n, device.stream(), state, g_bar, n.n_blocks > 0 ? v : Tensor());
+    if (pass.v.defined()) tangent_pass(pass);
+    reverse_readout(pass);
+    reverse_pass(pass);
+    auto& [features, tables, weights, parameters] = to;
+    features = pass.features_bar;
+    tables = pass.tables_bar;
+    weights = at::stack(pass.weight_bars).to(in.features.scalar_type());
+    for (const Block& b : pass.blocks) {
+      for (const Tensor* gradient :
+           {&b.input, &b.hidden, &b.hidden_bias, &b.output, &b.output_bias})
+        parameters.push_back(*gradient);
+    }
+    const Readout& r = pass.readout;
+    for (const Tensor* gradient : {&r.hidden, &r.hidden_bias, &r.output, &r.output_bias})
+      parameters.push_back(*gradient);
+  });
+  return to;
+}
+
+// ---- the operators
+
+std::tuple<Tensor, Tensor, Tensor> schnet_cuda(const Tensor& features, const Tensor& row_ptr,
+                                               const Tensor& idx_j, const Tensor& bins,
+                                               const Tensor& weights, const Tensor& tables,
+                                               const Tensor& contribution_weights,
+                                               TensorList parameters, bool derivatives,
+                                               const std::optional<Tensor>&) {
+  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                                       contribution_weights, parameters, derivatives);
+  const Outputs r = forward(in, in.sizes(), false, false);
+  return {r.g, r.d_bar, r.norms};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_cuda(
+    const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
+    const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
+    TensorList parameters, bool derivatives) {
+  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                                       contribution_weights, parameters, derivatives);
+  const Outputs r = forward(in, in.sizes(), true, false);
+  return {r.g, r.d_bar, r.norms, r.state};
+}
+
+Gradients schnet_backward_cuda(const std::optional<Tensor>& g_bar, const std::optional<Tensor>& v,
+                               const Tensor& state, const Tensor& features, const Tensor& row_ptr,
+                               const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
+                               const Tensor& tables, const Tensor& contribution_weights,
+                               TensorList parameters, bool derivatives) {
+  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                                       contribution_weights, parameters, derivatives);
+  const Tensor g_cotangent =
+      g_bar ? g_bar->contiguous() : at::zeros({in.features.size(0)}, in.features.options());
+  return backward(in, state.contiguous(), g_cotangent,
+                  v && derivatives ? v->contiguous() : Tensor());
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_evaluate_cuda(
+    const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
+    const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
+    TensorList parameters, std::int64_t n_local, bool halo, bool derivatives, bool corrections) {
+  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                                       contribution_weights, parameters, derivatives);
+  const std::int64_t n_atoms = features.size(0);
+  TORCH_CHECK_VALUE(n_local >= 0 && n_local <= n_atoms,
+                    "`n_local` must lie between 0 and the number of atoms, ", n_atoms, ", got ",
+                    n_local);
+  TORCH_CHECK_VALUE(
+      !halo || n_local == n_atoms || tables.size(0) < 2 ||
+          (registered_halo().forward && registered_halo().reverse),
+      "`n_local` is ", n_local, " of ", n_atoms,
+      " atoms, so the features of the others must come from their owners between blocks, but the "
+      "host has registered no halo (scschnet_set_halo)");
+  SchnetSizes sizes = in.sizes();
+  sizes.n_local = n_local;
+  if (halo) sizes.n_computed = n_local;
+  const Outputs r = forward(in, sizes, false, corrections);
+  return {r.g.narrow(0, 0, n_local), r.d_bar, r.norms.narrow(1, 0, n_local),
+          corrections ? r.corrections.narrow(1, 0, n_local) : r.corrections};
+}
+
+}  // namespace
+}  // namespace scschnet::cuda
+
+TORCH_LIBRARY_IMPL(scschnet, SCSCHNET_CUDA_KEY, library) {
+  library.impl("schnet", scschnet::cuda::schnet_cuda);
+  library.impl("schnet_forward", scschnet::cuda::schnet_forward_cuda);
+  library.impl("schnet_backward", scschnet::cuda::schnet_backward_cuda);
+  library.impl("schnet_evaluate", scschnet::cuda::schnet_evaluate_cuda);
+}
