@@ -55,8 +55,10 @@ def test_code_prints_what_the_readme_says(folder, block):
 
 
 def test_evaluate_and_analyze(folder):
-    commands = re.findall(r"^    (python -m scschnet\.(?:evaluate|analysis) .*)$", README, re.M)
-    assert len(commands) == 2
+    commands = re.findall(
+        r"^    (python -m scschnet\.(?:evaluate|analysis|report) .*)$", README, re.M
+    )
+    assert len(commands) == 3
     for command in commands:
         output = command.split()[-1]
         run(command.replace("runs/ethanol-2", "runs/ethanol"), folder)
