@@ -13,6 +13,7 @@ import scschnet
 from scschnet import ops
 from scschnet.data import StructureSet, embedded
 from scschnet.export import load_exported
+from scschnet.export.portable import PortablePotential
 from scschnet.export.potential import FullPotential
 
 TOLERANCE = 1e-10  # eV, and eV/Å
@@ -244,3 +245,35 @@ def test_layer_energies_where_their_quotients_are_delicate(shift):
     found = potential(*arguments(FRAMES["molecule"]), True, False)
     total = found["base_energies"] + found["layer_energies"].sum(0)
     torch.testing.assert_close(total, found["energies"], rtol=0, atol=TOLERANCE)
+
+
+def test_portable_neighbors_in_random_cells():
+    """Skewed and flat cells, any periodicity, atoms far outside: the pairs of scschnet's own neighbor list."""
+    model = make_model(filters="spline", n_features=2, n_interactions=1, cutoff=2.7).eval()
+    potential = PortablePotential(model.requires_grad_(False), ["H", "C", "O"])
+    rng, tested = np.random.default_rng(0), 0
+    for _ in range(60):
+        n = int(rng.integers(1, 30))
+        cell = rng.normal(size=(3, 3)) * rng.uniform(0.7, 6.0, (3, 1))
+        if abs(np.linalg.det(cell)) < 2.0:
+            continue
+        positions = rng.uniform(-1.5, 2.5, (n, 3)) @ cell
+        pbc = rng.random((1, 3)) < 0.6
+        frame = StructureSet(
+            positions, np.ones(n, int), np.array([0, n]), cells=cell[None], pbc=pbc
+        )
+        i, j, r_ij = half_list(frame, 2.7)
+        r, _, box, periodic = arguments(frame)
+        found_i, found_j, found_r, found_d = potential.half_pairs(r, box, periodic)
+        assert sorted(pair_keys(i, j, r_ij)) == sorted(pair_keys(found_i, found_j, found_r))
+        torch.testing.assert_close(found_d, torch.linalg.vector_norm(found_r, dim=1))
+        tested += 1
+    assert tested > 40
+
+
+def pair_keys(i: Tensor, j: Tensor, r_ij: Tensor) -> list[tuple[int, ...]]:
+    """Pairs with their vectors, rounded, the same whichever way they stand."""
+    turn = (i > j) | ((i == j) & (r_ij @ torch.tensor([1.0, 0.61, 0.37]).double() < 0))
+    low, high = torch.minimum(i, j), torch.maximum(i, j)
+    vectors = torch.where(turn[:, None], -r_ij, r_ij).mul(1e6).round().long()
+    return [tuple(row) for row in torch.column_stack([low, high, vectors]).tolist()]
