@@ -231,7 +231,7 @@ def notes() -> dict[str, str]:
     """Words about what was seen: the sections of notes.md by their titles."""
     sections = re.split(r"^## (.+)\n", (HERE / "notes.md").read_text(), flags=re.MULTILINE)
     titles, texts = sections[1::2], sections[2::2]
-    return {title: text.strip() for title, text in zip(titles, texts, strict=True)}
+    return {title: text.strip("\n") for title, text in zip(titles, texts, strict=True)}
 
 
 def main() -> None:
