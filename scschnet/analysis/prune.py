@@ -24,7 +24,7 @@ from scschnet.analysis.layers import projected
 from scschnet.analysis.runs import Run, evenly, read_run
 from scschnet.analysis.tables import table_beside, write_table
 from scschnet.checkpoint import Checkpoint, checkpoint_path, load, load_checkpoint, save_checkpoint
-from scschnet.data import StructureSet, collate
+from scschnet.data import Batch, StructureSet, collate
 from scschnet.evaluate import errors, predict
 from scschnet.nn import SchNet
 from scschnet.train.config import TrainConfig, read_config
@@ -34,7 +34,7 @@ from scschnet.train.state import TrainingState
 from scschnet.units import energy_factor
 
 LEARNING_RATE = 0.25  # of the run's own: the network is trained already
-TIMED = 15  # evaluations, of which the fastest counts: others share the machine
+TIMED = 15  # evaluations on one thread, of which the fastest counts
 COLUMNS = (
     "blocks",
     "run",
@@ -55,7 +55,7 @@ class Pruned:
         path: run folder.
         energy: mean absolute error per structure, eV; NaN without labels.
         forces: mean absolute error per component, eV/Å; NaN without labels.
-        seconds: of one evaluation of energies and forces of `n_atoms` atoms, the fastest of 15.
+        seconds: of one evaluation of energies and forces of `n_atoms` atoms: CPU time of one thread, the fastest of 15.
         n_atoms: atoms evaluated at a time.
         reach: blocks times cutoff, Å.
     """
@@ -157,12 +157,7 @@ def measure(path: str | os.PathLike[str], structures: StructureSet) -> Pruned:
     found = errors(predict(model, structures, forces=has_forces), structures)
     some = evenly(structures, 1000)
     batch = collate(some, np.arange(len(some)), model.config.cutoff)
-    seconds = []
-    for _ in range(TIMED):
-        start = time.perf_counter()
-        with torch.no_grad():
-            model(**batch.inputs)
-        seconds.append(time.perf_counter() - start)
+    seconds = _seconds(model, batch)
     mae = {name: error.mae for name, error in found.items() if error.n}
     blocks = model.config.n_interactions
     return Pruned(
@@ -170,10 +165,26 @@ def measure(path: str | os.PathLike[str], structures: StructureSet) -> Pruned:
         Path(path),
         mae.get("energy", float("nan")),
         mae.get("forces", float("nan")),
-        min(seconds),
+        seconds,
         len(some.positions),
         blocks * model.config.cutoff,
     )
+
+
+def _seconds(model: SchNet, batch: Batch) -> float:
+    """CPU time, which other programs on the machine hardly touch, of one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = []
+    try:
+        for _ in range(TIMED):
+            start = time.process_time()
+            with torch.no_grad():
+                model(**batch.inputs)
+            found.append(time.process_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return min(found)
 
 
 def plot_pareto(found: Sequence[Pruned], path: str | os.PathLike[str]) -> Path:
