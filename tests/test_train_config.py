@@ -68,7 +68,10 @@ def test_round_trip(tmp_path):
         ("ema = 1.0", "`ema` must lie between 0 and 1, 1 excluded, got 1.0"),
         ("lr = -1.0", "`lr` must be positive, got -1.0"),
         ("skip = 'both'", "`skip` must be one of weighted, plain, got 'both'"),
-        ("preset = 'fast'", "`preset` must be one of quick, md17, paper-md17, paper-qm9, got 'fast'"),
+        (
+            "preset = 'fast'",
+            "`preset` must be one of quick, md17, paper-md17, paper-qm9, got 'fast'",
+        ),
     ],
 )
 def test_bad_files_are_refused(tmp_path, capsys, content, message):

@@ -33,7 +33,8 @@ struct PairArrays {
 
 namespace cpu {
 
-/// Instruction sets for which the library holds code; amx is AVX-512 with tiles for matrix products.
+/// Instruction sets for which the library holds code; amx is AVX-512 with tiles for matrix
+/// products.
 enum class InstructionSet { generic, avx2, avx512, amx };
 
 /// The instruction sets that this processor can run, worst first; never empty.
