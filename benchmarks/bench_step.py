@@ -145,7 +145,7 @@ def prepare(case: Case, structures: StructureSet, filters: str) -> tuple[Callabl
                 return float(model(**inputs)["energy"].sum())
 
         return evaluate, inputs, model
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4, fused=True)  # as scschnet.train
     with_forces = case.kind == "train_forces"
     energy = torch.randn(len(structures), dtype=torch.float64)
     forces = torch.randn_like(inputs["positions"])
