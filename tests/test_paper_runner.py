@@ -129,3 +129,14 @@ def test_stored_results_make_tables(results):
     for text in (results.table_1(runs, "md17"), results.learning_curve(runs), results.costs(runs)):
         widths = {line.count("|") for line in text.splitlines()}
         assert len(widths) == 1
+
+
+def test_runs_with_other_options_have_rows_of_their_own(results):
+    error = {"mae": 0.4, "rmse": 0.6}
+    test = {"energy": {"kcal/mol": error}, "forces": {"kcal/mol/Å": error}}
+    run = results.Finished("aspirin", 0, "md17", "weighted", 1, "rho-0.02", Path(), {"test": test})
+    table = results.table_errors(results.other_rows([run]))
+    assert "| aspirin, md17, sc-SchNet, rho-0.02 | 1 | 0.400 | 0.600 | 0.400 | 0.600 |" in table
+    assert (
+        "not run" in results.table_1([run], "md17").splitlines()[4]
+    )  # not mixed with the plain ones
