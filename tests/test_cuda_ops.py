@@ -46,14 +46,14 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
 # ---- neighbor lists
 
 
-def random_batch(seed: int, sizes: list[int], dtype=torch.float64):
+def random_batch(seed: int, sizes: list[int], dtype=torch.float64, on_faces: float = 0.2):
     """Skewed, thin and open cells, atoms outside and on faces."""
     rng = np.random.default_rng(seed)
     positions, cells, pbc = [], [], []
     for n in sizes:
         cell = rng.uniform(2.5, 9.0) * (np.eye(3) + rng.uniform(-0.4, 0.4, (3, 3)))
         f = rng.uniform(-1.5, 2.5, (n, 3))
-        f[rng.random(n) < 0.2] = rng.integers(-4, 8, 3) / 4
+        f[rng.random(n) < on_faces] = rng.integers(-4, 8, 3) / 4
         positions.append(f @ cell)
         cells.append(cell)
         pbc.append(rng.random(3) < 0.6)
@@ -128,7 +128,7 @@ def test_bad_geometries_are_errors():
 
 
 def test_half_list_and_geometry():
-    positions, ptr, cells, pbc = random_batch(5, [40, 0, 25, 1])
+    positions, ptr, cells, pbc = random_batch(5, [40, 0, 25, 1], on_faces=0.0)  # no two on one spot
     cells = torch.where(pbc[:, :, None], cells, 0.0)
     idx_i, idx_j, shifts, _ = torch.ops.scschnet.neighbor_list(positions, ptr, cells, pbc, 3.0)
     idx_m = torch.repeat_interleave(torch.arange(4), ptr.diff())
