@@ -466,6 +466,71 @@ def schnet(
     )
 
 
+def pack_schnet(tables: Tensor, contribution_weights: Tensor, parameters: list[Tensor]) -> Tensor:
+    """Weights of a network laid out for this processor's matrix products, for `schnet_packed`; on the CPU only.
+
+    Args:
+        tables: as in `schnet`; of them only shape and dtype matter.
+        contribution_weights: as in `schnet`; of them only shape and dtype matter.
+        parameters: as in `schnet`.
+
+    Returns:
+        Numbers of no meaning elsewhere, one dimension, dtype of `tables`.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape or dtype is wrong.
+    """
+    return torch.ops.scschnet.pack_schnet(tables, contribution_weights, parameters)
+
+
+def schnet_packed(
+    features: Tensor,
+    row_ptr: Tensor,
+    idx_j: Tensor,
+    bins: Tensor,
+    weights: Tensor,
+    tables: Tensor,
+    contribution_weights: Tensor,
+    parameters: list[Tensor],
+    packed: Tensor,
+    derivatives: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same as `schnet` to the bit, for parameters packed before; on the CPU only, not differentiable.
+
+    With few atoms laying out the weights takes most of the time of `schnet`.
+
+    Args:
+        features: as in `schnet`, like the following.
+        row_ptr: (n_atoms + 1,) int64.
+        idx_j: (n_pairs,) int64.
+        bins: (n_pairs,) int32.
+        weights: (2, n_pairs, 6).
+        tables: (n_blocks, n_rows, n_features).
+        contribution_weights: (n_blocks + 1,).
+        parameters: those that were packed, unchanged since.
+        packed: from `pack_schnet`.
+        derivatives: whether g_d is wanted.
+
+    Returns:
+        g, g_d and norms as in `schnet`.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape or dtype is wrong.
+    """
+    return torch.ops.scschnet.schnet_packed(
+        features,
+        row_ptr,
+        idx_j,
+        bins,
+        weights,
+        tables,
+        contribution_weights,
+        parameters,
+        packed,
+        derivatives,
+    )
+
+
 def pair_rows(idx_i: Tensor, idx_j: Tensor, n_atoms: int) -> Tensor:
     """Checks the pairs a host brings, and says where those of each atom begin.
 

@@ -41,6 +41,7 @@ struct SchnetParameters {
   Pointer readout_bias;         ///< (n_hidden,)
   Pointer readout_output;       ///< C2 (1, n_hidden)
   Pointer readout_output_bias;  ///< (1,)
+  Pointer packed = nullptr;     ///< what schnet_pack made of these; null: every pass packs anew
 };
 
 struct SchnetSizes {
@@ -95,6 +96,17 @@ std::int64_t schnet_state_size(const SchnetSizes& sizes, SchnetOptions options);
 /// Scalars of memory for one backward pass; `derivatives` if cotangents v of d_bar are given.
 template <class Scalar>
 std::int64_t schnet_scratch_size(const SchnetSizes& sizes, bool derivatives);
+
+/// Scalars of memory for weights that are laid out for products; sizes of atoms and pairs do not
+/// enter.
+template <class Scalar>
+std::int64_t schnet_packed_size(const SchnetSizes& sizes);
+
+/// Lays out the weights for products with this instruction set, once for many passes with the same
+/// parameters: for a few atoms that takes longer than the pass. `packed` is aligned to 64 bytes.
+template <class Scalar>
+void schnet_pack(const SchnetSizes& sizes, const SchnetParameters<const Scalar*>& parameters,
+                 Scalar* packed, const ParallelFor& parallel_for, InstructionSet isa);
 
 /// The results have the same bits on every run and with any number of threads. Instruction sets
 /// differ in rounding. `pairs.z` may be null without derivatives. `state` is aligned to 64 bytes.

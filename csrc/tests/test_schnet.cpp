@@ -285,7 +285,7 @@ struct Results {
 struct How {
   InstructionSet isa;
   int n_threads = 1;
-  bool derivatives = true, gradients = false;
+  bool derivatives = true, gradients = false, packed = false;
 };
 
 template <class Scalar>
@@ -318,7 +318,7 @@ Results<Scalar> run(const Shape& shape, const Graph& graph, const Values& parame
   const auto values = rounded<Scalar>(parameters), w = rounded<Scalar>(graph.w),
              z = rounded<Scalar>(graph.z), g_cotangent = rounded<Scalar>(g_bar),
              d_cotangent = rounded<Scalar>(v);
-  const auto p = shape.in(values.data());
+  auto p = shape.in(values.data());
   const HalfPairs<Scalar> pairs{n.n_atoms,          graph.row_ptr.data(),
                                 graph.idx_j.data(), graph.bins.data(),
                                 w.data(),           how.derivatives ? z.data() : nullptr};
@@ -332,6 +332,11 @@ Results<Scalar> run(const Shape& shape, const Graph& graph, const Values& parame
                     std::vector<Scalar>(how.gradients ? values.size() : 0, rubbish)};
   const Memory<Scalar> state(cpu::schnet_state_size<Scalar>(n, options));
   const auto parallel_for = threads(how.n_threads);
+  const Memory<Scalar> packed(how.packed ? cpu::schnet_packed_size<Scalar>(n) : 0);
+  if (how.packed) {
+    cpu::schnet_pack<Scalar>(n, p, packed.get(), parallel_for, how.isa);
+    p.packed = packed.get();
+  }
   cpu::schnet_forward<Scalar>(n, options, pairs, p,
                               {r.g.data(), how.derivatives ? r.d_bar.data() : nullptr,
                                r.norms.data(), r.corrections.data()},
@@ -474,6 +479,10 @@ void check_without_ghosts(const Case& c, InstructionSet isa, const std::string& 
   check_gradients(c, energies.gradients, c.energy_slopes, what + ", energies");
   expect(forces == once({.isa = isa, .n_threads = 2, .gradients = true}),
          what + ": same bits with two threads");
+  expect(forces == once({.isa = isa, .gradients = true, .packed = true}),
+         what + ": same bits with weights packed before");
+  expect(energies == once({.isa = isa, .derivatives = false, .gradients = true, .packed = true}),
+         what + ": same bits with weights packed before, without derivatives");
   const auto shared = once({.isa = isa, .n_threads = 2});
   expect(shared.g == forces.g && shared.d_bar == forces.d_bar && shared.norms == forces.norms,
          what + ": same bits where blocks share their arrays");

@@ -101,7 +101,7 @@ class SchNet(nn.Module):
         self.readout = Readout(config.n_features)
         self.offsets = EnergyOffsets(MAX_Z)
         self.filter_step = grid_step(self.radial_basis.width)
-        self._kept_tables = _KeptTables()
+        self._kept = _Kept()
         weights = _initial_weights(config.n_interactions + 1, w_init)
         if config.skip == "weighted":
             self.contribution_weights = nn.Parameter(weights)
@@ -306,19 +306,19 @@ class SchNet(nn.Module):
         """The network in one operator, on the half list; differentiable once, in the parameters."""
         pairs, row_ptr, idx_j = half
         r_ij, d_ij = ops.pair_vectors(*geometry, pairs)
-        tables, grid = self._tables(d_ij)
+        grid = self._grid(d_ij)
+        kept = self._kept_for(grid)
         bins, weights = self._spline_weights(d_ij, grid)
-        g, g_d, norms = ops.schnet(
-            self.embedding(atomic_numbers),
-            row_ptr,
-            idx_j,
-            bins,
-            weights,
-            tables,
-            self.contribution_weights,
-            self._dense_parameters(),
-            derivatives,
-        )
+        given = (self.embedding(atomic_numbers), row_ptr, idx_j, bins, weights)
+        if kept is not None and d_ij.device.type == "cpu":
+            network = (kept.tables, self.contribution_weights, kept.dense, kept.packed)
+            g, g_d, norms = ops.schnet_packed(*given, *network, derivatives)
+        else:
+            tables = self._new_tables(grid) if kept is None else kept.tables
+            parameters = self._dense_parameters()
+            g, g_d, norms = ops.schnet(
+                *given, tables, self.contribution_weights, parameters, derivatives
+            )
         energies = self.offsets(g, atomic_numbers)
         forces = virial = d_ij
         if derivatives:
@@ -328,32 +328,41 @@ class SchNet(nn.Module):
         return energies, forces, virial, norms
 
     def _tables(self, d_ij: Tensor) -> tuple[Tensor, FilterGrid]:
-        """Filters of all blocks (n_interactions, n_rows, n_features) and their grid.
+        """Filters of all blocks (n_interactions, n_rows, n_features) and their grid."""
+        grid = self._grid(d_ij)
+        kept = self._kept_for(grid)
+        return self._new_tables(grid) if kept is None else kept.tables, grid
 
-        Tables of frozen parameters (no gradients asked for) are kept until one changes; those of others are
-        made anew every time, because optimizers change parameters without a trace.
-        """
+    def _grid(self, d_ij: Tensor) -> FilterGrid:
         cutoff = self.config.cutoff
         if self.config.cutoff_function == "none" and d_ij.shape[0]:  # as long as is needed
             cutoff = min(cutoff, float(d_ij.detach().max().floor()) + 1.0)
-        grid = FilterGrid(self.filter_step, cutoff)
-        generators, dtype = self._generators(), self.embedding.weight.dtype
+        return FilterGrid(self.filter_step, cutoff)
+
+    def _new_tables(self, grid: FilterGrid) -> Tensor:
+        weight, generators = self.embedding.weight, self._generators()
         if not generators:
-            return self.embedding.weight.new_zeros((0, grid.n_rows, self.config.n_features)), grid
-        parameters = [
-            p
-            for g in generators
-            for layer in (g.hidden, g.output)
-            for p in (layer.weight, layer.bias)
-        ]
+            return weight.new_zeros((0, grid.n_rows, self.config.n_features))
+        return filter_tables(generators, self.radial_basis, grid, weight.dtype)
+
+    def _kept_for(self, grid: FilterGrid) -> "_Kept | None":
+        """What can be kept while no parameter changes; None if one asks for gradients.
+
+        Parameters that are trained change without a trace, so nothing made of them is kept.
+        """
+        filters, dense = self._all_parameters()
+        parameters = [self.embedding.weight, self.contribution_weights, *filters, *dense]
         if any(p.requires_grad for p in parameters):
-            return filter_tables(generators, self.radial_basis, grid, dtype), grid
+            return None
         state = (grid, *((p.data_ptr(), p._version) for p in parameters))
-        if state != self._kept_tables.state:
+        if state != self._kept.state:
             with torch.no_grad():
-                tables = filter_tables(generators, self.radial_basis, grid, dtype)
-            self._kept_tables = _KeptTables(state, tables)
-        return self._kept_tables.tables, grid
+                tables, dense = self._new_tables(grid), [p.detach() for p in dense]
+                packed = tables
+                if tables.device.type == "cpu":
+                    packed = ops.pack_schnet(tables, self.contribution_weights, dense)
+            self._kept = _Kept(state, tables, dense, packed)
+        return self._kept
 
     def _spline_weights(self, d_ij: Tensor, grid: FilterGrid) -> tuple[Tensor, Tensor]:
         """Bins and weights of the pairs, for the filters and their first derivative."""
@@ -370,21 +379,43 @@ class SchNet(nn.Module):
 
     def _dense_parameters(self) -> list[Tensor]:
         """Parameters of the blocks and of the readout, in the order of the operator `schnet`."""
-        found: list[Tensor] = []
-        for interaction in self._blocks():
-            hidden, output = interaction.hidden, interaction.output
-            found += [interaction.input.weight, hidden.weight, hidden.bias]
-            found += [output.weight, output.bias]
-        hidden, output = self.readout.hidden, self.readout.output
-        return [*found, hidden.weight, hidden.bias, output.weight, output.bias]
+        return self._all_parameters()[1]
+
+    def _all_parameters(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Parameters of the filter generators, and those of the dense layers in the order of `schnet`.
+
+        Through the dictionaries that modules keep: attributes would take longer than all that is
+        computed for a small molecule.
+        """
+        filters: list[Tensor] = []
+        dense: list[Tensor] = []
+        for block in _parts(_parts(self)["interactions"]).values():
+            parts = _parts(block)
+            generator = _parts(parts["filter_generator"])
+            filters += [*_tensors(generator["hidden"]), *_tensors(generator["output"])]
+            dense.append(_tensors(parts["input"])[0])
+            dense += [*_tensors(parts["hidden"]), *_tensors(parts["output"])]
+        readout = _parts(_parts(self)["readout"])
+        return filters, [*dense, *_tensors(readout["hidden"]), *_tensors(readout["output"])]
 
 
 @dataclass(frozen=True)
-class _KeptTables:
-    """Filter tables, and what they were made from."""
+class _Kept:
+    """What is made of parameters that stay as they are, and the state of these."""
 
     state: tuple[object, ...] = ()
     tables: Tensor = field(default_factory=lambda: torch.zeros(0))
+    dense: list[Tensor] = field(default_factory=list)
+    packed: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+
+def _parts(module: nn.Module) -> dict[str, nn.Module]:
+    return cast(dict[str, nn.Module], module._modules)
+
+
+def _tensors(layer: nn.Module) -> list[Tensor]:
+    """Weight, and bias if there is one."""
+    return [p for p in layer._parameters.values() if p is not None]
 
 
 def _initial_weights(n: int, w_init: str) -> Tensor:

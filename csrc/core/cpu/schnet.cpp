@@ -50,14 +50,29 @@ class Layout {
   Index used_ = 0;
 };
 
-/// Everything a forward pass writes; arrays are (n_atoms, n_features) if nothing else is said.
-/// Vectors: one per block.
+/// Weights laid out for products: with W^T going forward, with W going back. Vectors: one per
+/// block. Without those going back the layout is the beginning of that with them.
 template <class Scalar>
-struct State {
-  // Packed for products: with W^T going forward, with W going back.
+struct PackedWeights {
   std::vector<Scalar*> input_forward, hidden_forward, output_forward, input_back, hidden_back,
       output_back;
   Scalar *readout_forward, *readout_back;
+
+  PackedWeights(const SchnetSizes& n, bool back, Layout<Scalar>& layout) {
+    const Index square = packed_size<Scalar>(n.n_features, n.n_features);
+    const auto take = [&] { return layout.take_per_block(n.n_blocks, square, true); };
+    for (auto* packed : {&input_forward, &hidden_forward, &output_forward}) *packed = take();
+    readout_forward = layout.take(packed_size<Scalar>(n.n_features, n.n_hidden));
+    readout_back = layout.take(packed_size<Scalar>(n.n_hidden, n.n_features));
+    if (!back) return;
+    for (auto* packed : {&input_back, &hidden_back, &output_back}) *packed = take();
+  }
+};
+
+/// Everything a forward pass writes; arrays are (n_atoms, n_features) if nothing else is said.
+/// Vectors: one per block. The weights are in `packed_weights` if that is another layout.
+template <class Scalar>
+struct State : PackedWeights<Scalar> {
   std::vector<Scalar*> x;      // features after the block
   std::vector<Scalar*> h;      // W_in x, which is convolved
   std::vector<Scalar*> y;      // convolution
@@ -70,20 +85,13 @@ struct State {
   std::vector<Scalar*> v_bar, z_bar, y_bar, h_bar;
   Scalar* d_bar_parts;  // (n_feature_blocks, n_pairs)
 
-  State(const SchnetSizes& n, SchnetOptions options, Layout<Scalar>& layout) {
+  State(const SchnetSizes& n, SchnetOptions options, Layout<Scalar>& layout,
+        Layout<Scalar>& packed_weights)
+      : PackedWeights<Scalar>(n, options.derivatives || options.keep, packed_weights) {
     const Index rows = n.n_atoms * n.n_features, hidden = n.n_atoms * n.n_hidden;
-    const Index square = packed_size<Scalar>(n.n_features, n.n_features);
     const auto per_block = [&](Index size, bool own) {
       return layout.take_per_block(n.n_blocks, size, own);
     };
-    for (auto* packed : {&input_forward, &hidden_forward, &output_forward})
-      *packed = per_block(square, true);
-    readout_forward = layout.take(packed_size<Scalar>(n.n_features, n.n_hidden));
-    readout_back = layout.take(packed_size<Scalar>(n.n_hidden, n.n_features));
-    if (options.derivatives || options.keep) {
-      for (auto* packed : {&input_back, &hidden_back, &output_back})
-        *packed = per_block(square, true);
-    }
     for (auto* array : {&x, &y, &s}) *array = per_block(rows, options.keep);
     for (auto* array : {&h, &slope}) *array = per_block(rows, options.keep || options.derivatives);
     out = layout.take(rows);
@@ -165,26 +173,34 @@ struct Pass {
 // ---- forward
 
 template <class Scalar>
-void pack_weights(const Pass<Scalar>& pass) {
-  const auto& [n, state, dense, parameters] =
-      std::tie(pass.n, pass.state, pass.dense, pass.parameters);
-  const bool back = pass.options.derivatives || pass.options.keep;
+void pack_weights(const SchnetSizes& n, const SchnetParameters<const Scalar*>& parameters,
+                  bool back, const PackedWeights<Scalar>& packed, const ParallelFor& parallel_for,
+                  InstructionSet isa) {
+  const auto& dense = dense_kernels<Scalar>(isa);
   const Index f = n.n_features;
-  pass.parallel_for(n.n_blocks + 1, [&](Index l) {
+  parallel_for(n.n_blocks + 1, [&](Index l) {
     if (l == n.n_blocks) {
-      dense.pack_transposed(parameters.readout, f, n.n_hidden, state.readout_forward);
-      dense.pack(parameters.readout, n.n_hidden, f, state.readout_back);
+      dense.pack_transposed(parameters.readout, f, n.n_hidden, packed.readout_forward);
+      dense.pack(parameters.readout, n.n_hidden, f, packed.readout_back);
       return;
     }
     const auto& block = parameters.blocks[l];
-    dense.pack_transposed(block.input, f, f, state.input_forward[l]);
-    dense.pack_transposed(block.hidden, f, f, state.hidden_forward[l]);
-    dense.pack_transposed(block.output, f, f, state.output_forward[l]);
+    dense.pack_transposed(block.input, f, f, packed.input_forward[l]);
+    dense.pack_transposed(block.hidden, f, f, packed.hidden_forward[l]);
+    dense.pack_transposed(block.output, f, f, packed.output_forward[l]);
     if (!back) return;
-    dense.pack(block.input, f, f, state.input_back[l]);
-    dense.pack(block.hidden, f, f, state.hidden_back[l]);
-    dense.pack(block.output, f, f, state.output_back[l]);
+    dense.pack(block.input, f, f, packed.input_back[l]);
+    dense.pack(block.hidden, f, f, packed.hidden_back[l]);
+    dense.pack(block.output, f, f, packed.output_back[l]);
   });
+}
+
+/// The state in its memory; weights that are packed already stay where they are.
+template <class Scalar>
+State<Scalar> state_in(Scalar* memory, const Scalar* packed, const SchnetSizes& sizes,
+                       SchnetOptions options) {
+  Layout<Scalar> layout(memory), elsewhere(const_cast<Scalar*>(packed));  // these are only read
+  return State<Scalar>(sizes, options, layout, packed ? elsewhere : layout);
 }
 
 /// From out to g, and back to out_bar.
@@ -598,8 +614,23 @@ void clear_gradients(const SchnetSizes& n, const SchnetParameters<Scalar*>& grad
 template <class Scalar>
 Index schnet_state_size(const SchnetSizes& sizes, SchnetOptions options) {
   Layout<Scalar> layout(nullptr);
-  State<Scalar>(sizes, options, layout);
+  State<Scalar>(sizes, options, layout, layout);
   return layout.used();
+}
+
+template <class Scalar>
+Index schnet_packed_size(const SchnetSizes& sizes) {
+  Layout<Scalar> layout(nullptr);
+  PackedWeights<Scalar>(sizes, true, layout);
+  return layout.used();
+}
+
+template <class Scalar>
+void schnet_pack(const SchnetSizes& sizes, const SchnetParameters<const Scalar*>& parameters,
+                 Scalar* packed, const ParallelFor& parallel_for, InstructionSet isa) {
+  Layout<Scalar> layout(packed);
+  pack_weights(sizes, parameters, true, PackedWeights<Scalar>(sizes, true, layout), parallel_for,
+               isa);
 }
 
 template <class Scalar>
@@ -614,10 +645,13 @@ void schnet_forward(const SchnetSizes& sizes, SchnetOptions options, const HalfP
                     const SchnetParameters<const Scalar*>& parameters,
                     const SchnetOutputs<Scalar>& outputs, Scalar* state, const Halo<Scalar>& halo,
                     const ParallelFor& parallel_for, InstructionSet isa) {
-  Layout<Scalar> layout(state);
   const Pass<Scalar> pass{
-      sizes, options, pairs, parameters, State<Scalar>(sizes, options, layout), parallel_for, isa};
-  pack_weights(pass);
+      sizes,        options, pairs, parameters, state_in(state, parameters.packed, sizes, options),
+      parallel_for, isa};
+  if (!parameters.packed) {
+    const bool back = options.derivatives || options.keep;
+    pack_weights<Scalar>(sizes, parameters, back, pass.state, parallel_for, isa);
+  }
   pass.for_rows([&](Index row, Index rows) { dense_forward(pass, outputs, -1, row, rows); });
   if (sizes.n_blocks > 0) ghost_input(pass);
   for (Index l = 0; l < sizes.n_blocks; ++l) {
@@ -638,10 +672,11 @@ void schnet_backward(const SchnetSizes& sizes, SchnetOptions options,
                      const Scalar* g_bar, const Scalar* v,
                      const SchnetParameters<Scalar*>& gradients, Scalar* scratch,
                      const ParallelFor& parallel_for, InstructionSet isa) {
-  Layout<Scalar> layout(const_cast<Scalar*>(state)),
-      scratch_layout(scratch);  // the state is only read
+  Layout<Scalar> scratch_layout(scratch);
   BackwardPass<Scalar> pass{
-      {sizes, options, pairs, parameters, State<Scalar>(sizes, options, layout), parallel_for, isa},
+      {sizes, options, pairs, parameters,
+       state_in(const_cast<Scalar*>(state), parameters.packed, sizes, options),  // only read
+       parallel_for, isa},
       Scratch<Scalar>(sizes, v != nullptr, scratch_layout),
       gradients,
       g_bar,
@@ -661,16 +696,19 @@ void schnet_backward(const SchnetSizes& sizes, SchnetOptions options,
   }
 }
 
-#define SCSCHNET_INSTANTIATE(Scalar)                                                            \
-  template Index schnet_state_size<Scalar>(const SchnetSizes&, SchnetOptions);                  \
-  template Index schnet_scratch_size<Scalar>(const SchnetSizes&, bool);                         \
-  template void schnet_forward(const SchnetSizes&, SchnetOptions, const HalfPairs<Scalar>&,     \
-                               const SchnetParameters<const Scalar*>&,                          \
-                               const SchnetOutputs<Scalar>&, Scalar*, const Halo<Scalar>&,      \
-                               const ParallelFor&, InstructionSet);                             \
-  template void schnet_backward(const SchnetSizes&, SchnetOptions, const HalfPairs<Scalar>&,    \
-                                const SchnetParameters<const Scalar*>&, const Scalar*,          \
-                                const Scalar*, const Scalar*, const SchnetParameters<Scalar*>&, \
+#define SCSCHNET_INSTANTIATE(Scalar)                                                             \
+  template Index schnet_state_size<Scalar>(const SchnetSizes&, SchnetOptions);                   \
+  template Index schnet_scratch_size<Scalar>(const SchnetSizes&, bool);                          \
+  template Index schnet_packed_size<Scalar>(const SchnetSizes&);                                 \
+  template void schnet_pack(const SchnetSizes&, const SchnetParameters<const Scalar*>&, Scalar*, \
+                            const ParallelFor&, InstructionSet);                                 \
+  template void schnet_forward(const SchnetSizes&, SchnetOptions, const HalfPairs<Scalar>&,      \
+                               const SchnetParameters<const Scalar*>&,                           \
+                               const SchnetOutputs<Scalar>&, Scalar*, const Halo<Scalar>&,       \
+                               const ParallelFor&, InstructionSet);                              \
+  template void schnet_backward(const SchnetSizes&, SchnetOptions, const HalfPairs<Scalar>&,     \
+                                const SchnetParameters<const Scalar*>&, const Scalar*,           \
+                                const Scalar*, const Scalar*, const SchnetParameters<Scalar*>&,  \
                                 Scalar*, const ParallelFor&, InstructionSet);
 SCSCHNET_INSTANTIATE(float)
 SCSCHNET_INSTANTIATE(double)
