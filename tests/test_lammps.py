@@ -199,21 +199,26 @@ def test_single_precision(name, kind, ranks):
 
 
 def test_four_ranks():
-    """More ranks than atoms: up to three of four have none."""
+    """More ranks than atoms: up to three of four have none. And domains that do not form a grid."""
     script, cases = "", []
     place = Path(tempfile.mkdtemp(dir=folder()))
-    for name in ("skewed", "two far groups"):
-        structure = structures()[name]
-        structure.write(place / f"{name}.data".replace(" ", "_"))
-        for grid in ("4 1 1", "1 2 2"):
-            case = f"{name} {grid}".replace(" ", "_")
-            cases.append((case, structure.pbc))
-            script += f"""clear
+    for name, grid in (
+        ("skewed", "4 1 1"),
+        ("two far groups", "4 1 1"),
+        ("two far groups", "1 2 2"),
+        ("water", "tiled"),
+    ):
+        structure, tiled = structures()[name], grid == "tiled"
+        case, data = (text.replace(" ", "_") for text in (f"{name} {grid}", f"{name}.data"))
+        structure.write(place / data)
+        cases.append((case, structure.pbc))
+        script += f"""clear
 units metal
-processors {grid}
+{"comm_style tiled" if tiled else f"processors {grid}"}
 {structure.boundary}
-read_data {name.replace(" ", "_")}.data
+read_data {data}
 {potential(model_file())}
+{"balance 1.0 rcb" if tiled else ""}
 {outputs(case, N_LAYERS)}
 run 0
 {report(case)}

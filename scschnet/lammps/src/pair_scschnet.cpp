@@ -75,14 +75,17 @@ void PairScschnet::receive_owners() {
   owners_.resize(atom->nlocal + atom->nghost);
   for (int i = 0; i < atom->nlocal; ++i) owners_[i] = static_cast<double>(owner(comm->me, i));
   exchanged_ = nullptr;
+  own_swaps_.clear();
   comm->forward_comm(this, 1);
 }
 
 int PairScschnet::pack_forward_comm(int n, int* atoms, double* buffer, int, int*) {
   if (!exchanged_) {
+    own_swaps_.packed(atoms, buffer);
     for (int k = 0; k < n; ++k) buffer[k] = owners_[atoms[k]];
     return n;
   }
+  if (n == 0 || own_swaps_.sent(atoms)) return n * row_doubles_;
   for (int k = 0; k < n; ++k, buffer += row_doubles_) {
     const int row = rows_.row(atoms[k]);
     if (row >= 0) std::memcpy(buffer, exchanged_ + std::int64_t{row} * row_bytes_, row_bytes_);
@@ -92,9 +95,11 @@ int PairScschnet::pack_forward_comm(int n, int* atoms, double* buffer, int, int*
 
 void PairScschnet::unpack_forward_comm(int n, int first, double* buffer) {
   if (!exchanged_) {
+    if (n > 0) own_swaps_.unpacked(first, buffer);
     std::copy_n(buffer, n, owners_.begin() + first);
     return;
   }
+  if (n == 0 || own_swaps_.received(first)) return;
   for (int ghost = first; ghost < first + n; ++ghost, buffer += row_doubles_) {
     const int row = rows_.row(ghost);
     if (row < rows_.n_local() || rows_.atom(row) != ghost) continue;  // others have the same
@@ -103,11 +108,14 @@ void PairScschnet::unpack_forward_comm(int n, int first, double* buffer) {
 }
 
 int PairScschnet::pack_reverse_comm(int n, int first, double* buffer) {
-  std::fill_n(buffer, std::int64_t{n} * row_doubles_, 0.0);
+  if (n == 0 || own_swaps_.received(first)) return n * row_doubles_;
   for (int ghost = first; ghost < first + n; ++ghost, buffer += row_doubles_) {
     const int row = rows_.row(ghost);
-    if (row < rows_.n_local() || rows_.atom(row) != ghost) continue;  // sent home once per row
-    std::memcpy(buffer, exchanged_ + std::int64_t{row} * row_bytes_, row_bytes_);
+    if (row < rows_.n_local() || rows_.atom(row) != ghost) {  // sent home once per row
+      std::fill_n(buffer, row_doubles_, 0.0);
+    } else {
+      std::memcpy(buffer, exchanged_ + std::int64_t{row} * row_bytes_, row_bytes_);
+    }
   }
   return n * row_doubles_;
 }
@@ -128,6 +136,7 @@ void add_row(char* row, const double* buffer, int bytes) {
 }  // namespace
 
 void PairScschnet::unpack_reverse_comm(int n, int* atoms, double* buffer) {
+  if (n == 0 || own_swaps_.sent(atoms)) return;
   for (int k = 0; k < n; ++k, buffer += row_doubles_) {
     const int row = rows_.row(atoms[k]);
     if (row < 0) continue;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "own_swaps.hpp"
 #include "pairs.hpp"
 #include "rows.hpp"
 #include "unit_styles.hpp"
@@ -70,6 +71,7 @@ class PairScschnet : public Pair {
   std::vector<std::int64_t> z_of_type_;  ///< by type, 0: not in the model
   scschnet::lammps::Rows rows_;
   scschnet::lammps::Pairs pairs_;
+  scschnet::lammps::OwnSwaps own_swaps_;
   std::int64_t built_at_ = -1;           ///< number of the neighbor list that rows_ and pairs_ fit
   std::vector<double> owners_;           ///< (n_all,)
   char* exchanged_ = nullptr;            ///< rows that are being exchanged; null: owners
