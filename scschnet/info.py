@@ -64,6 +64,7 @@ def lines(title: str, found: dict[str, Any]) -> list[str]:
         f"{found['dtype']}",
         **_file(found),
         **_training(found["training"]),
+        "unfamiliar": _unfamiliar(found.get("unfamiliarity")),
         "versions": ", ".join(f"{name} {value}" for name, value in found["versions"].items()),
     }
     return [
@@ -122,6 +123,13 @@ def _training(training: dict[str, Any]) -> dict[str, str]:
             f"MAE / RMSE of {errors.get('n_test', '?')} structures: {', '.join(found)}"
         )
     return rows
+
+
+def _unfamiliar(seen: dict[str, dict[str, int]] | None) -> str:
+    if seen is None:
+        return "no score of unfamiliar atoms"
+    held_out = ", ".join(f"{n['n_held_out']} {symbol}" for symbol, n in seen.items())
+    return f"a score per atom; above 1 it is stranger than 99 % of the held-out atoms ({held_out})"
 
 
 def _layers(layers: list[dict[str, Any]]) -> list[str]:

@@ -605,3 +605,23 @@ def schnet_evaluate(
         derivatives,
         corrections,
     )
+
+
+def unfamiliarity(
+    correction_norms: Tensor, atomic_numbers: Tensor, mean: Tensor, whitening: Tensor
+) -> Tensor:
+    """How unlike the training set every atom is, `scschnet.nn.unfamiliarity.unfamiliarity` in one pass.
+
+    Args:
+        correction_norms: (n_blocks + 1, n_atoms) float64.
+        atomic_numbers: (n_atoms,) int64.
+        mean: (n_rows, n_blocks) float64, a row per atomic number.
+        whitening: (n_rows, n_blocks, n_blocks) float64.
+
+    Returns:
+        (n_atoms,) float64, not differentiable.
+
+    Raises:
+        ValueError, TypeError: naming the argument that is wrong.
+    """
+    return torch.ops.scschnet.unfamiliarity(correction_norms, atomic_numbers, mean, whitening)

@@ -136,6 +136,16 @@ def test_figure_and_table(tmp_path):
     assert float(lines[2].split(",")[-1]) == (scores["distorted"] > 1).mean()
 
 
+def test_infinite_scores_are_drawn_and_counted(tmp_path):
+    """Those of an element that the training set does not hold."""
+    plot_unfamiliarity(
+        {"all": np.array([*np.linspace(0, 1, 97), *[np.inf] * 3])}, tmp_path / "u.png"
+    )
+    row = (tmp_path / "u.csv").read_text().splitlines()[1].split(",")
+    assert row[4:6] == ["inf", "inf"] and float(row[6]) == 0.03
+    assert np.isfinite([float(value) for value in row[2:4]]).all()
+
+
 def test_what_has_no_score_is_named(model):
     with pytest.raises(ValueError, match="at least one block"):
         norm_statistics(make_model(n_interactions=0), frames(2), frames(2))

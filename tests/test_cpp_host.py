@@ -18,9 +18,12 @@ from ase import Atoms
 from conftest import make_model
 
 import scschnet
+from scschnet.analysis.unfamiliar import norm_statistics
 from scschnet.calculator import ScSchNetCalculator
 from scschnet.checkpoint import Checkpoint, save_checkpoint
+from scschnet.data import embedded
 from scschnet.export import export, load_exported
+from scschnet.nn.unfamiliarity import KEY
 from scschnet.units import ENERGY
 
 SOURCE = Path(__file__).parents[1] / "csrc/tests/hosts"
@@ -87,11 +90,17 @@ def model():
 @pytest.fixture(scope="module")
 def files(model, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
-    files = {name: folder / f"{name}.pt" for name in ("full", "portable", "single", "gromacs")}
+    names = ("full", "portable", "single", "gromacs", "scored", "scored_portable")
+    files = {name: folder / f"{name}.pt" for name in names}
     export(model, files["full"])
     export(model, files["portable"], portable=True)
     export(model, files["single"], dtype="float32")
     export(model, files["gromacs"], host="gromacs")
+    frames = embedded.load().select(range(20))
+    metadata = {KEY: norm_statistics(model, frames, frames).to_json()}
+    save_checkpoint(folder / "best.pt", Checkpoint(model, metadata))
+    export(folder / "best.pt", files["scored"])
+    export(folder / "best.pt", files["scored_portable"], portable=True)
     return files
 
 
@@ -164,6 +173,20 @@ def test_host_prints_the_numbers_of_the_model_in_training(programs, files, model
     energy, forces = host_results(done.stdout)["energy"]
     assert energy == pytest.approx(atoms.get_potential_energy(), abs=1e-10)
     np.testing.assert_allclose(forces, atoms.get_forces(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["scored", "scored_portable"])
+def test_host_prints_the_largest_score_of_ase(programs, files, tmp_path, kind):
+    atoms = structure()
+    xyz = write_xyz(tmp_path / "atoms.xyz", atoms)
+    done = run(programs / "cpp_host/cpp_host", files[kind], xyz, 0)
+    found = re.search(r"^largest unfamiliarity ([\d.]+), of atom (\d+); above 1", done.stdout, re.M)
+    atoms.calc = ScSchNetCalculator(files[kind].with_name("best.pt"))
+    atoms.get_potential_energy()
+    scores = atoms.calc.results["unfamiliarity"]
+    assert float(found[1]) == pytest.approx(scores.max(), rel=1e-12, abs=1e-10)
+    assert int(found[2]) == np.argmax(scores)
+    assert "unfamiliarity" not in run(programs / "cpp_host/cpp_host", files["full"], xyz, 0).stdout
 
 
 def test_host_conserves_energy_on_the_trajectory_of_python(programs, files, tmp_path):
@@ -257,7 +280,7 @@ def test_package_needs_the_torch_it_was_compiled_with(prefix, tmp_path, version,
 # ---- the class
 
 
-@pytest.mark.parametrize("kind", ["full", "portable"])
+@pytest.mark.parametrize("kind", ["full", "portable", "scored", "scored_portable"])
 def test_all_results(programs, files, kind):
     done = run(programs / "exported_model", "results", files[kind])
     assert done.returncode == 0, done.stderr
@@ -265,8 +288,9 @@ def test_all_results(programs, files, kind):
     assert lines[-2:] == [["threads", "same"], ["extras", "none"]]
     periodic = in_python(files[kind], structure(), layers=True, atom_virial=True)
     molecule = in_python(files[kind], structure(pbc=False), layers=True, atom_virial=True)
-    assert [name for name, *_ in lines[:-2]] == KEYS + KEYS
-    for expected, results in ((periodic, lines[:8]), (molecule, lines[8:16])):
+    keys = [*KEYS, "unfamiliarity"] if "scored" in kind else KEYS
+    assert [name for name, *_ in lines[:-2]] == keys + keys
+    for expected, results in ((periodic, lines[: len(keys)]), (molecule, lines[len(keys) : -2])):
         for name, *values in results:
             np.testing.assert_allclose(
                 np.array(values, dtype=float), expected[name].ravel(), rtol=0, atol=1e-10

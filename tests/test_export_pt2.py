@@ -11,28 +11,39 @@ from test_schnet_evaluate import Halo
 
 import scschnet
 from scschnet import ops
+from scschnet.analysis.unfamiliar import norm_statistics
+from scschnet.checkpoint import Checkpoint, save_checkpoint
+from scschnet.data import embedded
 from scschnet.export import load_exported
+from scschnet.export.compiled import outputs
 from scschnet.export.exported import CompiledModel, read_metadata
+from scschnet.nn.unfamiliarity import KEY
 
 CUTOFF = 3.0
-OUTPUTS = {"energy", "energies", "forces", "virial", "correction_norms"}
+OUTPUTS = {"energy", "energies", "forces", "virial", "correction_norms", "unfamiliarity"}
 
 
 @pytest.fixture(scope="module")
-def model():
-    return make_model(n_features=6, cutoff=CUTOFF, filters="spline").eval()
+def checkpoint(tmp_path_factory) -> Path:
+    """A model with statistics of norms."""
+    model = make_model(n_features=6, cutoff=CUTOFF, filters="spline").eval().requires_grad_(False)
+    frames = embedded.load().select(range(20))
+    metadata = {KEY: norm_statistics(model, frames, frames).to_json()}
+    path = tmp_path_factory.mktemp("run") / "best.pt"
+    save_checkpoint(path, Checkpoint(model, metadata))
+    return path
 
 
 @pytest.fixture(scope="module")
-def files(model, tmp_path_factory) -> tuple[Path, Path]:
+def files(checkpoint, tmp_path_factory) -> tuple[Path, Path]:
     """The same model as .pt2 and as TorchScript."""
     folder = tmp_path_factory.mktemp("pt2")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "cache"))
         with warnings.catch_warnings():  # torch's own, while it copies its graphs
             warnings.filterwarnings("ignore", r".isinstance\(treespec, LeafSpec\)", FutureWarning)
-            scschnet.export(model, folder / "m.pt2", format="pt2")
-    scschnet.export(model, folder / "m.pt")
+            scschnet.export(checkpoint, folder / "m.pt2", format="pt2")
+    scschnet.export(checkpoint, folder / "m.pt")
     return folder / "m.pt2", folder / "m.pt"
 
 
@@ -64,7 +75,7 @@ def test_same_numbers_as_torchscript(compiled, files, n_atoms):
     pairs = random_pairs(n_atoms, n_atoms)
     expected = load_exported(files[1]).forward_pairs(*pairs, n_atoms, True)
     found = compiled.forward_pairs(*pairs, n_atoms, True)
-    assert set(found) == OUTPUTS
+    assert set(found) == OUTPUTS == set(outputs(True)) == {*outputs(False), "unfamiliarity"}
     for name, value in expected.items():
         assert found[name].dtype == torch.float64
         torch.testing.assert_close(found[name], value, rtol=1e-14, atol=1e-10)

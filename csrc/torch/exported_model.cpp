@@ -282,6 +282,7 @@ Evaluation ExportedModel::State::call(const torch::jit::Method& method,
             .forces = get("forces"),
             .virial = get("virial"),
             .correction_norms = get("correction_norms"),
+            .unfamiliarity = get("unfamiliarity", results.contains("unfamiliarity")),
             .layer_energies = get("layer_energies", extras.layers),
             .base_energies = get("base_energies", extras.layers),
             .atom_virial = get("atom_virial", extras.atom_virial)};

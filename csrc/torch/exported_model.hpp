@@ -19,6 +19,10 @@ struct Evaluation {
   at::Tensor virial;    ///< (3, 3) eV, -sum over pairs of r_ij (x) dE/dr_ij = -dE/dstrain
   at::Tensor correction_norms;  ///< (n_interactions + 1, n_local)
 
+  /// (n_local,), not negative: above 1 an atom is stranger than 99 % of the held-out ones. Not
+  /// defined if the file has no statistics of its training set.
+  at::Tensor unfamiliarity;
+
   // with Extras::layers: energies = base_energies + layer_energies.sum(0)
   at::Tensor layer_energies;  ///< (n_interactions + 1, n_local) eV
   at::Tensor base_energies;   ///< (n_local,) eV

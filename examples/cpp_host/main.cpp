@@ -2,12 +2,14 @@
 //
 //     cpp_host MODEL.pt STRUCTURE.xyz [STEPS]
 //
-// prints energy and forces, then 100 steps of 0.5 fs at constant energy (velocity Verlet, from
-// rest) with the neighbor list of scschnet. OMP_NUM_THREADS sets the number of threads.
+// prints energy and forces, the largest unfamiliarity if the file knows its training set, then 100
+// steps of 0.5 fs at constant energy (velocity Verlet, from rest) with the neighbor list of
+// scschnet. OMP_NUM_THREADS sets the number of threads.
 #include <ATen/ops/from_blob.h>
 #include <scschnet/exported_model.hpp>
 #include <scschnet/neighbor_list.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -92,6 +94,15 @@ void print(const char* what, const Evaluation& result) {
   }
 }
 
+/// The atom that is least like those the model was trained on.
+void print_unfamiliarity(const Evaluation& result) {
+  if (!result.unfamiliarity.defined() || result.unfamiliarity.numel() == 0) return;
+  const double* u = result.unfamiliarity.const_data_ptr<double>();
+  const double* most = std::max_element(u, u + result.unfamiliarity.numel());
+  std::printf("largest unfamiliarity %.12f, of atom %d; above 1: stranger than 99 %% held out\n",
+              *most, static_cast<int>(most - u));
+}
+
 struct Dynamics {
   const ExportedModel& model;
   Structure structure;
@@ -136,7 +147,9 @@ struct Dynamics {
 void run(const std::string& model_path, const std::string& structure_path, int steps) {
   const ExportedModel model = ExportedModel::load(model_path);
   const Structure structure = read_xyz(structure_path, model.symbols(), model.elements());
-  print("energy", evaluate(model, structure));
+  const Evaluation first = evaluate(model, structure);
+  print("energy", first);
+  print_unfamiliarity(first);
 
   Dynamics md(model, structure);
   print("from pairs", md.now);

@@ -162,10 +162,13 @@ def write_unfamiliarity(
 ) -> Path:
     """Write quantiles of the scores of each set, and the share above one, as CSV."""
     columns = ["atoms", "n", *(f"q{100 * level:g}" for level in LEVELS), "share above 1"]
-    rows = (
-        [name, len(u), *np.quantile(u, LEVELS), float((u > 1).mean())] for name, u in scores.items()
-    )
+    rows = ([name, len(u), *_quantiles(u), float((u > 1).mean())] for name, u in scores.items())
     return write_table(path, columns, rows)
+
+
+def _quantiles(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """At `LEVELS`; not interpolated where an element that was not trained on has infinite scores."""
+    return np.quantile(scores, LEVELS, method="linear" if np.isfinite(scores).all() else "higher")
 
 
 def draw_unfamiliarity(axes: Any, scores: dict[str, NDArray[np.float64]]) -> None:

@@ -1,7 +1,7 @@
 """The .pt2 file: the pair call compiled ahead of time by AOTInductor, for the time after TorchScript.
 
 Inputs: atomic_numbers (n_atoms,), idx_i, idx_j (n_pairs,) int64, r_ij (n_pairs, 3) float64, and `local` (n_local,) bool,
-of which only the length counts. Outputs: `OUTPUTS`, in this order, float64. Ghosts are one cutoff deep and exchanged
+of which only the length counts. Outputs: `outputs`, in this order, float64. Ghosts are one cutoff deep and exchanged
 between blocks, as in `Potential.forward_pairs` with `halo`. scschnet's operators stay calls, so that the file needs
 libscschnet_ops.so, and torch must be of the minor version it was compiled with.
 """
@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from scschnet.export.potential import Potential
 from scschnet.export.torchscript import torchscript_deprecation_ignored
 
-OUTPUTS = ("energy", "energies", "forces", "virial", "correction_norms")
-
 # All arithmetic that counts is inside of scschnet's operators, which choose their instructions when they run; the rest
 # is compiled for any processor of the kind, quickly.
 OPTIONS: dict[str, Any] = {
@@ -25,6 +23,16 @@ OPTIONS: dict[str, Any] = {
     "cpp.simdlen": 1,
     "cpp.march": "",
 }
+
+
+def outputs(has_statistics: bool) -> tuple[str, ...]:
+    """Names of the results, in order.
+
+    Args:
+        has_statistics: whether the model has statistics of its training set.
+    """
+    always = ("energy", "energies", "forces", "virial", "correction_norms")
+    return (*always, "unfamiliarity") if has_statistics else always
 
 
 class PairCall(nn.Module):
@@ -37,16 +45,17 @@ class PairCall(nn.Module):
     def __init__(self, potential: Potential) -> None:
         super().__init__()
         self.potential = potential
+        self.outputs = outputs(potential.has_statistics)
         potential.checked = False
 
     def forward(
         self, atomic_numbers: Tensor, idx_i: Tensor, idx_j: Tensor, r_ij: Tensor, local: Tensor
     ) -> tuple[Tensor, ...]:
-        """Args: as in the module's docstring. Returns: `OUTPUTS`."""
+        """Args: as in the module's docstring. Returns: `outputs`."""
         result = self.potential.forward_pairs(
             atomic_numbers, idx_i, idx_j, r_ij, local.shape[0], True
         )
-        return tuple(result[name] for name in OUTPUTS)
+        return tuple(result[name] for name in self.outputs)
 
 
 def compile_pairs(potential: Potential, extra: dict[str, str]) -> bytes:

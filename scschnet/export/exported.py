@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scschnet.export.compiled import OUTPUTS
+from scschnet.export.compiled import outputs
 from scschnet.export.metadata import LIBRARY, check_metadata
 from scschnet.export.torchscript import first_line, last_line, torchscript_deprecation_ignored
 
@@ -172,7 +172,8 @@ class CompiledModel(ExportedModel):
             values = self.run([atomic_numbers, idx_i, idx_j, r_ij, local])
         except RuntimeError as error:
             raise ValueError(first_line(error)) from error
-        result = dict(zip(OUTPUTS, values, strict=True))
+        names = outputs(self.metadata.get("unfamiliarity") is not None)
+        result = dict(zip(names, values, strict=True))
         if not bool(torch.isfinite(result["energy"] + result["virial"].sum())):
             raise ValueError("the results are not finite: atoms must lie on different points")
         return result

@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 import scschnet
 from scschnet.checkpoint import checkpoint_path, load_checkpoint
 from scschnet.nn import SchNet
+from scschnet.nn.unfamiliarity import KEY, NormStatistics
 
 FORMAT = "scschnet-exported"
 VERSION = 1
@@ -47,12 +48,14 @@ class Source:
         training: provenance and errors, JSON types; empty if unknown.
         layer_norms: of each layer, mean_norm and normalized_weight of its epoch; empty if unknown.
         versions: of the programs it was trained with.
+        statistics: of the norms of the corrections over the training set; None if unknown.
     """
 
     model: SchNet
     training: dict[str, Any] = field(default_factory=dict)
     layer_norms: list[dict[str, float | None]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    statistics: NormStatistics | None = None
 
 
 def read_source(path: Path) -> Source:
@@ -79,7 +82,8 @@ def read_source(path: Path) -> Source:
     if path.is_dir() and errors.is_file():
         training["errors"] = json.loads(errors.read_text())
     norms = _layer_norms(file.parent, found.get("epoch")) if path.is_dir() else []
-    return Source(checkpoint.model, training, norms, found.get("versions", {}))
+    statistics = NormStatistics.from_json(found[KEY]) if KEY in found else None
+    return Source(checkpoint.model, training, norms, found.get("versions", {}), statistics)
 
 
 def describe(source: Source) -> dict[str, Any]:
@@ -87,7 +91,8 @@ def describe(source: Source) -> dict[str, Any]:
 
     Returns:
         elements, symbols, cutoff (Å), cutoff_function, n_interactions, n_features, n_rbf, skip, dtype,
-        ghost_range (Å), units, layers, training, versions.
+        ghost_range (Å), units, layers, training, versions, unfamiliarity (atoms of each element that its statistics
+        come from; None: there are none).
     """
     model, config = source.model, source.model.config
     n = config.n_interactions
@@ -111,6 +116,7 @@ def describe(source: Source) -> dict[str, Any]:
             "python": platform.python_version(),
             **{f"trained with {name}": value for name, value in source.versions.items()},
         },
+        "unfamiliarity": _atoms_seen(source.statistics),
     }
 
 
@@ -146,6 +152,14 @@ def check_metadata(text: str) -> dict[str, Any]:
     if len(metadata["layers"]) != n_layers:
         raise ValueError(f"its metadata must name {n_layers} layers, got {metadata['layers']}")
     return metadata
+
+
+def _atoms_seen(statistics: NormStatistics | None) -> dict[str, dict[str, int]] | None:
+    """Per element: how many atoms were trained on, and how many others calibrate the score."""
+    if statistics is None:
+        return None
+    rows = zip(statistics.elements, statistics.n_train, statistics.n_held_out, strict=True)
+    return {chemical_symbols[z]: {"n_train": n, "n_held_out": m} for z, n, m in rows}
 
 
 def _layers(source: Source) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from scschnet.export.potential import Potential
 from scschnet.nn import SchNet
+from scschnet.nn.unfamiliarity import NormStatistics, unfamiliarity
 
 # The six quintic B-splines on a cell of a uniform grid, as polynomials of t from t^0 to t^5, times 120.
 QUINTIC_SPLINES = (
@@ -28,13 +29,16 @@ class PortablePotential(Potential):
     Args:
         model: as for `Potential`.
         symbols: of its elements, for messages.
+        statistics: as for `Potential`.
     """
 
     splines: Tensor
     spline_slopes: Tensor
 
-    def __init__(self, model: SchNet, symbols: list[str]) -> None:
-        super().__init__(model, symbols)
+    def __init__(
+        self, model: SchNet, symbols: list[str], statistics: NormStatistics | None = None
+    ) -> None:
+        super().__init__(model, symbols, statistics)
         splines = torch.tensor(QUINTIC_SPLINES, dtype=torch.float64).t() / 120.0
         powers = torch.arange(1.0, 6.0, dtype=torch.float64).unsqueeze(1)
         slopes = nn.functional.pad(splines[1:] * powers, (0, 0, 0, 1)) / self.step
@@ -232,3 +236,7 @@ class PortablePotential(Potential):
         forces = torch.zeros([n_atoms, 3], dtype=e_r.dtype, device=e_r.device)
         forces.index_add_(0, centers, e_r).index_add_(0, idx_j, e_r, alpha=-1)
         return forces, -(r_ij.t() @ e_r)
+
+    def unfamiliarity(self, correction_norms: Tensor, atomic_numbers: Tensor) -> Tensor:
+        """As in Python."""
+        return unfamiliarity(correction_norms, atomic_numbers, self.norm_mean, self.norm_whitening)

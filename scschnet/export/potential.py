@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from scschnet.nn import SchNet
 from scschnet.nn.filter_table import FilterGrid, filter_tables
 from scschnet.nn.model import MAX_Z
+from scschnet.nn.unfamiliarity import NormStatistics
 
 
 class Potential(nn.Module):
@@ -23,6 +24,7 @@ class Potential(nn.Module):
         with `layers`: layer_energies (n_interactions + 1, n_local) and base_energies (n_local,), eV:
             energies = base_energies + layer_energies.sum(0), to the rounding of the network's dtype
         with `atom_virial`: atom_virial (n_atoms, 3, 3), eV, half of every pair's to either atom
+        with statistics of the training set: unfamiliarity (n_local,), see scschnet.nn.unfamiliarity
 
     Subclasses define the methods that raise NotImplementedError here. How they store the centers of a half list
     is their own matter.
@@ -30,6 +32,7 @@ class Potential(nn.Module):
     Args:
         model: on the CPU, in its final dtype, its filter step chosen (`SchNet.refine_filters`).
         symbols: of its elements, for messages.
+        statistics: of the norms of the corrections over the training set; None: unknown.
     """
 
     dense: list[Tensor]
@@ -43,8 +46,12 @@ class Potential(nn.Module):
     readout_bias: Tensor
     readout_output: Tensor
     energy_at_zero: Tensor
+    norm_mean: Tensor
+    norm_whitening: Tensor
 
-    def __init__(self, model: SchNet, symbols: list[str]) -> None:
+    def __init__(
+        self, model: SchNet, symbols: list[str], statistics: NormStatistics | None = None
+    ) -> None:
         super().__init__()
         config, offsets = model.config, model.offsets
         grid = FilterGrid(model.filter_step, config.cutoff)
@@ -73,6 +80,10 @@ class Potential(nn.Module):
         self.register_buffer("readout_output", output[0] * offsets.scale)
         at_zero = output @ (nn.functional.softplus(bias) - math.log(2.0)) + output_bias
         self.register_buffer("energy_at_zero", at_zero * offsets.scale)
+        self.has_statistics = statistics is not None
+        mean, whitening = statistics.tables() if statistics else (torch.zeros(0), torch.zeros(0))
+        self.register_buffer("norm_mean", mean)
+        self.register_buffer("norm_whitening", whitening)
 
     def forward(
         self,
@@ -173,6 +184,10 @@ class Potential(nn.Module):
             "virial": virial,
             "correction_norms": norms.double(),
         }
+        if self.has_statistics:
+            result["unfamiliarity"] = self.unfamiliarity(
+                result["correction_norms"], atomic_numbers.narrow(0, 0, n_local)
+            )
         if layers:
             result["layer_energies"] = self.layer_energies(corrections)
             result["base_energies"] = offsets + self.energy_at_zero
@@ -262,6 +277,10 @@ class Potential(nn.Module):
         """Forces and virial from the derivative of the energy in every distance."""
         raise NotImplementedError
 
+    def unfamiliarity(self, correction_norms: Tensor, atomic_numbers: Tensor) -> Tensor:
+        """Score of every local atom, (n_local,)."""
+        raise NotImplementedError
+
 
 class FullPotential(Potential):
     """A potential made of scschnet's operators: fast, exchanges ghosts, needs libscschnet_ops.so.
@@ -341,6 +360,12 @@ class FullPotential(Potential):
         idx_m = torch.zeros([n_atoms], dtype=torch.int64)
         forces, virial = torch.ops.scschnet.pair_forces(e_d, r_ij, d_ij, centers, idx_j, idx_m, 1)
         return forces, virial.squeeze(0)
+
+    def unfamiliarity(self, correction_norms: Tensor, atomic_numbers: Tensor) -> Tensor:
+        """In one pass, by scschnet::unfamiliarity."""
+        return torch.ops.scschnet.unfamiliarity(
+            correction_norms, atomic_numbers, self.norm_mean, self.norm_whitening
+        )
 
 
 def _tables(model: SchNet, grid: FilterGrid) -> Tensor:

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -41,7 +42,8 @@ def export(
     all.
 
     Args:
-        model: a model, a run folder (its best.pt is taken) or a checkpoint; a folder knows most about the training.
+        model: a model, a run folder (its best.pt is taken) or a checkpoint; a folder knows most about the training,
+            a model alone has no statistics of it.
         path: file to write or replace.
         dtype: of the network; None: as it is. Positions, sums over atoms and results are float64 anyway.
         portable: make it of plain torch operators: slower, without message passing between processes, but it needs
@@ -75,6 +77,8 @@ def export(
         raise ValueError("`format` pt2 goes neither with `portable` nor with `host`")
     source = Source(model) if isinstance(model, SchNet) else read_source(Path(model))
     source, filters = _prepared(source, dtype)
+    if host != "any":  # it has no use for more than energy and forces
+        source = replace(source, statistics=None)
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -86,7 +90,7 @@ def export(
         **describe(source),
     }
     kind = PortablePotential if portable else FullPotential
-    potential = kind(source.model, metadata["symbols"]).to(place)
+    potential = kind(source.model, metadata["symbols"], source.statistics).to(place)
     potential.dense = [p.to(place) for p in potential.dense]
     extra = {"scschnet.json": json.dumps(metadata, indent=1)}
     if not portable:
@@ -112,7 +116,7 @@ def _prepared(source: Source, dtype: Dtype | None) -> tuple[Source, dict[str, fl
     except ValueError as failure:
         raise ValueError(f"the model cannot be exported: {failure}") from failure
     filters = {"step": model.filter_step, "error": error}
-    return Source(model, source.training, source.layer_norms, source.versions), filters
+    return replace(source, model=model), filters
 
 
 def _torchscript(module: torch.nn.Module, extra: dict[str, str]) -> bytes:

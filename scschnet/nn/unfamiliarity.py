@@ -10,11 +10,14 @@ It is a warning, not a proof: atoms of another molecule with surroundings like t
 model of aspirin, 28 % of the atoms of salicylic acid are above 1, and none of benzene.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from scschnet.nn.model import MAX_Z
 
 KEY = "unfamiliarity"
 """Where the statistics lie in the metadata of a checkpoint."""
@@ -30,10 +33,10 @@ def unfamiliarity(
         atomic_numbers: (n_atoms,) int64.
         mean: m_Z, (max_z + 1, n_interactions) float64.
         whitening: upper triangular R_Z with R_Z R_Z^T = S_Z^-1 / q_Z^2, (max_z + 1, n_interactions, n_interactions)
-            float64; zero for elements that the training set does not hold.
+            float64; both from `NormStatistics.tables`.
 
     Returns:
-        (n_atoms,) float64, no unit, not negative.
+        (n_atoms,) float64, no unit, not negative; infinite for elements that the training set does not hold.
     """
     away = correction_norms[1:].double().t() - mean.index_select(0, atomic_numbers)
     scaled = torch.bmm(away.unsqueeze(1), whitening.index_select(0, atomic_numbers))
@@ -63,11 +66,11 @@ class NormStatistics:
     n_held_out: tuple[int, ...]
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """Mean and whitening by atomic number, as `unfamiliarity` takes them."""
+        """Mean and whitening by atomic number, 0 to 118, as `unfamiliarity` takes them."""
         rows = torch.tensor(self.elements, dtype=torch.int64)
-        n = int(rows.max()) + 1
-        mean = self.mean.new_zeros((n, *self.mean.shape[1:]))
-        whitening = self.whitening.new_zeros((n, *self.whitening.shape[1:]))
+        # Elements without statistics: norms are not negative, so all of them are away from -1, infinitely.
+        mean = self.mean.new_full((MAX_Z + 1, *self.mean.shape[1:]), -1.0)
+        whitening = self.whitening.new_full((MAX_Z + 1, *self.whitening.shape[1:]), math.inf)
         return mean.index_copy(0, rows, self.mean), whitening.index_copy(0, rows, self.whitening)
 
     def to_json(self) -> dict[str, Any]:

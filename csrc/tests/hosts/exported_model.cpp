@@ -52,6 +52,7 @@ void print(const Evaluation& result) {
   print("layer_energies", result.layer_energies);
   print("base_energies", result.base_energies);
   print("atom_virial", result.atom_virial);
+  if (result.unfamiliarity.defined()) print("unfamiliarity", result.unfamiliarity);
 }
 
 std::string answer(const std::function<void()>& call) {
