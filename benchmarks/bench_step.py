@@ -181,7 +181,7 @@ def operator_call(case: Case, inputs: dict, model: SchNet, all_pairs: bool) -> C
     )
     derivatives = case.kind != "train_energy"
     features = model.embedding(numbers).detach().requires_grad_(case.kind != "evaluate")
-    parameters = model._dense_parameters()
+    parameters = model.dense_parameters()
     leaves = [features, tables, model.contribution_weights, *parameters]
     cotangents = [torch.randn(len(numbers)), torch.randn(len(half))]
 

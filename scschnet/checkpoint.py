@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import scschnet
 from scschnet.files import replacing
 from scschnet.nn import ModelConfig, SchNet
 
@@ -142,5 +143,9 @@ def _network_dtype(state_dict: dict[str, Tensor]) -> torch.dtype:
 def _defaults() -> dict[str, Any]:
     return {
         "units": {"energy": "eV", "length": "Angstrom"},
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "scschnet": scschnet.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
     }

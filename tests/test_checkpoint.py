@@ -10,6 +10,7 @@ from conftest import make_model
 import scschnet
 from scschnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from scschnet.files import replacing
+from scschnet.info import main as info
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -27,6 +28,19 @@ def test_round_trip(tmp_path, dtype, skip):
     assert loaded.metadata["epoch"] == 3
     assert loaded.metadata["units"] == {"energy": "eV", "length": "Angstrom"}
     assert loaded.training["step"] == 1
+
+
+def test_versions_of_the_programs_are_kept(tmp_path, capsys):
+    save_checkpoint(tmp_path / "m.pt", Checkpoint(make_model()))
+    found = load_checkpoint(tmp_path / "m.pt").metadata["versions"]
+    assert (found["scschnet"], found["torch"]) == (scschnet.__version__, torch.__version__)
+    older = {"torch": "2.11.0", "python": "3.11.7"}  # before scschnet named itself
+    save_checkpoint(tmp_path / "old.pt", Checkpoint(make_model(), {"versions": older}))
+    assert load_checkpoint(tmp_path / "old.pt").metadata["versions"] == older
+    assert info([str(tmp_path / "old.pt")]) == 0
+    assert "trained with torch 2.11.0, trained with python 3.11.7\n" in capsys.readouterr().out
+    metadata = scschnet.export(tmp_path / "old.pt", tmp_path / "exported.pt")
+    assert "trained with scschnet" not in metadata["versions"]
 
 
 def test_load_takes_a_run_folder_and_freezes(tmp_path):

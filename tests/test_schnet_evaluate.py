@@ -66,7 +66,7 @@ class System:
             weights,
             tables,
             model.contribution_weights,
-            model._dense_parameters(),
+            model.dense_parameters(),
             self.n_local,
             halo,
             derivatives,
@@ -177,7 +177,7 @@ def test_without_ghosts_it_is_the_operator_of_training():
         weights,
         tables,
         model.contribution_weights,
-        model._dense_parameters(),
+        model.dense_parameters(),
         True,
     )
     found = system.evaluate(halo=False)
@@ -251,7 +251,7 @@ def test_operators_follow_their_declarations():
     row_ptr = ops.pair_rows(system.i, system.j, len(system.z))
     arguments = (
         *(model.embedding(system.z), row_ptr, system.j, bins, weights, tables),
-        *(model.contribution_weights, model._dense_parameters(), system.n_local, True, True, True),
+        *(model.contribution_weights, model.dense_parameters(), system.n_local, True, True, True),
     )
     torch.library.opcheck(torch.ops.scschnet.schnet_evaluate.default, arguments)
     torch.library.opcheck(torch.ops.scschnet.pair_rows.default, (system.i, system.j, 12))

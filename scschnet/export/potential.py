@@ -63,7 +63,7 @@ class Potential(nn.Module):
         self.n_rows = grid.n_rows
         self.symbols = ", ".join(symbols)
         self.checked = True  # whether results are looked at
-        self.dense = [p.detach().clone() for p in model._dense_parameters()]
+        self.dense = [p.detach().clone() for p in model.dense_parameters()]
         self.register_buffer("contribution_weights", model.contribution_weights.detach().clone())
         self.register_buffer("tables", _tables(model, grid))
         known = torch.zeros(MAX_Z + 2, dtype=torch.bool)  # the last row: no element at all
@@ -370,7 +370,7 @@ class FullPotential(Potential):
 
 def _tables(model: SchNet, grid: FilterGrid) -> Tensor:
     """Filter tables of all blocks, (n_interactions, grid.n_rows, n_features), evaluated in float64."""
-    generators, weight = model._generators(), model.embedding.weight
+    generators, weight = model.filter_generators(), model.embedding.weight
     if not generators:
         return weight.detach().new_zeros((0, grid.n_rows, weight.shape[1]))
     with torch.no_grad():

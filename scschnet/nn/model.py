@@ -241,6 +241,20 @@ class SchNet(nn.Module):
 
         return [convolution(table) for table in tables]
 
+    def filter_generators(self) -> list[FilterGenerator]:
+        """The filter generator of every block, as `filter_tables` and `accurate_grid` take them."""
+        return [block.filter_generator for block in self._blocks()]
+
+    def dense_parameters(self) -> list[Tensor]:
+        """Parameters of the dense layers, in the order of the operator `schnet` (scschnet/ops.py).
+
+        Returns:
+            For each block the weight of its input layer, weight and bias of its hidden layer, weight and
+            bias of its output layer; then weight and bias of the readout's hidden and output layer.
+            Embedding, filter generators and contribution weights are not among them.
+        """
+        return self._all_parameters()[1]
+
     def refine_filters(self) -> float:
         """Choose the step of the filter tables: the coarsest one that is accurate for the parameters as they are.
 
@@ -258,7 +272,7 @@ class SchNet(nn.Module):
             return 0.0
         range_ = self.config.rbf_range or self.config.cutoff
         grid, error = accurate_grid(
-            self._generators(),
+            self.filter_generators(),
             self.radial_basis,
             min(self.config.cutoff, range_ + 1.0),  # beyond the last Gaussian filters are constant
             self.embedding.weight.dtype,
@@ -315,7 +329,7 @@ class SchNet(nn.Module):
             g, g_d, norms = ops.schnet_packed(*given, *network, derivatives)
         else:
             tables = self._new_tables(grid) if kept is None else kept.tables
-            parameters = self._dense_parameters()
+            parameters = self.dense_parameters()
             g, g_d, norms = ops.schnet(
                 *given, tables, self.contribution_weights, parameters, derivatives
             )
@@ -340,7 +354,7 @@ class SchNet(nn.Module):
         return FilterGrid(self.filter_step, cutoff)
 
     def _new_tables(self, grid: FilterGrid) -> Tensor:
-        weight, generators = self.embedding.weight, self._generators()
+        weight, generators = self.embedding.weight, self.filter_generators()
         if not generators:
             return weight.new_zeros((0, grid.n_rows, self.config.n_features))
         return filter_tables(generators, self.radial_basis, grid, weight.dtype)
@@ -373,13 +387,6 @@ class SchNet(nn.Module):
 
     def _blocks(self) -> list[Interaction]:
         return [cast(Interaction, block) for block in self.interactions]
-
-    def _generators(self) -> list[FilterGenerator]:
-        return [block.filter_generator for block in self._blocks()]
-
-    def _dense_parameters(self) -> list[Tensor]:
-        """Parameters of the blocks and of the readout, in the order of the operator `schnet`."""
-        return self._all_parameters()[1]
 
     def _all_parameters(self) -> tuple[list[Tensor], list[Tensor]]:
         """Parameters of the filter generators, and those of the dense layers in the order of `schnet`.
