@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from scschnet.lammps import build, installed_lammps
 
@@ -21,27 +22,31 @@ MASSES = np.array([1.008, 12.011, 15.999])
 TENSOR = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # order of LAMMPS' components
 
 
+def sanitizers() -> tuple[dict[str, str], dict[str, str]]:
+    """Variables to build and to run with if SCSCHNET_SANITIZE is set (scschnet/lammps/src/README.md)."""
+    if not os.environ.get("SCSCHNET_SANITIZE"):
+        return {}, {}
+    flags = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1"
+    commands = [["g++", f"-print-file-name=lib{name}.so"] for name in ("asan", "ubsan")]
+    libraries = [subprocess.check_output(command, text=True).strip() for command in commands]
+    options = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    return {"CXX": f"g++ {flags}"}, {"LD_PRELOAD": " ".join(libraries)} | options
+
+
 @functools.cache
 def environment() -> dict[str, str]:
     """Variables under which `lmp` finds a plugin that was built for this test session."""
     cache = Path(tempfile.mkdtemp(prefix="scschnet-lammps-"))
-    before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(cache)
-    try:
+    while_building, while_running = sanitizers()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (while_building | {"XDG_CACHE_HOME": str(cache)}).items():
+            patch.setenv(name, value)
         build(installed_lammps())
-    finally:
-        if before is None:
-            del os.environ["XDG_CACHE_HOME"]
-        else:
-            os.environ["XDG_CACHE_HOME"] = before
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
     kept = {name: os.environ[name] for name in ("HOME", "TMPDIR", "LANG") if name in os.environ}
     scripts = sysconfig.get_path("scripts")
-    return kept | {
-        "PATH": f"{scripts}:/usr/bin:/bin",
-        "XDG_CACHE_HOME": str(cache),
-        "OMP_NUM_THREADS": "1",
-    }
+    own = {"PATH": f"{scripts}:/usr/bin:/bin", "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
+    return while_running | kept | own
 
 
 def run(folder: Path, script: str, ranks: int = 1, check: bool = True) -> str:

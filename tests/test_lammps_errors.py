@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -277,6 +278,7 @@ def git(place: Path, *words: str) -> None:
 
 def test_source_tree_with_and_without_history(tmp_path, monkeypatch):
     tree = source_tree(tmp_path / "lammps")
+    monkeypatch.setenv("MPICXX", str(Path(sysconfig.get_path("scripts")) / "mpicxx"))
     lammps = lammps_from_source(tree)
     assert (lammps.version, lammps.git) == ("22 Jul 2025", "(unknown)")
     assert lammps.name == "source-22_Jul_2025"
@@ -290,7 +292,7 @@ def test_source_tree_with_and_without_history(tmp_path, monkeypatch):
         "source-stable_22Jul2025_update4",
     )
     assert lammps.include[0] == tree / "src"
-    assert (lammps.include[1] / "mpi.h").is_file()  # of the mpicxx on the path
+    assert (lammps.include[1] / "mpi.h").is_file()
     monkeypatch.setenv("MPICXX", "no-such-mpicxx")
     assert lammps_from_source(tree).include[1] == tree / "src" / "STUBS"
 
