@@ -50,6 +50,21 @@ class FilterGrid:
         return FilterGrid(self.step / 2, self.cutoff)
 
 
+@dataclass(frozen=True, eq=False)
+class TableNodes:
+    """The part of filter tables that no parameter enters; the same while grid and basis are.
+
+    Args:
+        grid: grid of distances.
+        rbf: radial basis on its nodes and some on either side, (n_nodes, n_rbf) float64.
+        prefilter: weights from samples to coefficients, from the center outward, float64.
+    """
+
+    grid: FilterGrid
+    rbf: Tensor
+    prefilter: Tensor
+
+
 def grid_step(width: float) -> float:
     """Largest power of two that resolves a radial basis.
 
@@ -98,17 +113,44 @@ def filter_tables(
         ValueError: if `generators` is empty or their shapes differ.
     """
     _check_shapes(generators)
+    nodes = table_nodes(basis, grid, generators[0].hidden.weight.device)
+    return tables_on(nodes, generators, dtype)
+
+
+def table_nodes(basis: GaussianBasis, grid: FilterGrid, device: torch.device) -> TableNodes:
+    """What `tables_on` needs besides parameters.
+
+    Args:
+        basis: radial basis.
+        grid: grid of distances.
+        device: where the tables are to be.
+    """
+    first = -(2 + PREFILTER_ORDER)
+    n_nodes = grid.n_rows + 2 * PREFILTER_ORDER
+    nodes = torch.arange(first, first + n_nodes, dtype=torch.float64, device=device)
+    prefilter = torch.tensor(prefilter_taps(PREFILTER_ORDER), dtype=torch.float64, device=device)
+    return TableNodes(grid, basis(nodes * grid.step), prefilter)
+
+
+def tables_on(
+    nodes: TableNodes, generators: Sequence[FilterGenerator], dtype: torch.dtype
+) -> Tensor:
+    """`filter_tables` on nodes made before: nothing is copied to the device any more.
+
+    Args:
+        nodes: from `table_nodes`.
+        generators: filter generators of the blocks, of one shape; at least one.
+        dtype: of the tables.
+
+    Returns:
+        (n_blocks, n_rows, n_filters), as `filter_tables`.
+    """
     parameters = [
         parameter if parameter.dtype == dtype else parameter.double()
         for g in generators
         for parameter in (g.hidden.weight, g.hidden.bias, g.output.weight, g.output.bias)
     ]
-    first = -(2 + PREFILTER_ORDER)
-    n_nodes = grid.n_rows + 2 * PREFILTER_ORDER
-    device = parameters[0].device
-    nodes = torch.arange(first, first + n_nodes, dtype=torch.float64, device=device)
-    prefilter = torch.tensor(prefilter_taps(PREFILTER_ORDER), dtype=torch.float64, device=device)
-    return ops.filter_tables(basis(nodes * grid.step), prefilter, parameters).to(dtype)
+    return ops.filter_tables(nodes.rbf, nodes.prefilter, parameters).to(dtype)
 
 
 @cache

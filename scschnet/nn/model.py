@@ -1,5 +1,6 @@
 """SchNet and sc-SchNet: from positions to energies, forces and stress."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args, get_type_hints
@@ -10,9 +11,18 @@ from torch import Tensor, nn
 from scschnet import ops
 from scschnet.nn.cfconv import cfconv
 from scschnet.nn.filter import FilterGenerator
-from scschnet.nn.filter_table import FilterGrid, accurate_grid, filter_tables, grid_step
+from scschnet.nn.filter_table import (
+    FilterGrid,
+    TableNodes,
+    accurate_grid,
+    filter_tables,
+    grid_step,
+    table_nodes,
+    tables_on,
+)
 from scschnet.nn.geometry import pair_forces, pair_vectors, pair_virial, stress_of
 from scschnet.nn.interaction import Convolution, Interaction
+from scschnet.nn.padded import PaddedBatch
 from scschnet.nn.radial import CUTOFF_FUNCTIONS, GaussianBasis
 from scschnet.nn.readout import EnergyOffsets, Readout
 
@@ -167,6 +177,43 @@ class SchNet(nn.Module):
             result["correction_norms"] = norms
         return result
 
+    def evaluate_padded(
+        self, batch: PaddedBatch, nodes: TableNodes, forces: bool = True, stress: bool = False
+    ) -> dict[str, Tensor]:
+        """`forward` for a batch of fixed shape: nothing is read from the device, so a CUDA graph can hold it.
+
+        Args:
+            batch: structures and their half list, filled up with atoms and pairs that count nothing.
+            nodes: from `table_nodes`, with the distances of all pairs on its grid.
+            forces: whether to return forces.
+            stress: whether to return the stress.
+
+        Returns:
+            As `forward`, without energies of atoms: energy (n_structures,), forces (n_atoms, 3), zero for
+            padding atoms, stress (n_structures, 3, 3), correction_norms (n_interactions + 1, n_atoms), of no
+            meaning for padding atoms. Differentiable once, in the parameters.
+        """
+        geometry = (*batch[:3], *batch.pairs[:3])
+        half = (batch.pairs.order, batch.pairs.row_ptr, batch.pairs.idx_j)
+        energies, atom_forces, virial, norms = self._fused(
+            batch.atomic_numbers, geometry, half, forces or stress, nodes, batch.pairs.alive
+        )
+        sums = torch.segment_reduce(energies, "sum", lengths=batch.sizes, unsafe=True)
+        result = {"energy": sums, "correction_norms": norms}
+        if forces:
+            result["forces"] = atom_forces
+        if stress:
+            result["stress"] = -virial[:-1] / batch.volumes[:, None, None]
+        return result
+
+    def table_nodes(self, largest: float) -> TableNodes:
+        """Nodes of the filter tables, for pairs up to a distance.
+
+        Args:
+            largest: distance of any pair, Å; beyond the cutoff nothing is needed.
+        """
+        return table_nodes(self.radial_basis, self._grid_to(largest), self.embedding.weight.device)
+
     def corrections(
         self, atomic_numbers: Tensor, convolutions: Sequence[Convolution]
     ) -> list[Tensor]:
@@ -315,20 +362,28 @@ class SchNet(nn.Module):
         return energies, forces, virial, norms
 
     def _fused(
-        self, atomic_numbers: Tensor, geometry: Geometry, half: HalfList, derivatives: bool
+        self,
+        atomic_numbers: Tensor,
+        geometry: Geometry,
+        half: HalfList,
+        derivatives: bool,
+        nodes: TableNodes | None = None,
+        alive: Tensor | None = None,
     ) -> Evaluated:
         """The network in one operator, on the half list; differentiable once, in the parameters."""
         pairs, row_ptr, idx_j = half
         r_ij, d_ij = ops.pair_vectors(*geometry, pairs)
-        grid = self._grid(d_ij)
+        grid = self._grid(d_ij) if nodes is None else nodes.grid
         kept = self._kept_for(grid)
         bins, weights = self._spline_weights(d_ij, grid)
+        if alive is not None:
+            weights = weights * alive[:, None]
         given = (self.embedding(atomic_numbers), row_ptr, idx_j, bins, weights)
         if kept is not None and d_ij.device.type == "cpu":
             network = (kept.tables, self.contribution_weights, kept.dense, kept.packed)
             g, g_d, norms = ops.schnet_packed(*given, *network, derivatives)
         else:
-            tables = self._new_tables(grid) if kept is None else kept.tables
+            tables = self._new_tables(grid, nodes) if kept is None else kept.tables
             parameters = self.dense_parameters()
             g, g_d, norms = ops.schnet(
                 *given, tables, self.contribution_weights, parameters, derivatives
@@ -348,15 +403,21 @@ class SchNet(nn.Module):
         return self._new_tables(grid) if kept is None else kept.tables, grid
 
     def _grid(self, d_ij: Tensor) -> FilterGrid:
+        read = self.config.cutoff_function == "none" and d_ij.shape[0]
+        return self._grid_to(float(d_ij.detach().max()) if read else math.inf)
+
+    def _grid_to(self, largest: float) -> FilterGrid:
         cutoff = self.config.cutoff
-        if self.config.cutoff_function == "none" and d_ij.shape[0]:  # as long as is needed
-            cutoff = min(cutoff, float(d_ij.detach().max().floor()) + 1.0)
+        if self.config.cutoff_function == "none" and largest < cutoff:  # as long as is needed
+            cutoff = min(cutoff, math.floor(largest) + 1.0)
         return FilterGrid(self.filter_step, cutoff)
 
-    def _new_tables(self, grid: FilterGrid) -> Tensor:
+    def _new_tables(self, grid: FilterGrid, nodes: TableNodes | None = None) -> Tensor:
         weight, generators = self.embedding.weight, self.filter_generators()
         if not generators:
             return weight.new_zeros((0, grid.n_rows, self.config.n_features))
+        if nodes is not None:
+            return tables_on(nodes, generators, weight.dtype)
         return filter_tables(generators, self.radial_basis, grid, weight.dtype)
 
     def _kept_for(self, grid: FilterGrid) -> "_Kept | None":
