@@ -151,8 +151,7 @@ def bare_steps(training: Training, batches: list[Batch]) -> None:
     for batch in batches:
         result = state.model(**batch.inputs, forces=config.rho < 1)
         loss = combined_loss(result, batch, config.rho, 0.0, len(batch), len(batch.positions))
-        state.optimizer.zero_grad()
-        loss.backward()
+        state.differentiate(loss)
         state.optimizer.step()
         loss.item()
 

@@ -181,14 +181,11 @@ class Training:
         batch = collate(self.structures, share, config.cutoff).to(self.processes.device)
         result = model(**batch.inputs, **self._derivatives(), correction_norms=True)
         loss = combined_loss(result, batch, config.rho, config.stress_weight, len(chosen), n_atoms)
-        for parameter in state.parameters:
-            parameter.grad = None
-        loss.backward(inputs=state.parameters)
+        state.differentiate(loss)
         norms = result["correction_norms"].double().sum(dim=1) / n_atoms
         loss, signum = loss.detach(), torch.tensor(float(received[0] if received else 0))
-        gradients = state.gradients()
-        self.processes.sum_([*gradients, loss, norms, signum])
-        self._check(loss.item(), state.clip_gradients())
+        self.processes.sum_([state.gradient, loss, norms, signum])
+        self._check(loss.item(), state.clip_gradient())
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         state.contributions.add(model.contribution_weights, norms)

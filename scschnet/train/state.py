@@ -25,6 +25,7 @@ class TrainingState:
 
     Attributes:
         parameters: those of `model`, in its order.
+        flat: all of them in one tensor, of which they are views, with their gradient.
         averaged: the model that is validated and saved: the moving average, or `model` itself.
         epoch: epochs finished.
         step: steps finished in the epoch under way.
@@ -36,8 +37,11 @@ class TrainingState:
         self.model = model
         self.averaged = copy.deepcopy(model).requires_grad_(False) if config.ema > 0 else model
         self.parameters: list[Tensor] = list(model.parameters())
+        self.flat = torch.nn.Parameter(flatten_parameters(model))
+        self.flat.grad = torch.zeros_like(self.flat)
+        self.gradient_parts = _parts(self.flat.grad, self.parameters)
         self.averaged_parameters: list[Tensor] = list(self.averaged.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.lr, fused=True)
+        self.optimizer = torch.optim.Adam([self.flat], lr=config.lr, fused=True)
         self.plateau = Plateau()
         self.contributions = ContributionStatistics(model.config.n_interactions + 1)
         self.gradient_norms: list[float] = []
@@ -59,15 +63,23 @@ class TrainingState:
         self.loss_sum = 0.0
         self.contributions = ContributionStatistics(self.model.config.n_interactions + 1)
 
-    def gradients(self) -> list[Tensor]:
-        """Gradients of all parameters; zero for one that the batch did not touch."""
-        for parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+    @property
+    def gradient(self) -> Tensor:
+        """The gradient of all parameters, one tensor."""
+        assert self.flat.grad is not None
+        return self.flat.grad
 
-    def clip_gradients(self) -> float:
-        """Scale the gradients down to `clip` times the running median of their norm.
+    def differentiate(self, loss: Tensor) -> None:
+        """Write the gradient of a loss into `gradient`; zero for parameters it does not depend on."""
+        found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        if any(part is None for part in found):
+            self.gradient.zero_()
+        pairs = zip(self.gradient_parts, found, strict=True)
+        written = [(to, part) for to, part in pairs if part is not None]
+        torch._foreach_copy_([to for to, _ in written], [part for _, part in written])
+
+    def clip_gradient(self) -> float:
+        """Scale the gradient down to `clip` times the running median of its norm.
 
         The median runs over the last 200 steps, so that ordinary steps are left alone whatever the
         units of the loss; a warm restart otherwise can throw the parameters far away.
@@ -75,12 +87,13 @@ class TrainingState:
         Returns:
             The norm before clipping.
         """
-        norm = torch.nn.utils.get_total_norm(self.gradients())
+        norm = float(torch.linalg.vector_norm(self.gradient))
         if self.config.clip > 0 and self.gradient_norms:
             limit = self.config.clip * statistics.median(self.gradient_norms)
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
-        self.gradient_norms = [*self.gradient_norms[-NORMS_KEPT + 1 :], float(norm)]
-        return float(norm)
+            if norm > limit:
+                self.gradient.mul_(limit / norm)
+        self.gradient_norms = [*self.gradient_norms[-NORMS_KEPT + 1 :], norm]
+        return norm
 
     def update_average(self) -> None:
         """Move the averaged parameters towards the current ones.
@@ -120,6 +133,41 @@ class TrainingState:
         self.model.filter_step = state["filter_step"]
         for name in _SCALARS:
             setattr(self, name, state[name])
+
+
+def flatten_parameters(module: torch.nn.Module) -> Tensor:
+    """Make all parameters of a module views of one tensor: an operation on all of them is then one call.
+
+    What changes the tensor does not change the version of the parameters, by which a model knows whether
+    tables it keeps are still right; it keeps none of parameters that are trained.
+
+    Args:
+        module: its parameters must have one dtype and device.
+
+    Returns:
+        The tensor, with the parameters in their order, each at a multiple of 64 bytes, and zeros between.
+    """
+    parameters = list(module.parameters())
+    size = sum(_padded(parameter) for parameter in parameters)
+    flat = torch.zeros(size, dtype=parameters[0].dtype, device=parameters[0].device)
+    for parameter, part in zip(parameters, _parts(flat, parameters), strict=True):
+        part.copy_(parameter.detach())
+        parameter.data = part
+    return flat
+
+
+def _padded(parameter: Tensor) -> int:
+    step = 64 // parameter.element_size()
+    return -(-parameter.numel() // step) * step
+
+
+def _parts(flat: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+    """The views of `flat` that have the shapes of parameters."""
+    parts = flat.split([_padded(parameter) for parameter in parameters])
+    return [
+        part[: parameter.numel()].view_as(parameter)
+        for part, parameter in zip(parts, parameters, strict=True)
+    ]
 
 
 _SCALARS = (
