@@ -97,6 +97,8 @@ class TrainConfig:
     """cpu, cuda or cuda:1."""
     threads: int = 0
     """CPU threads of torch; 0: torch's own choice."""
+    step: Literal["auto", "resident", "eager"] = "auto"
+    """resident: data stay on the device, on a GPU a step is one graph; eager; auto: resident on a GPU."""
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(TrainConfig).items():
@@ -157,7 +159,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # Options that may differ when a run is resumed; any other change would be another run.
-MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads")
+MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads", "step")
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ DESCRIPTION = """Train SchNet or sc-SchNet.
 
 --config FILE.toml sets options by the names below, in TOML; the command line overrides it.
 --resume DIR goes on with an interrupted run, whose options it takes; of them only --epochs, --patience,
---device and --threads may be given another value."""
+--device, --threads and --step may be given another value."""
 
 
 def read_config(path: Path) -> dict[str, Any]:

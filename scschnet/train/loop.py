@@ -18,6 +18,7 @@ from scschnet.checkpoint import Checkpoint, load, load_checkpoint, save_checkpoi
 from scschnet.data import collate, load_split
 from scschnet.evaluate import Error, errors, in_units, predict
 from scschnet.nn import SchNet
+from scschnet.train.captured import resident_step
 from scschnet.train.config import TrainConfig
 from scschnet.train.loss import combined_loss
 from scschnet.train.processes import Processes
@@ -29,6 +30,9 @@ from scschnet.train.state import TrainingState
 
 LOST_FACTOR = 10.0  # a train loss so far above the best one, for LOST_PATIENCE epochs, is named
 LOST_PATIENCE = 5
+STEPS_BETWEEN_ANSWERS = (
+    32  # of several processes to the question whether a signal came to one of them
+)
 
 
 class Interrupted(Exception):
@@ -107,6 +111,14 @@ class Training:
         )
         found = describe(config, self.structures, self.split)
         self.progress.message(f"{found}; run folder {self.run.path}")
+        self.resident = resident_step(
+            config,
+            self.state,
+            self.structures,
+            self.split.train,
+            processes,
+            self.progress.message,
+        )
 
     def is_done(self) -> bool:
         """Whether all epochs are run, or `patience` is out."""
@@ -124,21 +136,30 @@ class Training:
         if state.step == 0:
             state.begin_epoch()
         batches = self._batches()
+        rates = [self._rate(state.epoch + k / len(batches)) for k in range(len(batches))]
+        if self.resident is not None:
+            self.resident.begin_epoch(batches, rates)
         while state.step < len(batches):
             chosen = batches[state.step]
-            rate = self._rate(state.epoch + state.step / len(batches))
-            signum = self._step(chosen, rate, received)
+            if self.resident is None:
+                signum = self._step(chosen, rates[state.step], received)
+            else:
+                self.resident.run()
+                signum = self._common_signal(received)
             self.progress.step(len(chosen))
             if signum:
+                self._read_back()
                 state.seconds += time.perf_counter() - started
                 self._save(self.run.last, with_training=True)
                 raise Interrupted(signum)
+        self._read_back()
+        if self.resident is not None and state.epoch == 0:
+            self.progress.message(self.resident.describe())
         validation = self._validate()
-        last_rate = self._rate(state.epoch + (len(batches) - 1) / len(batches))
         state.epoch += 1
         state.step = 0
         state.seconds += time.perf_counter() - started
-        self._end_epoch(validation, last_rate)
+        self._end_epoch(validation, rates[-1])
 
     def finish(self) -> None:
         """Evaluate the best parameters on the test part and write test.json."""
@@ -183,9 +204,9 @@ class Training:
         loss = combined_loss(result, batch, config.rho, config.stress_weight, len(chosen), n_atoms)
         state.differentiate(loss)
         norms = result["correction_norms"].double().sum(dim=1) / n_atoms
-        loss, signum = loss.detach(), torch.tensor(float(received[0] if received else 0))
+        loss, signum = loss.detach(), loss.new_tensor(float(received[0] if received else 0))
         self.processes.sum_([state.gradient, loss, norms, signum])
-        self._check(loss.item(), state.clip_gradient())
+        self._check(state.step, loss.item(), state.clip_gradient())
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         state.contributions.add(model.contribution_weights, norms)
@@ -196,8 +217,24 @@ class Training:
         state.update_average()
         return received[0] if received else int(signum.item() > 0) * signal.SIGTERM
 
-    def _check(self, loss: float, gradient_norm: float) -> None:
-        where = f"in epoch {self.state.epoch + 1}, step {self.state.step + 1}"
+    def _common_signal(self, received: list[int]) -> int:
+        """The signal that came, or 0; several processes stop after the same step, but ask rarely."""
+        if self.processes.size == 1:
+            return received[0] if received else 0
+        if self.state.step % STEPS_BETWEEN_ANSWERS:
+            return 0
+        signum = torch.tensor([float(bool(received))], device=self.processes.device)
+        self.processes.all_reduce_(signum)
+        return int(signum.item() > 0) * signal.SIGTERM
+
+    def _read_back(self) -> None:
+        """Learn what the steps on resident data did."""
+        failure = self.resident.read_back() if self.resident is not None else None
+        if failure is not None:
+            self._check(*failure)
+
+    def _check(self, step: int, loss: float, gradient_norm: float) -> None:
+        where = f"in epoch {self.state.epoch + 1}, step {step + 1}"
         if not math.isfinite(loss):
             raise TrainingFailed(f"the loss is {loss} {where}; a smaller --lr or --clip 5 may help")
         if not math.isfinite(gradient_norm):

@@ -4,15 +4,16 @@ import torch
 from torch import Tensor
 
 from scschnet.data import Batch
+from scschnet.train.resident import Labels
 
 
 def combined_loss(
     result: dict[str, Tensor],
-    batch: Batch,
+    batch: Batch | Labels,
     rho: float,
     stress_weight: float,
-    n_structures: int,
-    n_atoms: int,
+    n_structures: int | Tensor,
+    n_atoms: int | Tensor,
 ) -> Tensor:
     """Loss of a batch, or of a share of it, from its energies, forces and stress.
 

@@ -20,18 +20,22 @@ class Processes:
     batch, so their sum over processes is what one process would have computed, to rounding.
 
     Args:
-        device: cpu or cuda; the latter becomes the process's own GPU.
+        device: cpu or cuda; the latter becomes the process's own GPU, as long as there are enough.
     """
 
     def __init__(self, device: str) -> None:
         self.device = device
         self.rank, self.size = 0, 1
         if "RANK" in os.environ and "WORLD_SIZE" in os.environ:  # set by torchrun
-            if device == "cuda":
-                self.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+            local = int(os.environ.get("LOCAL_RANK", "0"))
+            n_devices = torch.cuda.device_count() if device.startswith("cuda") else 0
+            if device == "cuda" and n_devices:
+                self.device = f"cuda:{local % n_devices}"
             self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
             if self.size > 1 and not dist.is_initialized():
-                dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+                dist.init_process_group(backend(device, n_devices))
+        if self.device.startswith("cuda") and torch.cuda.is_available():
+            torch.cuda.set_device(self.device)  # what NCCL and captures refer to
 
     @property
     def is_first(self) -> bool:
@@ -47,10 +51,15 @@ class Processes:
         if self.size == 1:
             return
         flat = torch.cat([tensor.reshape(-1).double() for tensor in tensors])
-        dist.all_reduce(flat)
+        self.all_reduce_(flat)
         parts = flat.split([tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.reshape(tensor.shape))
+
+    def all_reduce_(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all processes; the same bits everywhere."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
 
     def merge(self, found: dict[str, Error]) -> dict[str, Error]:
         """Errors over the shares of all processes, from those over this one's."""
@@ -69,6 +78,18 @@ class Processes:
         """Leave the group."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def backend(device: str, n_devices: int) -> str:
+    """Which library sums over processes: NCCL, unless some of them share a GPU, which it refuses.
+
+    Args:
+        device: cpu, cuda or cuda:1.
+        n_devices: GPUs of this machine.
+    """
+    n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    apart = device == "cuda" and n_here <= n_devices
+    return "nccl" if apart or (device.startswith("cuda") and n_here == 1) else "gloo"
 
 
 def _merged(errors: list[Error]) -> Error:

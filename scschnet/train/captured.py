@@ -1,0 +1,415 @@
+"""The training step as one graph: data on the device, a batch a row of numbers, a step one launch.
+
+The structures lie on the device (resident.py). Once per epoch the host brings the order of the structures,
+and the learning rate and the counts of every step, and reads sums back; between, it only says which graph
+to launch. A step gathers its batch into one of a few shapes, filled up with atoms and pairs that count
+exactly nothing: their structure has no part in the loss, their pairs have no weight, and means are over
+the true counts, which are numbers on the device. It evaluates the network, differentiates the loss, clips
+at the running median of the gradient's norm, takes a step of Adam, moves the average and adds to the sums
+of the contribution weights, without a word to the host. A loss that is no longer finite cannot stop it:
+the step is noted, and the loop reports it at the end of the epoch.
+
+On a GPU this is captured once per shape, after runs on a side stream whose effects are undone, and then
+replayed; on a processor, or where the capture fails, the same function is called. Of several processes each
+captures for itself; the sum over them lies between two graphs, so that it may be of any kind (NCCL, or
+Gloo for processes that share a GPU) and their batches need not have one shape.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scschnet import ops
+from scschnet.data import StructureSet
+from scschnet.train.config import TrainConfig
+from scschnet.train.loss import combined_loss
+from scschnet.train.processes import Processes
+from scschnet.train.resident import Places, ResidentData, Shape
+from scschnet.train.state import NORMS_KEPT, TrainingState
+
+WARM_UP = 2  # runs before a capture: libraries make their handles and choose their algorithms
+
+
+class Failure(NamedTuple):
+    """The first step of an epoch whose loss or gradient was not finite."""
+
+    step: int
+    loss: float
+    gradient_norm: float
+
+
+class Stage(NamedTuple):
+    """Part of a step; one that is not on the device alone is left out of graphs."""
+
+    run: Callable[[], None]
+    can_be_captured: bool = True
+
+
+def resident_step(
+    config: TrainConfig,
+    state: TrainingState,
+    structures: StructureSet,
+    train: NDArray[np.int64],
+    processes: Processes,
+    say: Callable[[str], None],
+) -> "ResidentStep | None":
+    """The step on resident data where it is asked for and possible; otherwise None, and why is said.
+
+    Args:
+        config: options of the run.
+        state: of the training, restored if it is resumed.
+        structures: the whole set.
+        train: the structures that are trained on.
+        processes: this process and its group.
+        say: takes a line for the user.
+    """
+    device = torch.device(processes.device)
+    if config.step == "eager" or (config.step == "auto" and device.type == "cpu"):
+        return None
+    if config.filters == "dense":
+        reason = "there is no such step with dense filters"
+    elif not ops.runs_on(device):
+        reason = f"the operators were not built for {device.type}"
+    else:
+        try:
+            return ResidentStep(config, state, structures, train, processes, say)
+        except torch.OutOfMemoryError as error:
+            reason = _first_line(error)
+    say(f"note: steps are launched operation by operation: {reason}")
+    return None
+
+
+class ResidentStep:
+    """Takes the steps of a training on resident data, each one launch where the device is a GPU.
+
+    Args: as of `resident_step`.
+
+    Raises:
+        torch.OutOfMemoryError: if the data do not fit.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        state: TrainingState,
+        structures: StructureSet,
+        train: NDArray[np.int64],
+        processes: Processes,
+        say: Callable[[str], None],
+    ) -> None:
+        self.config, self.state, self.processes, self.say = config, state, processes, say
+        self.device = torch.device(processes.device)
+        self.captures = self.device.type == "cuda"
+        wanted = {
+            "energy": config.rho > 0,
+            "forces": config.rho < 1,
+            "stress": config.stress_weight > 0,
+        }
+        self.derivatives = {name: wanted[name] for name in ("forces", "stress")}
+        labels = tuple(name for name, is_wanted in wanted.items() if is_wanted)
+        self.data = ResidentData(structures, train, config.cutoff, self.device, labels)
+        self._number_of = np.zeros(len(structures), np.int64)
+        self._number_of[train] = np.arange(len(train))
+        size = min(config.batch_size, len(train))
+        n_steps = -(-len(train) // config.batch_size)
+        self.ledger = Ledger(state, n_steps, len(processes.share(np.arange(size))) + 1, self.device)
+        self._shapes: list[Shape] = []
+        self._programs: dict[Shape, list[Callable[[], None]]] = {}
+        self._pool: Any = None
+        self._nodes = state.model.table_nodes(self.data.largest_distance)
+        _prepare_optimizer(state, self.ledger.rate)
+        self._message = torch.zeros(0)
+        if processes.size > 1:
+            self._message = torch.cat([t.reshape(-1).double() for t in self._to_sum()])
+
+    def begin_epoch(self, batches: Sequence[NDArray[np.int64]], rates: Sequence[float]) -> None:
+        """Bring an epoch to the device.
+
+        Args:
+            batches: structures of every step, of all processes together.
+            rates: learning rate of every step.
+        """
+        empty, width = len(self.data), self.ledger.order.shape[1]
+        order = np.full((len(batches), width), empty)
+        plan = np.zeros((len(batches), 3))
+        self._shapes = []
+        for k, (batch, rate) in enumerate(zip(batches, rates, strict=True)):
+            chosen = self._number_of[batch]
+            mine = self.processes.share(chosen)
+            order[k, : len(mine)] = mine
+            plan[k] = rate, len(chosen), self.data.sizes[chosen].sum()
+            self._shapes.append(self.data.shape_of(mine))
+        self.ledger.begin(self.state, torch.from_numpy(order), torch.from_numpy(plan))
+        if self.state.model.filter_step != self._nodes.grid.step:  # tables of another size
+            self._programs.clear()
+            self._nodes = self.state.model.table_nodes(self.data.largest_distance)
+
+    def run(self) -> None:
+        """Take the next step; on a GPU it may still be under way when this returns."""
+        state = self.state
+        shape = self._shapes[state.step]
+        if shape not in self._programs:
+            self._programs[shape] = self._program(Places(shape, self.device))
+        for stage in self._programs[shape]:
+            stage()
+        state.step += 1
+        state.total_steps += 1
+        state.contributions.n += 1
+
+    def read_back(self) -> Failure | None:
+        """Bring sums and norms into the state, waiting for the steps under way.
+
+        Returns:
+            The first step since `begin_epoch` whose numbers were not finite, if there was one.
+        """
+        return self.ledger.read_into(self.state)
+
+    def describe(self) -> str:
+        """What lies on the device, in a line."""
+        text = f"{len(self.data)} structures resident, {self.data.n_bytes / 1e6:.0f} MB"
+        if not self.captures:
+            return f"{text}; steps are not captured"
+        reserved = torch.cuda.memory_reserved(self.device) / 1e9
+        return (
+            f"{text}; every step one of {len(self._programs)} captured graphs; "
+            f"{reserved:.2f} GB of the GPU in use"
+        )
+
+    # ---- the step
+
+    def differentiate(self, places: Places) -> None:
+        """From the number of the step to loss, gradient and norms."""
+        config, ledger, model = self.config, self.ledger, self.state.model
+        chosen = ledger.order.index_select(0, ledger.step).squeeze(0)
+        rate, n_structures, n_atoms = ledger.plan.index_select(0, ledger.step).squeeze(0).unbind()
+        ledger.rate.copy_(rate)
+        ledger.n_structures.copy_(n_structures)
+        batch, labels = self.data.gather(chosen, places, model.contribution_weights.dtype)
+        result = model.evaluate_padded(batch, self._nodes, **self.derivatives)
+        loss = combined_loss(
+            result, labels, config.rho, config.stress_weight, n_structures, n_atoms
+        )
+        self.state.differentiate(loss)
+        ledger.loss.copy_(loss.detach())
+        counts = (places.atoms < batch.sizes.sum()).double() / n_atoms
+        torch.mv(result["correction_norms"].double(), counts, out=ledger.norms)
+
+    def update(self) -> None:
+        """From loss, gradient and norms to new parameters, averages and sums."""
+        state, ledger = self.state, self.ledger
+        with torch.no_grad():
+            gradient_norm = torch.linalg.vector_norm(state.gradient).double()
+            if self.config.clip > 0:
+                limit = self.config.clip * ledger.median_norm()
+                clipped = (ledger.n_norms > 0) & (gradient_norm > limit)
+                factor = torch.where(clipped, limit / gradient_norm, 1.0)
+                state.gradient.mul_(factor.to(state.gradient.dtype))
+            ledger.note(gradient_norm, state.model.contribution_weights)
+            state.optimizer.step()
+            if state.averaged is not state.model:
+                grown = (1.0 + ledger.total) / (10.0 + ledger.total)
+                weight = 1.0 - grown.clamp(max=self.config.ema)
+                change = torch._foreach_sub(state.parameters, state.averaged_parameters)
+                torch._foreach_mul_(change, weight.to(change[0].dtype))
+                torch._foreach_add_(state.averaged_parameters, change)
+
+    def _whole(self, places: Places) -> None:
+        self.differentiate(places)
+        self.update()
+
+    def _pack(self, places: Places) -> None:
+        self.differentiate(places)
+        torch.cat([t.reshape(-1).double() for t in self._to_sum()], out=self._message)
+
+    def _sum(self) -> None:
+        self.processes.all_reduce_(self._message)
+
+    def _unpack(self) -> None:
+        parts = self._message.split([t.numel() for t in self._to_sum()])
+        for tensor, part in zip(self._to_sum(), parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+        self.update()
+
+    def _to_sum(self) -> list[Tensor]:
+        return [self.state.gradient, self.ledger.loss, self.ledger.norms]
+
+    # ---- programs
+
+    def _program(self, places: Places) -> list[Callable[[], None]]:
+        """What is called for a step of this shape."""
+        stages = [Stage(lambda: self._whole(places))]
+        if self.processes.size > 1:
+            stages = [
+                Stage(lambda: self._pack(places)),
+                Stage(self._sum, can_be_captured=False),
+                Stage(self._unpack),
+            ]
+        if self.captures:
+            try:
+                return self._captured(stages)
+            except RuntimeError as error:
+                self.captures = False
+                self._programs.clear()
+                self.say(f"note: steps are launched operation by operation: {_first_line(error)}")
+        return [stage.run for stage in stages]
+
+    def _captured(self, stages: list[Stage]) -> list[Callable[[], None]]:
+        """Graphs of the stages. What runs before the capture is undone, also if that fails."""
+        changing = self._changing()
+        before = [tensor.clone() for tensor in changing]
+        main, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        side.wait_stream(main)
+        try:
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP):
+                    for stage in stages:
+                        if stage.can_be_captured:  # others may wait for processes that do not
+                            stage.run()
+                    _copy(changing, before)
+            main.wait_stream(side)
+            return [self._graph_of(stage) for stage in stages]
+        finally:
+            main.wait_stream(side)
+            _copy(changing, before)
+
+    def _graph_of(self, stage: Stage) -> Callable[[], None]:
+        if not stage.can_be_captured:
+            return stage.run
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        # Graphs run one after the other and leave nothing in their memory, so they share it. Other threads
+        # (NCCL has one that watches) may call what the capturing thread must not.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            stage.run()
+        return graph.replay
+
+    def _changing(self) -> list[Tensor]:
+        """Everything that a step changes for the next one."""
+        state = self.state
+        tensors = [state.flat.detach(), *self.ledger.changing()]
+        if state.averaged is not state.model:
+            tensors += state.averaged_parameters
+        for of_parameter in state.optimizer.state.values():
+            tensors += [value for value in of_parameter.values() if isinstance(value, Tensor)]
+        return tensors
+
+
+class Ledger:
+    """Numbers that steps leave for each other and for the host, on the device.
+
+    Args:
+        state: of the training.
+        n_steps: steps of an epoch.
+        width: most structures of a batch of this process, and one more.
+        device: where they are.
+    """
+
+    def __init__(
+        self, state: TrainingState, n_steps: int, width: int, device: torch.device
+    ) -> None:
+        def numbers(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        n_layers = len(state.model.contribution_weights)
+        self.order = numbers(n_steps, width, dtype=torch.int64)  # structures of every step
+        self.plan = numbers(n_steps, 3)  # learning rate, structures and atoms of the whole batch
+        self.step = numbers(1, dtype=torch.int64)  # of the epoch
+        self.total = numbers()  # steps taken since the training began
+        # Adam's kernel for GPUs takes the rate in single precision only.
+        on_gpu = device.type == "cuda"
+        self.rate = numbers(dtype=torch.float32 if on_gpu else torch.float64)
+        self.n_structures, self.loss, self.norms = numbers(), numbers(), numbers(n_layers)
+        self.history = numbers(NORMS_KEPT)  # norms of gradients; number k lies at k mod NORMS_KEPT
+        self.n_norms = numbers(dtype=torch.int64)
+        self.slots = torch.arange(NORMS_KEPT, device=device)
+        self.loss_sum = numbers()
+        self.sums = numbers(3, n_layers)  # norms, normalized weights, their squares
+        self.failure = numbers(3)  # step, or -1; loss, norm of the gradient
+
+    def changing(self) -> list[Tensor]:
+        """What a step changes for the next one."""
+        return [
+            self.step,
+            self.total,
+            self.history,
+            self.n_norms,
+            self.loss_sum,
+            self.sums,
+            self.failure,
+        ]
+
+    def begin(self, state: TrainingState, order: Tensor, plan: Tensor) -> None:
+        """Take over an epoch, or what is left of it."""
+        self.order.copy_(order)
+        self.plan.copy_(plan)
+        self.step.fill_(state.step)
+        self.total.fill_(state.total_steps)
+        self.n_norms.fill_(len(state.gradient_norms))
+        self.history[: len(state.gradient_norms)] = torch.tensor(
+            state.gradient_norms, dtype=torch.float64
+        )
+        self.loss_sum.fill_(state.loss_sum)
+        kept = state.contributions
+        self.sums.copy_(torch.stack([kept.norm_sum, kept.weight_sum, kept.square_sum]))
+        self.failure.fill_(-1.0)
+
+    def median_norm(self) -> Tensor:
+        """Median of the norms in the history; of no meaning while there is none."""
+        known = self.n_norms.clamp(max=NORMS_KEPT).view(1)
+        ordered = torch.where(self.slots < known, self.history, torch.inf).sort().values
+        middle = torch.cat([(known - 1).clamp(min=0) // 2, known // 2]).clamp(max=NORMS_KEPT - 1)
+        return ordered.index_select(0, middle).mean()
+
+    def note(self, gradient_norm: Tensor, weights: Tensor) -> None:
+        """Add up a step: its gradient's norm, and the contribution weights that it used."""
+        finite = torch.isfinite(self.loss) & torch.isfinite(gradient_norm)
+        now = torch.stack([self.step[0].double(), self.loss, gradient_norm])
+        self.failure.copy_(torch.where(~finite & (self.failure[0] < 0), now, self.failure))
+        place = self.n_norms % NORMS_KEPT
+        self.history.copy_(torch.where(self.slots == place, gradient_norm, self.history))
+        normalized = weights.double() * self.norms
+        self.sums.add_(torch.stack([self.norms, normalized, normalized * normalized]))
+        self.loss_sum.add_(self.loss * self.n_structures)
+        for count in (self.step, self.total, self.n_norms):
+            count.add_(1)
+
+    def read_into(self, state: TrainingState) -> Failure | None:
+        """Bring everything but the parameters into the state, in one message."""
+        parts = [self.history, self.sums, self.loss_sum, self.failure, self.n_norms]
+        message = torch.cat([part.reshape(-1).double() for part in parts]).cpu()
+        history, sums, loss_sum, failure, n_norms = message.split([p.numel() for p in parts])
+        oldest = int(n_norms) % NORMS_KEPT if int(n_norms) > NORMS_KEPT else 0
+        norms = history[: int(n_norms)].roll(-oldest)
+        state.gradient_norms = norms.tolist()
+        kept = state.contributions
+        kept.norm_sum, kept.weight_sum, kept.square_sum = sums.view(3, -1).clone().unbind()
+        state.loss_sum = float(loss_sum)
+        step, loss, gradient_norm = failure.tolist()
+        return None if step < 0 else Failure(int(step), loss, gradient_norm)
+
+
+def _prepare_optimizer(state: TrainingState, rate: Tensor) -> None:
+    """Let Adam read its rate from the device, and make its state now: a graph must find it there."""
+    optimizer = state.optimizer
+    for group in optimizer.param_groups:
+        group["lr"], group["capturable"] = rate, True
+    if not optimizer.state:
+        state.gradient.zero_()
+        optimizer.step()  # with gradient and rate zero: nothing moves
+        for of_parameter in optimizer.state.values():
+            for value in of_parameter.values():
+                value.zero_()
+
+
+def _copy(to: list[Tensor], source: list[Tensor]) -> None:
+    for one, other in zip(to, source, strict=True):
+        one.copy_(other)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
