@@ -29,6 +29,8 @@ import torch
 from scschnet import ops
 from scschnet.data import StructureSet, collate
 from scschnet.nn import ModelConfig, SchNet
+from scschnet.train.config import TrainConfig
+from scschnet.train.state import TrainingState
 
 CUTOFF = 5.0  # Å
 N_INTERACTIONS = 6
@@ -145,19 +147,18 @@ def prepare(case: Case, structures: StructureSet, filters: str) -> tuple[Callabl
                 return float(model(**inputs)["energy"].sum())
 
         return evaluate, inputs, model
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4, fused=True)  # as scschnet.train
+    state = TrainingState(TrainConfig(lr=5e-4, ema=0), model)
     with_forces = case.kind == "train_forces"
     energy = torch.randn(len(structures), dtype=torch.float64)
     forces = torch.randn_like(inputs["positions"])
 
     def step() -> float:
-        optimizer.zero_grad()
         result = model(**inputs, forces=with_forces)
         loss = (result["energy"] - energy).square().mean()
         if with_forces:
             loss = 0.1 * loss + 0.9 * (result["forces"] - forces).square().mean()
-        loss.backward()
-        optimizer.step()
+        state.differentiate(loss)
+        state.optimizer.step()
         return float(loss.detach())
 
     return step, inputs, model

@@ -54,10 +54,13 @@ inline void configure_tiles() {
 
 // ---- float32 to triples
 
+/// Cuts to a bfloat16, as a float32.
+inline __m512i cut(__m512i v) {
+  return _mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000)));
+}
 /// Rounds to the nearest bfloat16, as a float32.
 inline __m512i rounded(__m512 v) {
-  const __m512i up = _mm512_add_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(0x8000));
-  return _mm512_and_si512(up, _mm512_set1_epi32(static_cast<int>(0xffff0000)));
+  return cut(_mm512_add_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(0x8000)));
 }
 
 inline __m512 rest(__m512 v, __m512i part) {
@@ -69,16 +72,18 @@ inline __m512i side_by_side(__m512i low, __m512i high) {
   return _mm512_or_si512(_mm512_srli_epi32(low, 16), high);
 }
 
-/// Row `row` of three tiles from two vectors of float32. The third part is exact.
+/// Row `row` of three tiles from two vectors of float32. What the first two parts leave is a
+/// bfloat16, unless it is below 1e-38.
 inline void split_row(__m512 a, __m512 b, Index row, Part* to) {
   to += row * depth;
-#pragma GCC unroll 3
-  for (int part = 0; part < n_parts; ++part) {
+#pragma GCC unroll 2
+  for (int part = 0; part < n_parts - 1; ++part, to += tile) {
     const __m512i a_part = rounded(a), b_part = rounded(b);
-    _mm512_storeu_si512(to + part * tile, side_by_side(a_part, b_part));
+    _mm512_storeu_si512(to, side_by_side(a_part, b_part));
     a = rest(a, a_part);
     b = rest(b, b_part);
   }
+  _mm512_storeu_si512(to, side_by_side(_mm512_castps_si512(a), cut(_mm512_castps_si512(b))));
 }
 
 /// The transpose of a tile, taken as a matrix of 16 x 16 pairs.

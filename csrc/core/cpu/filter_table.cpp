@@ -2,6 +2,7 @@
 #include "../filter_table.hpp"
 
 #include <algorithm>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
@@ -34,6 +35,12 @@ const FilterTableLoops<Scalar>& loops_of(InstructionSet isa) {
   }
 }
 
+/// Memory for a pass that writes all of it.
+template <class Scalar>
+std::unique_ptr<Scalar[]> unwritten(std::int64_t n) {
+  return std::make_unique_for_overwrite<Scalar[]>(n);
+}
+
 template <class To, class From>
 std::vector<To> converted(const From* values, std::int64_t n) {
   return std::vector<To>(values, values + n);
@@ -41,11 +48,11 @@ std::vector<To> converted(const From* values, std::int64_t n) {
 
 /// B of C = A B from B^T (n, k), in double precision.
 template <class Scalar>
-std::vector<double> packed_transposed(const DenseKernels<double>& dense, const Scalar* weight,
-                                      std::int64_t k, std::int64_t n) {
+std::unique_ptr<double[]> packed_transposed(const DenseKernels<double>& dense, const Scalar* weight,
+                                            std::int64_t k, std::int64_t n) {
   const std::vector<double> exact = converted<double>(weight, n * k);
-  std::vector<double> packed(packed_size<double>(k, n));
-  dense.pack_transposed(exact.data(), k, n, packed.data());
+  auto packed = unwritten<double>(packed_size<double>(k, n));
+  dense.pack_transposed(exact.data(), k, n, packed.get());
   return packed;
 }
 
@@ -63,15 +70,15 @@ void filter_table(const FilterTableSizes& sizes, const double* prefilter, const 
   const auto hidden_weight = packed_transposed(dense, parameters.hidden_weight, sizes.n_rbf, n);
   const auto output_weight = packed_transposed(dense, parameters.output_weight, n, n);
 
-  std::vector<double> samples(n_nodes * n), exact(n_rows * n);
-  dense.multiply(n_nodes, sizes.n_rbf, n, rbf, hidden_weight.data(), hidden_bias.data(), 0,
-                 samples.data());
-  loops.activate(n_nodes * n, samples.data(), slopes);
-  loops.prefilter(n_rows, n, prefilter, samples.data() + prefilter_order * n, exact.data(),
+  const auto samples = unwritten<double>(n_nodes * n), exact = unwritten<double>(n_rows * n);
+  dense.multiply(n_nodes, sizes.n_rbf, n, rbf, hidden_weight.get(), hidden_bias.data(), 0,
+                 samples.get());
+  loops.activate(n_nodes * n, samples.get(), slopes);
+  loops.prefilter(n_rows, n, prefilter, samples.get() + prefilter_order * n, exact.get(),
                   coefficients);
-  dense.multiply(n_rows, n, n, exact.data(), output_weight.data(), output_bias.data(), 0,
-                 samples.data());
-  std::transform(samples.begin(), samples.begin() + n_rows * n, table,
+  dense.multiply(n_rows, n, n, exact.get(), output_weight.get(), output_bias.data(), 0,
+                 samples.get());
+  std::transform(samples.get(), samples.get() + n_rows * n, table,
                  [](double v) { return static_cast<Scalar>(v); });
 }
 
@@ -87,20 +94,23 @@ void filter_table_backward(const FilterTableSizes& sizes, const double* prefilte
   dense.add_outer(n_rows, n, n, table_bar, coefficients, 0, n, gradients.output_weight);
   dense.add_columns(n_rows, n, nullptr, table_bar, gradients.output_bias);
 
-  std::vector<Scalar> packed(packed_size<Scalar>(n, n)), bar(n_nodes * n);
-  dense.pack(output_weight, n, n, packed.data());
+  const auto packed = unwritten<Scalar>(packed_size<Scalar>(n, n));
+  const auto bar = unwritten<Scalar>(n_nodes * n);
+  dense.pack(output_weight, n, n, packed.get());
   // The transpose of a symmetric filter is itself on rows with zeros around them.
-  std::vector<Scalar> padded((n_nodes + 2 * prefilter_order) * n);
-  dense.multiply(n_rows, n, n, table_bar, packed.data(), nullptr, 0,
-                 padded.data() + 2 * prefilter_order * n);
+  const std::int64_t border = 2 * prefilter_order * n, inside = n_rows * n;
+  const auto padded = unwritten<Scalar>(border + inside + border);
+  std::fill_n(padded.get(), border, Scalar{0});
+  dense.multiply(n_rows, n, n, table_bar, packed.get(), nullptr, 0, padded.get() + border);
+  std::fill_n(padded.get() + border + inside, border, Scalar{0});
   const auto taps = converted<Scalar>(prefilter, prefilter_order + 1);
-  loops_of<Scalar>(isa).prefilter_times(n_nodes, n, taps.data(),
-                                        padded.data() + prefilter_order * n, slopes, bar.data());
+  loops_of<Scalar>(isa).prefilter_times(n_nodes, n, taps.data(), padded.get() + prefilter_order * n,
+                                        slopes, bar.get());
 
   std::fill_n(gradients.hidden_weight, n * sizes.n_rbf, Scalar{0});
   std::fill_n(gradients.hidden_bias, n, Scalar{0});
-  dense.add_outer(n_nodes, n, sizes.n_rbf, bar.data(), rbf, 0, n, gradients.hidden_weight);
-  dense.add_columns(n_nodes, n, nullptr, bar.data(), gradients.hidden_bias);
+  dense.add_outer(n_nodes, n, sizes.n_rbf, bar.get(), rbf, 0, n, gradients.hidden_weight);
+  dense.add_columns(n_nodes, n, nullptr, bar.get(), gradients.hidden_bias);
 }
 
 #define SCSCHNET_INSTANTIATE(S)                                                                   \
