@@ -164,7 +164,13 @@ def test_the_model_is_left_as_it_was(tmp_path):
     [
         ({"dtype": "float16"}, "`dtype` must be one of float32, float64, got float16"),
         ({"format": "onnx"}, "`format` must be one of torchscript, pt2, got onnx"),
-        ({"host": "amber"}, "`host` must be one of any, gromacs, got amber"),
+        ({"host": "amber"}, "`host` must be one of any, gromacs, openmm-torch, got amber"),
+        ({"host": "openmm-torch"}, "`atomic_numbers` and `host` openmm-torch must be given togeth"),
+        ({"atomic_numbers": [1]}, "`atomic_numbers` and `host` openmm-torch must be given togeth"),
+        (
+            {"host": "openmm-torch", "atomic_numbers": [1, 7]},
+            r"`atomic_numbers` must hold only \[1, 6, 8\], the elements of the model, got \[7\]",
+        ),
         ({"device": "cuda"}, "`device` must be cpu: scschnet's operators run there"),
         ({"format": "pt2", "portable": True}, "`format` pt2 goes neither with `portable` nor"),
     ],

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import ase.units
 import numpy as np
 import pytest
 import torch
@@ -15,9 +16,12 @@ from ase.build import molecule
 from conftest import make_model
 
 from scschnet import ScSchNetCalculator
-from scschnet.export import export
+from scschnet.checkpoint import Checkpoint, save_checkpoint
+from scschnet.export import export, load_exported
+from scschnet.export.__main__ import main as export_command
+from scschnet.export.torchscript import torchscript_deprecation_ignored
 
-EV = 96.48533212331  # kJ/mol
+EV = ase.units.mol / ase.units.kJ  # kJ/mol
 
 
 def molecules_model(**config):
@@ -126,6 +130,41 @@ def test_openmm_arguments_are_checked(openmm, tmp_path, options, message):
     export(molecules_model(), tmp_path / "model.pt")
     with pytest.raises(ValueError, match=message):
         create_force(tmp_path / "model.pt", **options)
+
+
+# ---- openmm-torch: the calls that TorchForce makes; its wheels want another torch than ours
+
+
+@pytest.mark.parametrize("portable", [False, True])
+@pytest.mark.parametrize("periodic", [False, True])
+def test_torch_force_file_has_the_numbers_of_ase(tmp_path, portable, periodic):
+    """float64 positions that ask for gradients on the Reference platform, float32 on the others."""
+    model = molecules_model()
+    atoms = crystal() if periodic else molecule("CH3CH2OH")
+    path, numbers = tmp_path / "model.pt", atoms.numbers.tolist()
+    export(model, path, portable=portable, host="openmm-torch", atomic_numbers=numbers)
+    with torchscript_deprecation_ignored():
+        module = torch.jit.load(str(path))
+    energy, forces = expected(model, atoms)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 3e-5)):
+        positions = torch.tensor(atoms.positions * 0.1, dtype=dtype, requires_grad=True)
+        box = [torch.tensor(atoms.cell.array * 0.1, dtype=dtype)] if periodic else []
+        found, found_forces = module(positions, *box)
+        assert found.shape == () and not found.requires_grad
+        assert found.item() == pytest.approx(energy * EV, rel=tolerance)
+        expected_forces, largest = forces * EV * 10, np.abs(forces).max() * EV * 10
+        np.testing.assert_allclose(found_forces, expected_forces, rtol=0, atol=tolerance * largest)
+
+
+def test_torch_force_file_is_not_for_others(tmp_path):
+    path = tmp_path / "model.pt"
+    command = ["--host", "openmm-torch", "--atomic-numbers", "8", "1", "1", "--portable"]
+    save_checkpoint(tmp_path / "best.pt", Checkpoint(molecules_model()))
+    assert export_command([str(tmp_path / "best.pt"), "-o", str(path), *command]) == 0
+    with pytest.raises(
+        ValueError, match="exported for openmm-torch, which calls it in its own way"
+    ):
+        load_exported(path)
 
 
 # ---- torch-sim

@@ -6,8 +6,9 @@ A file is what torch.jit.save writes, with extra records:
     extra/extension_libs    path of the operator library, for GROMACS; not in portable files
 
 Its module has two calls, `forward` for hosts that bring positions and `forward_pairs` for hosts that bring pairs, see
-`scschnet.export.potential.Potential`. A file for GROMACS has a `forward` of its own, see `scschnet.export.gromacs`, and
-a .pt2 file the pair call alone, see `scschnet.export.compiled`.
+`scschnet.export.potential.Potential`. Files for GROMACS and openmm-torch have a `forward` of their own, see
+`scschnet.export.gromacs` and `scschnet.export.openmm_torch`, and a .pt2 file the pair call alone, see
+`scschnet.export.compiled`.
 """
 
 from scschnet.export.exported import ExportedModel, load_exported

@@ -30,7 +30,11 @@ class Options:
     format: Format = "torchscript"
     """torchscript, or pt2: the pair call alone, compiled by AOTInductor for this machine (minutes)."""
     host: Host = "any"
-    """gromacs: inputs, units and outputs of GROMACS' NNPot interface."""
+    """gromacs: inputs, units and outputs of GROMACS' NNPot interface; openmm-torch: those of its TorchForce."""
+    atomic_numbers: Annotated[
+        tuple[int, ...] | None, tyro.conf.arg(metavar="Z [Z ...]", help_behavior_hint="")
+    ] = None
+    """For openmm-torch: of all particles of the system, in their order."""
     device: str = "cpu"
     """Where the model lies in the file: cpu, or cuda with --portable."""
 
@@ -51,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             portable=options.portable,
             format=options.format,
             host=options.host,
+            atomic_numbers=options.atomic_numbers,
             device=options.device,
         )
     except (OSError, ValueError, RuntimeError) as failure:

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,15 +14,16 @@ import scschnet
 from scschnet.export.compiled import compile_pairs
 from scschnet.export.gromacs import GromacsPotential
 from scschnet.export.metadata import FORMAT, LIBRARY, VERSION, Source, describe, read_source
+from scschnet.export.openmm_torch import TorchForcePotential
 from scschnet.export.portable import PortablePotential
-from scschnet.export.potential import FullPotential
+from scschnet.export.potential import FullPotential, Potential
 from scschnet.export.torchscript import torchscript_deprecation_ignored
 from scschnet.files import replacing
 from scschnet.nn import SchNet
 
 Dtype = Literal["float32", "float64"]
 Format = Literal["torchscript", "pt2"]
-Host = Literal["any", "gromacs"]
+Host = Literal["any", "gromacs", "openmm-torch"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -34,6 +36,7 @@ def export(
     portable: bool = False,
     format: Format = "torchscript",
     host: Host = "any",
+    atomic_numbers: Sequence[int] | None = None,
     device: str | torch.device = "cpu",
 ) -> dict[str, Any]:
     """Write a model to a file that other programs run.
@@ -49,7 +52,9 @@ def export(
         portable: make it of plain torch operators: slower, without message passing between processes, but it needs
             no library of scschnet.
         format: torchscript, or pt2: the pair call alone, compiled by AOTInductor.
-        host: gromacs: with the inputs, units and outputs of GROMACS' NNPot interface.
+        host: gromacs: with the inputs, units and outputs of GROMACS' NNPot interface; openmm-torch: with those of
+            its TorchForce.
+        atomic_numbers: of all particles of the system, in their order; for openmm-torch, which does not tell.
         device: where the model lies in the file; a host may move it when loading.
 
     Returns:
@@ -66,15 +71,11 @@ def export(
         format=(format, get_args(Format)),
         host=(host, get_args(Host)),
     )
-    place = torch.device(device)
-    if place.type != "cpu" and not portable:
-        raise ValueError(
-            f"`device` must be cpu: scschnet's operators run there; a portable file runs on {place} as well"
-        )
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"`device` must be cpu, torch finds no CUDA device, got {place}")
+    place = _checked_device(device, portable)
     if format == "pt2" and (portable or host != "any"):
         raise ValueError("`format` pt2 goes neither with `portable` nor with `host`")
+    if (atomic_numbers is not None) != (host == "openmm-torch"):
+        raise ValueError("`atomic_numbers` and `host` openmm-torch must be given together")
     source = Source(model) if isinstance(model, SchNet) else read_source(Path(model))
     source, filters = _prepared(source, dtype)
     if host != "any":  # it has no use for more than energy and forces
@@ -98,11 +99,21 @@ def export(
     if format == "pt2":
         content = compile_pairs(potential, extra)
     else:
-        module = GromacsPotential(potential) if host == "gromacs" else potential
-        content = _torchscript(module, extra)
+        content = _torchscript(_called_by(host, potential, metadata, atomic_numbers), extra)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return metadata
+
+
+def _checked_device(device: str | torch.device, portable: bool) -> torch.device:
+    place = torch.device(device)
+    if place.type != "cpu" and not portable:
+        raise ValueError(
+            f"`device` must be cpu: scschnet's operators run there; a portable file runs on {place} as well"
+        )
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"`device` must be cpu, torch finds no CUDA device, got {place}")
+    return place
 
 
 def _prepared(source: Source, dtype: Dtype | None) -> tuple[Source, dict[str, float]]:
@@ -117,6 +128,22 @@ def _prepared(source: Source, dtype: Dtype | None) -> tuple[Source, dict[str, fl
         raise ValueError(f"the model cannot be exported: {failure}") from failure
     filters = {"step": model.filter_step, "error": error}
     return replace(source, model=model), filters
+
+
+def _called_by(
+    host: Host, potential: Potential, metadata: dict[str, Any], atomic_numbers: Sequence[int] | None
+) -> torch.nn.Module:
+    """A potential with the inputs and outputs of a host."""
+    if host == "gromacs":
+        return GromacsPotential(potential)
+    if atomic_numbers is None:
+        return potential
+    unknown = sorted(set(atomic_numbers) - set(metadata["elements"]))
+    if unknown:
+        raise ValueError(
+            f"`atomic_numbers` must hold only {metadata['elements']}, the elements of the model, got {unknown}"
+        )
+    return TorchForcePotential(potential, atomic_numbers)
 
 
 def _torchscript(module: torch.nn.Module, extra: dict[str, str]) -> bytes:

@@ -11,8 +11,9 @@ import torch
 from openmm import unit
 
 from scschnet.export import ExportedModel, load_exported
+from scschnet.units import ENERGY
 
-EV = 96.48533212331  # kJ/mol, CODATA 2018 as in ase.units
+EV = 1.0 / ENERGY["kJ/mol"]  # the factor by which data in kJ/mol and kcal/mol are read
 ANGSTROM = 0.1  # nm
 
 
