@@ -37,13 +37,13 @@ using scschnet::ExportedModel;
 using scschnet::Extras;
 using namespace scschnet::lammps;
 
-// ---- halo: rows of features to and from other ranks, through LAMMPS' own communication
+// ---- halo: rows of features to and from other ranks
 
 /// Registers the exchange for one evaluation.
 class PairScschnet::Halo {
  public:
-  explicit Halo(PairScschnet* pair) {
-    const scschnet_halo halo{pair, forward, reverse};
+  explicit Halo(RowExchange* exchange) {
+    const scschnet_halo halo{exchange, forward, reverse};
     scschnet_set_halo(&halo);
   }
   ~Halo() { scschnet_set_halo(nullptr); }
@@ -51,102 +51,29 @@ class PairScschnet::Halo {
   Halo& operator=(const Halo&) = delete;
 
  private:
-  static PairScschnet& exchanging(void* context, void* rows, std::int64_t width, int is_double) {
-    auto& pair = *static_cast<PairScschnet*>(context);
-    pair.exchanged_ = static_cast<char*>(rows);
-    pair.row_is_double_ = is_double != 0;
-    pair.row_bytes_ = static_cast<int>(width * (is_double ? sizeof(double) : sizeof(float)));
-    pair.row_doubles_ = static_cast<int>((pair.row_bytes_ + sizeof(double) - 1) / sizeof(double));
-    return pair;
+  static void forward(void* exchange, void* rows, std::int64_t width, int is_double) {
+    static_cast<RowExchange*>(exchange)->forward(rows, static_cast<int>(width), is_double != 0);
   }
 
-  static void forward(void* context, void* rows, std::int64_t width, int is_double) {
-    PairScschnet& pair = exchanging(context, rows, width, is_double);
-    pair.comm->forward_comm(&pair, pair.row_doubles_);
-  }
-
-  static void reverse(void* context, void* rows, std::int64_t width, int is_double) {
-    PairScschnet& pair = exchanging(context, rows, width, is_double);
-    pair.comm->reverse_comm(&pair, pair.row_doubles_);
+  static void reverse(void* exchange, void* rows, std::int64_t width, int is_double) {
+    static_cast<RowExchange*>(exchange)->reverse(rows, static_cast<int>(width), is_double != 0);
   }
 };
 
+/// LAMMPS makes ghosts without saying of which atoms of which ranks; this asks it.
 void PairScschnet::receive_owners() {
   owners_.resize(atom->nlocal + atom->nghost);
   for (int i = 0; i < atom->nlocal; ++i) owners_[i] = static_cast<double>(owner(comm->me, i));
-  exchanged_ = nullptr;
-  own_swaps_.clear();
   comm->forward_comm(this, 1);
 }
 
 int PairScschnet::pack_forward_comm(int n, int* atoms, double* buffer, int, int*) {
-  if (!exchanged_) {
-    own_swaps_.packed(atoms, buffer);
-    for (int k = 0; k < n; ++k) buffer[k] = owners_[atoms[k]];
-    return n;
-  }
-  if (n == 0 || own_swaps_.sent(atoms)) return n * row_doubles_;
-  for (int k = 0; k < n; ++k, buffer += row_doubles_) {
-    const int row = rows_.row(atoms[k]);
-    if (row >= 0) std::memcpy(buffer, exchanged_ + std::int64_t{row} * row_bytes_, row_bytes_);
-  }
-  return n * row_doubles_;
+  for (int k = 0; k < n; ++k) buffer[k] = owners_[atoms[k]];
+  return n;
 }
 
 void PairScschnet::unpack_forward_comm(int n, int first, double* buffer) {
-  if (!exchanged_) {
-    if (n > 0) own_swaps_.unpacked(first, buffer);
-    std::copy_n(buffer, n, owners_.begin() + first);
-    return;
-  }
-  if (n == 0 || own_swaps_.received(first)) return;
-  for (int ghost = first; ghost < first + n; ++ghost, buffer += row_doubles_) {
-    const int row = rows_.row(ghost);
-    if (row < rows_.n_local() || rows_.atom(row) != ghost) continue;  // others have the same
-    std::memcpy(exchanged_ + std::int64_t{row} * row_bytes_, buffer, row_bytes_);
-  }
-}
-
-int PairScschnet::pack_reverse_comm(int n, int first, double* buffer) {
-  if (n == 0 || own_swaps_.received(first)) return n * row_doubles_;
-  for (int ghost = first; ghost < first + n; ++ghost, buffer += row_doubles_) {
-    const int row = rows_.row(ghost);
-    if (row < rows_.n_local() || rows_.atom(row) != ghost) {  // sent home once per row
-      std::fill_n(buffer, row_doubles_, 0.0);
-    } else {
-      std::memcpy(buffer, exchanged_ + std::int64_t{row} * row_bytes_, row_bytes_);
-    }
-  }
-  return n * row_doubles_;
-}
-
-namespace {
-
-template <class Scalar>
-void add_row(char* row, const double* buffer, int bytes) {
-  auto* to = reinterpret_cast<Scalar*>(row);
-  const auto* from = reinterpret_cast<const char*>(buffer);
-  for (int k = 0; k < bytes / static_cast<int>(sizeof(Scalar)); ++k) {
-    Scalar value;
-    std::memcpy(&value, from + k * sizeof(Scalar), sizeof(Scalar));
-    to[k] += value;
-  }
-}
-
-}  // namespace
-
-void PairScschnet::unpack_reverse_comm(int n, int* atoms, double* buffer) {
-  if (n == 0 || own_swaps_.sent(atoms)) return;
-  for (int k = 0; k < n; ++k, buffer += row_doubles_) {
-    const int row = rows_.row(atoms[k]);
-    if (row < 0) continue;
-    char* to = exchanged_ + std::int64_t{row} * row_bytes_;
-    if (row_is_double_) {
-      add_row<double>(to, buffer, row_bytes_);
-    } else {
-      add_row<float>(to, buffer, row_bytes_);
-    }
-  }
+  std::copy_n(buffer, n, owners_.begin() + first);
 }
 
 // ---- commands of the input
@@ -159,7 +86,7 @@ PairScschnet::PairScschnet(LAMMPS* lammps) : Pair(lammps) {
   manybody_flag = 1;
   no_virial_fdotr_compute = 1;  // the model gives the virial
   centroidstressflag = CENTROID_NOTAVAIL;
-  comm_forward = comm_reverse = 1;
+  comm_forward = 1;
 }
 
 PairScschnet::~PairScschnet() {
@@ -281,11 +208,6 @@ void PairScschnet::init_style() {
                file_, comm->nprocs);
   }
   neighbor->add_request(this, NeighConst::REQ_FULL);
-  // Rows of features, two float32 in a double; LAMMPS sizes its buffers by the outermost style.
-  const int width = static_cast<int>(model_->n_features());
-  comm_forward = comm_reverse = model_->dtype() == "float64" ? width : (width + 1) / 2;
-  force->pair->comm_forward = std::max(force->pair->comm_forward, comm_forward);
-  force->pair->comm_reverse = std::max(force->pair->comm_reverse, comm_reverse);
 }
 
 double PairScschnet::init_one(int, int) {
@@ -308,6 +230,7 @@ void PairScschnet::update_rows() {
   } else {
     receive_owners();
     rows_.merge_images(atoms, list->inum, list->ilist, owners_.data(), comm->me);
+    exchange_.start(world, rows_);
     if (comm->nprocs > 1 && rows_.n_rows() == rows_.n_local()) {
       rows_.add_empty_row(model_->elements().front());
     }
@@ -325,7 +248,7 @@ Evaluation PairScschnet::evaluate(Extras extras) {
   const auto view = [&](std::int64_t* data, std::int64_t n) {
     return at::from_blob(data, {n}, integers);
   };
-  const Halo halo(this);
+  const Halo halo(&exchange_);
   try {
     return model_->evaluate_pairs(
         view(rows_.atomic_numbers(), rows_.n_rows()), view(pairs_.idx_i(), n_pairs),
@@ -398,7 +321,7 @@ void PairScschnet::layer_energies(double** to) {
 }
 
 double PairScschnet::memory_usage() {
-  return Pair::memory_usage() + rows_.memory() + pairs_.memory() +
+  return Pair::memory_usage() + rows_.memory() + pairs_.memory() + exchange_.memory() +
          static_cast<double>(sizeof(double) * owners_.capacity());
 }
 

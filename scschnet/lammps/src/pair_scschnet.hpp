@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "own_swaps.hpp"
 #include "pairs.hpp"
+#include "row_exchange.hpp"
 #include "rows.hpp"
 #include "unit_styles.hpp"
 
@@ -40,8 +40,6 @@ class PairScschnet : public Pair {
 
   int pack_forward_comm(int n, int* atoms, double* buffer, int, int*) override;
   void unpack_forward_comm(int n, int first, double* buffer) override;
-  int pack_reverse_comm(int n, int first, double* buffer) override;
-  void unpack_reverse_comm(int n, int* atoms, double* buffer) override;
 
   /// Embedding and interaction blocks of the model, 0 before pair_coeff.
   int n_layers() const;
@@ -71,12 +69,9 @@ class PairScschnet : public Pair {
   std::vector<std::int64_t> z_of_type_;  ///< by type, 0: not in the model
   scschnet::lammps::Rows rows_;
   scschnet::lammps::Pairs pairs_;
-  scschnet::lammps::OwnSwaps own_swaps_;
-  std::int64_t built_at_ = -1;           ///< number of the neighbor list that rows_ and pairs_ fit
-  std::vector<double> owners_;           ///< (n_all,)
-  char* exchanged_ = nullptr;            ///< rows that are being exchanged; null: owners
-  int row_bytes_ = 0, row_doubles_ = 1;  ///< of one row in exchanged_, and in LAMMPS' buffers
-  bool row_is_double_ = false;
+  scschnet::lammps::RowExchange exchange_;
+  std::int64_t built_at_ = -1;  ///< number of the neighbor list that rows_ and pairs_ fit
+  std::vector<double> owners_;  ///< (n_all,)
 };
 
 }  // namespace LAMMPS_NS

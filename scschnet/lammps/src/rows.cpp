@@ -9,6 +9,7 @@ void Rows::start(const Atoms& atoms, int n_centers, const int* centers) {
   row_of_.assign(atoms.n_all, -1);
   atom_of_.clear();
   atomic_numbers_.clear();
+  owners_.clear();
   for (int k = 0; k < n_centers; ++k) add(centers[k], atoms.z_of_type[atoms.types[centers[k]]]);
   n_local_ = n_centers;
 }
@@ -26,8 +27,8 @@ void Rows::merge_images(const Atoms& atoms, int n_centers, const int* centers, c
   for (int ghost = atoms.n_local; ghost < atoms.n_all; ++ghost) {
     if (atoms.z_of_type[atoms.types[ghost]] == 0) continue;
     const auto whose = static_cast<std::int64_t>(owners[ghost]);
-    if (whose >> 32 == rank) {
-      row_of_[ghost] = row_of_[whose & 0xffffffff];
+    if (owning_rank(whose) == rank) {
+      row_of_[ghost] = row_of_[owned_index(whose)];
     } else {
       remote_.emplace_back(whose, ghost);
     }
@@ -39,6 +40,7 @@ void Rows::merge_images(const Atoms& atoms, int n_centers, const int* centers, c
       row_of_[ghost] = n_rows() - 1;
     } else {
       add(ghost, atoms.z_of_type[atoms.types[ghost]]);
+      owners_.push_back(whose);
     }
     last = whose;
   }
@@ -58,7 +60,8 @@ void Rows::add_empty_row(std::int64_t atomic_number) {
 
 double Rows::memory() const {
   return static_cast<double>(sizeof(int) * (row_of_.capacity() + atom_of_.capacity()) +
-                             sizeof(std::int64_t) * atomic_numbers_.capacity() +
+                             sizeof(std::int64_t) *
+                                 (atomic_numbers_.capacity() + owners_.capacity()) +
                              sizeof(remote_[0]) * remote_.capacity());
 }
 

@@ -12,6 +12,14 @@ constexpr std::int64_t owner(int rank, int index) {
   return (std::int64_t{rank} << 32) | index;
 }
 
+constexpr int owning_rank(std::int64_t owner) {
+  return static_cast<int>(owner >> 32);
+}
+
+constexpr int owned_index(std::int64_t owner) {
+  return static_cast<int>(owner & 0xffffffff);
+}
+
 /// Atoms of one rank as LAMMPS keeps them: local ones first, then ghosts.
 struct Atoms {
   int n_local, n_all;
@@ -24,6 +32,7 @@ class Rows {
  public:
   /// One row per atom, however many images it has: images of local atoms are these atoms, images of
   /// one atom of another rank share a row. `owners` (n_all,), see owner(); `n_centers` local atoms.
+  /// Ghosts come in the order of their owners.
   void merge_images(const Atoms& atoms, int n_centers, const int* centers, const double* owners,
                     int rank);
 
@@ -39,9 +48,12 @@ class Rows {
   /// Row of a local atom or ghost, -1 if it is not in the model.
   int row(int atom) const { return row_of_[atom]; }
 
-  /// The atom that stands for a row: for ghosts the image with the lowest index, which LAMMPS
-  /// received first, so that what it sends back passes no other image; -1 for an empty row.
+  /// The atom that stands for a row: for ghosts the image with the lowest index; -1 for an empty
+  /// row.
   int atom(int row) const { return atom_of_[row]; }
+
+  /// Owner of a ghost's row, if images are merged.
+  std::int64_t owner_of(int row) const { return owners_[row - n_local_]; }
 
   std::int64_t* atomic_numbers() { return atomic_numbers_.data(); }  ///< (n_rows,)
   double memory() const;                                             ///< bytes
@@ -52,7 +64,7 @@ class Rows {
 
   int n_local_ = 0;
   std::vector<int> row_of_, atom_of_;
-  std::vector<std::int64_t> atomic_numbers_;
+  std::vector<std::int64_t> atomic_numbers_, owners_;
   std::vector<std::pair<std::int64_t, int>> remote_;  ///< owner and index of ghosts, while merging
 };
 
