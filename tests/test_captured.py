@@ -61,7 +61,8 @@ def trained(tmp_path, monkeypatch):
     def train(name: str, n_epochs: int = 2, structures=None, **options) -> loop.Training:
         found = random_structures(18) if structures is None else structures
         monkeypatch.setattr(loop, "read_structures", lambda config: found)
-        training = loop.Training(config_of(tmp_path, name, **options), Processes("cpu"), None)
+        config = config_of(tmp_path, name, **options)
+        training = loop.Training(config, Processes(config.device), None)
         for _ in range(n_epochs):
             training.run_epoch([])
         return training

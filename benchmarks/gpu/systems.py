@@ -1,5 +1,7 @@
 """Systems that need no data: a liquid of water's density, and molecules of QM9's and aspirin's size."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -32,6 +34,13 @@ def molecules(n_structures: int, n_atoms: int) -> StructureSet:
     positions = np.concatenate(points) + rng.normal(scale=0.1, size=(n_structures * n_atoms, 3))
     numbers = rng.choice([1, 6, 8], len(positions))
     return StructureSet(positions, numbers, np.arange(n_structures + 1) * n_atoms)
+
+
+def labeled(structures: StructureSet) -> StructureSet:
+    """The same with random energies and forces."""
+    rng = np.random.default_rng(1)
+    energy, forces = rng.normal(size=len(structures)), rng.normal(size=structures.positions.shape)
+    return replace(structures, energy=energy, forces=forces)
 
 
 def list_arguments(structures: StructureSet) -> tuple[torch.Tensor, ...]:

@@ -206,7 +206,7 @@ class ResidentStep:
             if self.config.clip > 0:
                 limit = self.config.clip * ledger.median_norm()
                 clipped = (ledger.n_norms > 0) & (gradient_norm > limit)
-                factor = torch.where(clipped, limit / gradient_norm, 1.0)
+                factor = (limit / gradient_norm).masked_fill(~clipped, 1.0)
                 state.gradient.mul_(factor.to(state.gradient.dtype))
             ledger.note(gradient_norm, state.model.contribution_weights)
             state.optimizer.step()
@@ -361,7 +361,7 @@ class Ledger:
     def median_norm(self) -> Tensor:
         """Median of the norms in the history; of no meaning while there is none."""
         known = self.n_norms.clamp(max=NORMS_KEPT).view(1)
-        ordered = torch.where(self.slots < known, self.history, torch.inf).sort().values
+        ordered = self.history.masked_fill(self.slots >= known, torch.inf).sort().values
         middle = torch.cat([(known - 1).clamp(min=0) // 2, known // 2]).clamp(max=NORMS_KEPT - 1)
         return ordered.index_select(0, middle).mean()
 

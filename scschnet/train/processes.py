@@ -34,7 +34,7 @@ class Processes:
             self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
             if self.size > 1 and not dist.is_initialized():
                 dist.init_process_group(backend(device, n_devices))
-        if self.device.startswith("cuda") and torch.cuda.is_available():
+        if self.device.startswith("cuda:") and torch.cuda.is_available():
             torch.cuda.set_device(self.device)  # what NCCL and captures refer to
 
     @property
