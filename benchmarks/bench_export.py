@@ -1,12 +1,13 @@
 """Times exported models: a call once things have settled, and the first hundred calls with changing numbers of pairs.
 
-    python benchmarks/bench_export.py --out benchmarks/results/export_PROCESSOR.json
+    python benchmarks/bench_export.py --out benchmarks/results/export_PROCESSOR.json --files FOLDER
 
-Ethanol (embedded frames) and 64 water molecules (tests/data), random weights, six blocks, 5 Å, float32, one thread. The
-calls take turns, ten in a row, on the same structure; `model in Python` is the neighbor list operator and the fused model of
-`scschnet.load`, without the list's conversion that ASE needs. For the first calls every structure is stretched by
+Ethanol (embedded frames), 64 and 512 water molecules (tests/data), random weights, six blocks, 5 Å, float32, one thread.
+The calls take turns, some in a row, on the same structure; `model in Python` is the neighbor list operator and the fused
+model of `scschnet.load`, without the list's conversion that ASE needs. For the first calls every structure is stretched by
 another factor, and every file is run in a process of its own, through our loader and, as `torch default`, as
-torch.jit.load leaves it. CPU time, medians.
+torch.jit.load leaves it. CPU time, medians. Exported files are kept in FOLDER: run once with `--seconds 0` to have
+the .pt2 files compiled, then measure.
 """
 
 import argparse
@@ -24,17 +25,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ase import Atoms
 
 import scschnet
 from scschnet import ops
+from scschnet.analysis.unfamiliar import norm_statistics
+from scschnet.checkpoint import Checkpoint, save_checkpoint
 from scschnet.data import embedded
 from scschnet.export import load_exported
 from scschnet.nn import ModelConfig, SchNet
+from scschnet.nn.unfamiliarity import KEY
 
 CUTOFF = 5.0  # Å
-CASES = {"ethanol_64": 64, "ethanol_128": 128, "water192_128": 128}  # features
+# features
+CASES = {"ethanol_64": 64, "ethanol_128": 128, "water192_128": 128, "water1536_128": 128}
 N_FIRST = 100
-BLOCK = 10  # calls in a row, after one that is not counted
+FIRST = {  # files and executors whose first calls are timed
+    "ethanol_64": ("full", "portable", "pt2"),
+    "water192_128": ("full", "portable", "pt2"),
+    "water1536_128": ("full",),
+}
+BLOCK = 10  # calls in a row at most, after one that is not counted
+IN_A_ROW = 1e5  # µs, that calls in a row may take
 WATER = Path(__file__).parent.parent / "tests" / "data" / "water64_2frames.npz"
 
 Structure = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -47,7 +59,9 @@ def structure(case: str) -> Structure:
         r, z, cell, periodic = frame.positions, frame.atomic_numbers, np.zeros((3, 3)), False
     else:
         with np.load(WATER) as file:
-            r, z, cell, periodic = file["R"][0], file["z"], file["cell"][0], True
+            water = Atoms(file["z"], file["R"][0], cell=file["cell"][0], pbc=True)
+        water = water.repeat(2 if case.startswith("water1536") else 1)
+        r, z, cell, periodic = water.positions, water.numbers, water.cell.array, True
     tensors = (
         torch.tensor(np.asarray(x, t)) for x, t in ((r, float), (z, np.int64), (cell, float))
     )
@@ -90,69 +104,87 @@ def timed(call: Callable[[], object]) -> float:
     return (time.process_time_ns() - start) / 1e3
 
 
-def settled(case: str, pt2: bool, seconds: float) -> dict[str, float]:
+def checkpoint(case: str, folder: Path) -> Path:
+    """The model with statistics of its norms, on structures that do not matter here."""
+    path = folder / f"{case}_checkpoint.pt"
+    if not path.exists():
+        frames = embedded.load().select(range(20))
+        statistics = norm_statistics(model_of(case), frames, frames)
+        save_checkpoint(path, Checkpoint(model_of(case), {KEY: statistics.to_json()}))
+    return path
+
+
+def exported(case: str, kind: str, folder: Path) -> Path:
+    """A file, written when first asked for: full, scored, portable or pt2."""
+    path = folder / f"{case}_{kind}.pt"
+    if not path.exists():
+        model = checkpoint(case, folder) if kind == "scored" else model_of(case)
+        format = "pt2" if kind == "pt2" else "torchscript"
+        scschnet.export(model, path, portable=kind == "portable", format=format)
+    return path
+
+
+def settled(case: str, folder: Path, seconds: float) -> dict[str, object]:
     """Medians of calls that take turns, µs."""
     model, one = model_of(case), structure(case)
     pairs = pairs_of(*one)
-    with tempfile.TemporaryDirectory() as folder:
-        loaded = {}
-        for name, options in (("full", {}), ("portable", {"portable": True})):
-            scschnet.export(model, Path(folder) / f"{name}.pt", **options)
-            loaded[name] = load_exported(Path(folder) / f"{name}.pt")
-        calls = {
-            "model in Python": lambda: in_python(model, *one),
-            "forward": lambda: loaded["full"].forward(*one),
-            "forward, layers and virials": lambda: loaded["full"].forward(*one, True, True),
-            "forward_pairs": lambda: loaded["full"].forward_pairs(*pairs),
-            "portable forward": lambda: loaded["portable"].forward(*one),
-            "portable forward_pairs": lambda: loaded["portable"].forward_pairs(*pairs),
-        }
-        if pt2:
-            scschnet.export(model, Path(folder) / "m.pt2", format="pt2")
-            loaded["pt2"] = load_exported(Path(folder) / "m.pt2")
-            calls["pt2 pairs"] = lambda: loaded["pt2"].forward_pairs(*pairs)
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        for call in calls.values():
-            call(), call(), call()
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            for name, call in calls.items():
-                call()
-                times[name] += [timed(call) for _ in range(BLOCK)]
+    kinds = ("full", "scored", "portable", "pt2")
+    loaded = {kind: load_exported(exported(case, kind, folder)) for kind in kinds}
+    calls = {
+        "model in Python": lambda: in_python(model, *one),
+        "forward": lambda: loaded["full"].forward(*one),
+        "forward, unfamiliarity": lambda: loaded["scored"].forward(*one),
+        "forward, layers and virials": lambda: loaded["full"].forward(*one, True, True),
+        "forward_pairs": lambda: loaded["full"].forward_pairs(*pairs),
+        "portable forward": lambda: loaded["portable"].forward(*one),
+        "portable forward_pairs": lambda: loaded["portable"].forward_pairs(*pairs),
+        "pt2 pairs": lambda: loaded["pt2"].forward_pairs(*pairs),
+    }
+    in_a_row = {}
+    for name, call in calls.items():
+        call(), call()
+        in_a_row[name] = max(1, min(BLOCK, int(IN_A_ROW / timed(call))))
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or not times["pt2 pairs"]:
+        for name, call in calls.items():
+            call()
+            times[name] += [timed(call) for _ in range(in_a_row[name])]
     found = {name: round(statistics.median(values), 1) for name, values in times.items()}
     return {"n_atoms": len(one[1]), "n_half_pairs": len(pairs[1]), "us": found}
 
 
-def first_calls(path: Path, case: str, by_torch: bool) -> list[float]:
-    """CPU times of the first calls of a file in this process, µs."""
+def first_calls(path: Path, case: str, executor: str) -> dict[str, float | list[float]]:
+    """CPU times of loading a file in this process and of its first calls."""
     structures = stretched(structure(case), N_FIRST)
-    if by_torch:
+    given = [pairs_of(*s) for s in structures] if executor == "pairs" else structures
+    start = time.process_time_ns()
+    if executor == "torch default":
         warnings.simplefilter("ignore", DeprecationWarning)
         call = torch.jit.load(str(path))
     else:
-        call = load_exported(path).forward
-    return [timed(lambda s=s: call(*s)) for s in structures]
-
-
-def summary_of_first(times: list[float]) -> dict[str, float | list[float]]:
+        model = load_exported(path)
+        call = model.forward_pairs if executor == "pairs" else model.forward
+    load = (time.process_time_ns() - start) / 1e6
+    times = [timed(lambda s=s: call(*s)) for s in given]
     return {
+        "load_ms": round(load, 1),
         "calls_1_to_5_us": [round(t) for t in times[:5]],
         "calls_6_to_20_median_us": round(statistics.median(times[5:20]), 1),
         "calls_81_to_100_median_us": round(statistics.median(times[80:]), 1),
+        "call_100_us": round(times[-1]),
         "sum_of_100_ms": round(sum(times) / 1e3, 1),
     }
 
 
-def all_first_calls(case: str) -> dict[str, dict]:
+def all_first_calls(case: str, folder: Path) -> dict[str, dict]:
     found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for kind in ("full", "portable"):
-            path = Path(folder) / f"{kind}.pt"
-            scschnet.export(model_of(case), path, portable=kind == "portable")
-            for executor in ("our loader", "torch default"):
-                command = [sys.executable, __file__, "--first", str(path), case, executor]
-                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-                found[f"{kind}, {executor}"] = summary_of_first(json.loads(done.stdout))
+    for kind in FIRST[case]:
+        path = exported(case, kind, folder)
+        for executor in ("pairs",) if kind == "pt2" else ("our loader", "torch default"):
+            command = [sys.executable, __file__, "--first", str(path), case, executor]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found[f"{kind}, {executor}"] = json.loads(done.stdout)
     return found
 
 
@@ -160,30 +192,39 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("export.json"), help="JSON file to write")
+    parser.add_argument("--files", type=Path, help="folder that keeps the exported files")
     parser.add_argument("--seconds", type=float, default=6.0, help="per case")
-    parser.add_argument("--pt2", action="store_true", help="the .pt2 file, too (compiles)")
     parser.add_argument("--first", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.first:
         path, case, executor = arguments.first
-        print(json.dumps(first_calls(Path(path), case, executor == "torch default")))
+        print(json.dumps(first_calls(Path(path), case, executor)))
         return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.files or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        report = measure(folder, arguments.seconds)
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+
+
+def measure(folder: Path, seconds: float) -> dict[str, object]:
+    """Everything, with what it was measured on."""
     names = (
         line.split(":")[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if "model name" in line
     )
-    report = {
+    return {
         "processor": next(names, platform.processor()),
         "load_before": os.getloadavg(),
+        "scschnet": scschnet.__version__,
         "torch": torch.__version__,
         "threads": 1,
-        "settled": {case: settled(case, arguments.pt2, arguments.seconds) for case in CASES},
-        "first_calls": {case: all_first_calls(case) for case in ("ethanol_64", "water192_128")},
+        "settled": {case: settled(case, folder, seconds) for case in CASES},
+        "first_calls": {case: all_first_calls(case, folder) for case in FIRST if seconds},
     }
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":
