@@ -1,0 +1,34 @@
+// The operators for GPUs, compiled for a processor: with SCSCHNET_EMULATE_CUDA and loaded after
+// libscschnet_ops they take the place of its own (tests/test_cuda_emulated.py). As on a GPU,
+// indices are not read, so that rows may end before the last pair.
+#include "../torch/cuda/cfconv.cpp"
+#include "../torch/cuda/filter_table.cpp"
+#include "../torch/cuda/neighbor_list.cpp"
+#include "../torch/cuda/pair_geometry.cpp"
+#include "../torch/cuda/pairs.cpp"
+#include "../torch/cuda/schnet.cpp"
+
+// What the operators share with those for processors and its library does not export.
+#include <ATen/Parallel.h>
+#define is_cpu is_cuda  // leaves out the check of indices
+#include "../torch/schnet_input.cpp"
+
+namespace scschnet {
+
+CutoffFunction parse_cutoff_function(std::string_view name) {
+  return name == "cosine" ? CutoffFunction::cosine : CutoffFunction::none;
+}
+
+namespace detail {
+void parallel_for(std::int64_t, void (*)(std::int64_t, const void*), const void*) {
+  throw std::logic_error("not used here");
+}
+}  // namespace detail
+
+namespace cpu {
+std::vector<InstructionSet> available_instruction_sets() {
+  throw std::logic_error("not used here");
+}
+}  // namespace cpu
+
+}  // namespace scschnet

@@ -1,0 +1,100 @@
+"""Training steps on the operators for GPUs, emulated on the processor: the branch that only a GPU takes.
+
+On request, because compiling them takes minutes; the folder keeps what is compiled:
+
+    SCSCHNET_EMULATE=build/emulated pytest tests/test_cuda_emulated.py
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import scschnet
+
+CSRC = Path(__file__).parents[1] / "csrc"
+FOLDER = os.environ.get("SCSCHNET_EMULATE", "")
+pytestmark = pytest.mark.skipif(not FOLDER, reason="slow; on request: SCSCHNET_EMULATE=FOLDER")
+
+
+def build(folder: Path) -> Path:
+    """The library of the emulated operators; compiles what has changed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch_folder = Path(torch.__file__).parent
+    ops_folder = next(
+        p for p in map(Path, scschnet.__path__) if (p / "libscschnet_ops.so").exists()
+    )
+    flags = ["-std=c++20", "-O1", "-fPIC", "-ffp-contract=off", "-DSCSCHNET_EMULATE_CUDA", "-w"]
+    flags += ["-fvisibility=hidden", "-isystem", str(torch_folder / "include")]
+    flags += ["-isystem", str(torch_folder / "include/torch/csrc/api/include")]
+    newest = max(p.stat().st_mtime for p in CSRC.rglob("*") if p.is_file())
+    objects = []
+    sources = [*sorted((CSRC / "core/cuda").glob("*.cu")), CSRC / "tests/emulated_operators.cpp"]
+    for source in sources:
+        objects.append(folder / f"{source.stem}.o")
+        if not objects[-1].exists() or objects[-1].stat().st_mtime < newest:
+            command = ["c++", *flags, "-x", "c++", "-c", str(source), "-o", str(objects[-1])]
+            subprocess.run(command, check=True)
+    library = folder / "libscschnet_ops_emulated.so"
+    link = ["c++", "-shared", "-o", str(library), *map(str, objects), "-Wl,-Bsymbolic"]
+    for place, names in (
+        (ops_folder, ["scschnet_ops"]),
+        (torch_folder / "lib", ["torch_cpu", "c10"]),
+    ):
+        link += [f"-L{place}", f"-Wl,-rpath,{place}", *(f"-l{name}" for name in names)]
+    subprocess.run(link, check=True)
+    return library
+
+
+def test_resident_steps_with_emulated_operators(tmp_path):
+    library = build(Path(FOLDER).absolute())
+    command = [sys.executable, __file__, str(library), str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("agrees") == 4
+
+
+def compare(library: str, folder: Path) -> None:
+    """Steps of the loop on the operators for processors, then the same on resident data with the others."""
+    from test_captured import CASES, config_of, random_structures
+
+    from scschnet.train import loop
+    from scschnet.train.processes import Processes
+
+    def start(case: str, step: str) -> loop.Training:
+        periodic = {"stress": 1.0, "hard cutoff": 0.0}.get(case, 0.5)
+        loop.read_structures = lambda config: random_structures(18, periodic=periodic)
+        config = config_of(folder, f"{case} {step}", step=step, **CASES[case])
+        training = loop.Training(config, Processes("cpu"), None)
+        training.state.begin_epoch()
+        return training
+
+    expected = {case: start(case, "eager") for case in CASES}
+    got = {case: start(case, "resident") for case in CASES}
+    for training in expected.values():
+        for chosen in training._batches()[:2]:
+            training._step(chosen, 1e-3, [])
+    torch.ops.load_library(library)
+    for case, training in got.items():
+        batches = training._batches()
+        training.resident.begin_epoch(batches, [1e-3] * len(batches))
+        training.resident.data.device = torch.device("cuda")
+        training.resident.run()
+        training.resident.run()
+        assert training.resident.read_back() is None
+        one, other = training.state, expected[case].state
+        for a, b in (
+            (one.flat, other.flat),
+            (one.contributions.square_sum, other.contributions.square_sum),
+        ):
+            torch.testing.assert_close(a.detach(), b.detach(), rtol=1e-11, atol=1e-13)
+        assert one.loss_sum == pytest.approx(other.loss_sum, rel=1e-12)
+        assert one.gradient_norms == pytest.approx(other.gradient_norms, rel=1e-12)
+        print(case, "agrees")
+
+
+if __name__ == "__main__":
+    compare(sys.argv[1], Path(sys.argv[2]))
