@@ -5,6 +5,7 @@ from pathlib import Path
 
 from table_cfconv import table as cfconv_table
 from table_neighbor_list import table as neighbor_list_table
+from table_targets import table as targets_table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -81,6 +82,40 @@ def accuracy(file: Path) -> str:
     return "\n".join(lines)
 
 
+def conservation(file: Path) -> str:
+    """Drift and fluctuation of the total energy, by filters and dtype."""
+    report = json.loads(file.read_text())
+    lines = [
+        f"NVE of one ethanol, {len(next(iter(report['trajectories'].values()))['drifts'])} trajectories of {report['ps']:g} ps with a time step of {report['timestep_fs']:g} fs, begun for about "
+        f"{report['kelvin']:g} K, by ASE; model of `python -m scschnet.train`. `python benchmarks/nve.py RUN`; "
+        "[curves](results/nve.png).",
+        "",
+        "| filters, dtype | drift, eV/atom/ps: mean and its standard error | rms distance from the line, eV/atom |",
+        "|---|---|---|",
+    ]
+    for name, found in report["trajectories"].items():
+        lines.append(
+            f"| {name} | {found['drift']:.1e} ± {found['standard error of the drift']:.0e} | {found['fluctuation']:.1e} |"
+        )
+    return "\n".join(lines)
+
+
+def curves(file: Path) -> str:
+    """How far two trainings from one seed come apart."""
+    report = json.loads(file.read_text())
+    lines = [
+        "The default training of ethanol from one seed, 300 steps; largest relative difference of the loss of a "
+        "step from that with dense filters. `python benchmarks/training_curves.py`; [curves](results/training_curves.png).",
+        "",
+        "| dtype | what differs | largest difference |",
+        "|---|---|---|",
+    ]
+    for dtype, found in report["dtypes"].items():
+        for name, difference in found["differences"].items():
+            lines.append(f"| {dtype} | {name} | {difference['largest']:.1e} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     lists = sorted(RESULTS.glob("neighbor_list_*.json"))
     parts = [
@@ -97,6 +132,18 @@ def main() -> None:
         "## Training step, and energy with forces",
         "Six blocks, float32. `python benchmarks/bench_step.py`; SchNetPack's times: `benchmarks/peers/`.",
         *(steps(file) for file in sorted(RESULTS.glob("step_*.json"))),
+        "## Against other programs, and targets",
+        "`python benchmarks/bench_step.py`, `bench_system.py`, `peers/schnetpack_step.py`, `peers/pyg_step.py`.",
+        targets_table(
+            *(
+                RESULTS / f"{name}_intel_xeon_avx512.json"
+                for name in ("step", "system", "peer_schnetpack_step", "peer_pyg_step")
+            )
+        ),
+        "## Conservation of energy",
+        conservation(RESULTS / "nve.json"),
+        "## Training curves",
+        curves(RESULTS / "training_curves.json"),
         "## Accuracy of tabulated filters",
         "Errors against the dense float64 network with the same weights, rms over several batches relative to the spread of the exact values (gradients of a force loss: worst parameter). "
         "`python benchmarks/accuracy_filters.py DATA_FOLDER RUN`; target: at most twice those of dense float32.",

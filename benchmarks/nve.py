@@ -1,11 +1,12 @@
 """Energy conservation of molecular dynamics (NVE) with a trained model: tables and dense filters, float32 and float64.
 
-    python benchmarks/nve.py RUN_FOLDER [--ps 20] [--timestep 0.5]      -> benchmarks/results/nve.json and .png
+    python benchmarks/nve.py RUN_FOLDER [--ps 10] [--timestep 0.5]      -> benchmarks/results/nve.json and .png
 
 RUN_FOLDER: a training of ethanol, `python -m scschnet.train --data md17_ethanol.npz`. The molecule is first brought to
-its energy minimum, then every trajectory begins with the same velocities, drawn for about `--kelvin` on average, and is
-integrated by ASE's VelocityVerlet. Reported are the drift, the slope of a line through the total energy, and the fluctuation, the
-root-mean-square distance from that line, both per atom.
+its energy minimum; then trajectories begin with velocities drawn for about `--kelvin` on average, the same for every
+model, and are integrated by ASE's VelocityVerlet. Reported are the drift, the slope of a line through the total energy, and the
+fluctuation, the root-mean-square distance from that line, both per atom: means over trajectories, with the standard
+error of the mean.
 """
 
 import argparse
@@ -31,12 +32,17 @@ from scschnet import _C
 RESULTS = Path(__file__).parent / "results"
 
 
-def start(run: Path, kelvin: float) -> Atoms:
-    """Ethanol at its minimum, with velocities that keep it in place and do not turn it."""
+def minimum(run: Path) -> Atoms:
+    """Ethanol where its energy is lowest."""
     atoms = ase.build.molecule("CH3CH2OH")
     atoms.calc = scschnet.ScSchNetCalculator(run, dtype="float64")
     BFGS(atoms, logfile=None).run(fmax=1e-3, steps=200)
-    rng = np.random.default_rng(0)
+    return atoms
+
+
+def start(resting: Atoms, kelvin: float, seed: int) -> Atoms:
+    """A copy with velocities that keep it in place and do not turn it."""
+    atoms, rng = resting.copy(), np.random.default_rng(seed)
     # Half of the energy becomes potential energy.
     momenta = np.sqrt(2 * kelvin * units.kB * atoms.get_masses())[:, None]
     atoms.set_momenta(momenta * rng.normal(size=(len(atoms), 3)))
@@ -66,6 +72,14 @@ def conservation(times: np.ndarray, energies: np.ndarray, n_atoms: int) -> dict[
     }
 
 
+def summary(found: list[dict[str, float]]) -> dict[str, float | list[float]]:
+    """Means over trajectories, and all drifts with the standard error of their mean."""
+    drifts = [one["drift"] for one in found]
+    means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+    error = float(np.std(drifts, ddof=1) / np.sqrt(len(drifts)))
+    return {**means, "standard error of the drift": error, "drifts": drifts}
+
+
 def draw(times: np.ndarray, curves: dict[str, np.ndarray], file: Path) -> None:
     figure, axes = plt.subplots(
         len(curves), 1, figsize=(6, 5.5), sharex=True, sharey=True, layout="constrained"
@@ -81,25 +95,28 @@ def draw(times: np.ndarray, curves: dict[str, np.ndarray], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="run folder of a training of ethanol")
-    parser.add_argument("--ps", type=float, default=20.0, help="length of each trajectory")
+    parser.add_argument("--trajectories", type=int, default=4, help="of each kind, at least 2")
+    parser.add_argument("--ps", type=float, default=10.0, help="length of each trajectory")
     parser.add_argument("--timestep", type=float, default=0.5, help="fs")
     parser.add_argument("--kelvin", type=float, default=300.0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     every = 10
     n_steps = int(1e3 * arguments.ps / arguments.timestep)
-    atoms = start(arguments.run, arguments.kelvin)
+    resting = minimum(arguments.run)
     times = np.arange(n_steps // every + 1) * every * arguments.timestep / 1e3
     curves, trajectories = {}, {}
     for filters in ("spline", "dense"):
         for dtype in ("float32", "float64"):
-            moving = atoms.copy()
-            moving.calc = scschnet.ScSchNetCalculator(arguments.run, dtype=dtype)
-            moving.calc.model.filters = filters
-            energies = np.array(total_energies(moving, arguments.timestep, n_steps, every))
-            name = f"{filters}, {dtype}"
-            curves[name] = energies
-            trajectories[name] = conservation(times, energies, len(atoms))
+            name, found = f"{filters}, {dtype}", []
+            for seed in range(arguments.trajectories):
+                moving = start(resting, arguments.kelvin, seed)
+                moving.calc = scschnet.ScSchNetCalculator(arguments.run, dtype=dtype)
+                moving.calc.model.filters = filters
+                energies = total_energies(moving, arguments.timestep, n_steps, every)
+                curves.setdefault(name, np.array(energies))
+                found.append(conservation(times, np.array(energies), len(moving)))
+            trajectories[name] = summary(found)
             print(name, trajectories[name], flush=True)
     report = {
         "processor": processor(),
@@ -108,7 +125,7 @@ def main() -> None:
         "timestep_fs": arguments.timestep,
         "ps": arguments.ps,
         "kelvin": arguments.kelvin,
-        "n_atoms": len(atoms),
+        "n_atoms": len(resting),
         "trajectories": trajectories,
     }
     (RESULTS / "nve.json").write_text(json.dumps(report, indent=1) + "\n")

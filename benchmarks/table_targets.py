@@ -64,14 +64,25 @@ def times(file: Path, **chosen: object) -> dict[str, dict]:
     return {r["case"]: r for r in rows if all(r.get(k) == v for k, v in chosen.items())}
 
 
-def ratios(step: Path, system: Path, peer: Path) -> list[str]:
-    """Our times against SchNetPack's, one thread, float32."""
+def fastest(file: Path) -> dict[str, dict]:
+    """The fastest row of each case."""
+    rows = [r for r in json.loads(file.read_text())["results"] if "cpu_ms" in r]
+    return {r["case"]: r for r in sorted(rows, key=lambda r: -r["cpu_ms"])}
+
+
+def shown(ms: float) -> str:
+    return f"{ms:.3g}" if ms < 1000 else f"{ms:,.0f}"
+
+
+def ratios(step: Path, system: Path, peer: Path, pyg: Path) -> list[str]:
+    """Our times against the peers', one thread, float32."""
+    geometric = fastest(pyg)
     ours = times(system, threads=1) | times(step, path="fused")
     installed, best = times(peer, setting="installed"), times(peer, setting=BEST)
     lines = [
         "| work | scschnet, ms | SchNetPack as installed, ms | its best settings, ms | faster than installed "
-        "| faster than its best | why missed |",
-        "|---|---|---|---|---|---|---|",
+        "| faster than its best | PyTorch Geometric, fastest setting, ms | why missed |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for target in TARGETS:
         mine = ours[target.case]["cpu_ms"]
@@ -84,12 +95,15 @@ def ratios(step: Path, system: Path, peer: Path) -> list[str]:
                 found.append("–")
                 continue
             other = peers[target.case]["cpu_ms"]
-            cells.append(f"{other:.3g}" if other < 1000 else f"{other:,.0f}")
+            cells.append(shown(other))
             found.append(verdict(other / mine, wanted))
             is_met = is_met and (wanted is None or other / mine >= wanted)
-        lines.append(
-            "| " + " | ".join([*cells, *found, "" if is_met else target.why_missed]) + " |"
+        other = geometric.get(target.case)
+        found.append(
+            f"{shown(other['cpu_ms'])} ({other['cpu_ms'] / mine:.1f}x)" if other else "not run"
         )
+        why = "" if is_met else target.why_missed
+        lines.append("| " + " | ".join([*cells, *found, why]) + " |")
     return lines
 
 
@@ -136,17 +150,18 @@ def surroundings(step: Path, system: Path) -> list[str]:
 SIZES = ("water192", "water1536", "water12288", "water98304")
 
 
-def table(step: Path, system: Path, peer: Path) -> str:
+def table(step: Path, system: Path, peer: Path, pyg: Path) -> str:
     """All targets, met or missed."""
     facts, versions = json.loads(system.read_text()), json.loads(peer.read_text())["versions"]
+    versions |= json.loads(pyg.read_text())["versions"]
     head = (
         f"{facts['processor']} ({facts['instruction_sets'][-1]}), torch {facts['torch']}, one thread, float32, CPU "
-        f"time; SchNetPack {versions['schnetpack']} with torch {versions['torch']}. Its best settings: glibc keeps "
-        "freed memory, and denormal numbers, to which its Gaussians decay, count as zero. The same data and sizes; "
-        "runs of the same machine, not the same minute."
+        f"time; SchNetPack {versions['schnetpack']}, PyTorch Geometric {versions['torch-geometric']} (eager or compiled, "
+        "pairs given). Best settings: glibc keeps freed memory, and denormal numbers, to which Gaussians decay, "
+        "count as zero. The same data and sizes, on the same machine, one after another."
     )
-    return "\n".join([head, "", *ratios(step, system, peer), "", *surroundings(step, system)])
+    return "\n".join([head, "", *ratios(step, system, peer, pyg), "", *surroundings(step, system)])
 
 
 if __name__ == "__main__":
-    print(table(*map(Path, sys.argv[1:4])))
+    print(table(*map(Path, sys.argv[1:5])))
