@@ -65,6 +65,15 @@ def runs_on(device: torch.device) -> bool:
     return device.type == "cpu" or (device.type == "cuda" and _GPU_KERNELS)
 
 
+def trains_on(device: torch.device) -> bool:
+    """Whether there are operators for what surrounds the network in a training step: on a GPU alone.
+
+    Args:
+        device: where the tensors are.
+    """
+    return device.type == "cuda" and _GPU_KERNELS
+
+
 def _neighbor_list_shapes(
     positions: Tensor, atom_ptr: Tensor, cells: Tensor, pbc: Tensor, cutoff: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -625,3 +634,114 @@ def unfamiliarity(
         ValueError, TypeError: naming the argument that is wrong.
     """
     return torch.ops.scschnet.unfamiliarity(correction_norms, atomic_numbers, mean, whitening)
+
+
+class GatheredBatch(NamedTuple):
+    """Structures end to end, filled up with atoms and pairs that count nothing."""
+
+    chosen: Tensor
+    """(n_structures + 1,) int64, the structures and that of the padding"""
+    sizes: Tensor
+    """(n_structures,) int64, atoms of each"""
+    sources: Tensor
+    """(n_atoms,) int64, where each atom stands in the flat arrays"""
+    idx_m: Tensor
+    """(n_atoms,) int64, structure of each atom"""
+    positions: Tensor
+    """(n_atoms, 3) float64, Å"""
+    atomic_numbers: Tensor
+    """(n_atoms,) int64"""
+    row_ptr: Tensor
+    """(n_atoms + 1,) int64; rows end before the padding pairs"""
+    idx_i: Tensor
+    """(n_pairs,) int64"""
+    idx_j: Tensor
+    """(n_pairs,) int64"""
+    shifts: Tensor
+    """(n_pairs, 3) int32"""
+
+
+def gather_batch(
+    order: Tensor,
+    step: Tensor,
+    structures: Tensor,
+    positions: Tensor,
+    atoms: Tensor,
+    pairs: Tensor,
+    n_atoms: int,
+    n_pairs: int,
+) -> GatheredBatch:
+    """A batch of a fixed shape, gathered from flat arrays on a GPU in three launches.
+
+    The arrays have one row more than there are structures, atoms and pairs: what padding points to.
+
+    Args:
+        order: numbers of structures, last that of the padding, (n_steps, n_structures + 1) int64.
+        step: row of `order` that is taken, (1,) int64.
+        structures: first atom, atoms, first pair and pairs of each, (n + 1, 4) int64.
+        positions: of all atoms, (n + 1, 3) float64, Å.
+        atoms: atomic number, and first pair counted from that of the structure, (n + 1, 2) int64.
+        pairs: both atoms counted from the first of the structure, and cell shift, (n + 1, 5) int32.
+        n_atoms: of the result; one more than the structures have, at least.
+        n_pairs: of the result.
+
+    Returns:
+        The batch. What does not fit is left out.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape, dtype or device is wrong.
+    """
+    arrays = (structures, positions, atoms, pairs)
+    return GatheredBatch(*torch.ops.scschnet.gather_batch(order, step, *arrays, n_atoms, n_pairs))
+
+
+def note_step(
+    gradient_norm: Tensor,
+    loss: Tensor,
+    n_structures: Tensor,
+    norms: Tensor,
+    weights: Tensor,
+    clip: float,
+    decay: float,
+    counts: Tensor,
+    history: Tensor,
+    sums: Tensor,
+    totals: Tensor,
+    factors: Tensor,
+) -> None:
+    """Keep the books of a training step on a GPU in one launch.
+
+    Args:
+        gradient_norm: (), dtype of the network.
+        loss: () float64.
+        n_structures: of the batch, () float64.
+        norms: mean norm of every correction, (n_layers,) float64.
+        weights: contribution weights, (n_layers,), dtype of the network.
+        clip: a gradient longer than so many times the median of those in `history` is to be scaled down
+            to that; 0: never.
+        decay: largest one of the moving average; it grows to that as (1 + k) / (10 + k) with step k.
+        counts: step of the epoch, steps in all, norms in all, (3,) int64; each grows by one.
+        history: norms of gradients, number k at k mod n, (n,) float64, n at most 256; one is added.
+        sums: of norms, normalized weights and their squares, (3, n_layers) float64; added to.
+        totals: sum of losses times structures; first step with a loss or norm that is not finite, or -1,
+            and both numbers; (4,) float64; added to.
+        factors: becomes the factor of the gradient and the weight of the new parameters in the average,
+            (2,) float64.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape, dtype or device is wrong.
+    """
+    torch.ops.scschnet.note_step(
+        gradient_norm,
+        loss,
+        n_structures,
+        norms,
+        weights,
+        clip,
+        decay,
+        counts,
+        history,
+        sums,
+        totals,
+        factors,
+    )

@@ -17,8 +17,9 @@ from scschnet import ops
 from scschnet.data import StructureSet, collate
 from scschnet.train import captured, loop, processes, resident
 from scschnet.train.__main__ import main
-from scschnet.train.captured import Ledger, ResidentStep
+from scschnet.train.captured import ResidentStep
 from scschnet.train.config import TrainConfig
+from scschnet.train.ledger import Ledger
 from scschnet.train.processes import Processes
 from scschnet.train.resident import Places, ResidentData, Shape, padded_shape
 from scschnet.train.state import NORMS_KEPT
@@ -98,6 +99,12 @@ def moments(state) -> list[torch.Tensor]:
 # ---- data
 
 
+def gather(data: ResidentData, chosen: torch.Tensor, places: Places):
+    """The second of two steps."""
+    order = torch.stack([torch.zeros_like(chosen), chosen])
+    return data.gather(order, torch.tensor([1]), places, torch.float64)
+
+
 @pytest.mark.parametrize("numbers", [[0, 3, 1], [5, 5, 2, 9, 0, 11], [7]])
 def test_gathered_batches_are_collated_ones(numbers):
     structures = random_structures(20)
@@ -108,7 +115,7 @@ def test_gathered_batches_are_collated_ones(numbers):
     n, n_structures = len(batch.positions), len(numbers)
     shape = data.shape_of(np.array(numbers))
     chosen = torch.tensor([*numbers, len(data), len(data)])  # one structure is missing
-    padded, label = data.gather(chosen, Places(shape, CPU), torch.float64)
+    padded, label = gather(data, chosen, Places(shape, CPU))
 
     assert torch.equal(padded.positions[:n], batch.positions)
     assert torch.equal(padded.atomic_numbers[:n], batch.atomic_numbers)
@@ -144,7 +151,7 @@ def test_lists_do_not_depend_on_how_many_are_made_at_once(monkeypatch):
     np.testing.assert_array_equal(whole.pair_counts, parts.pair_counts)
     assert whole.largest_distance == parts.largest_distance < CUTOFF
     places = Places(whole.shape_of(np.arange(20)), CPU)
-    one, other = (data.gather(torch.arange(21), places, torch.float64) for data in (whole, parts))
+    one, other = (gather(data, torch.arange(21), places) for data in (whole, parts))
     assert all(map(torch.equal, one[0].pairs, other[0].pairs))
     assert whole.n_bytes == parts.n_bytes > 20 * 9 * 8
 
@@ -169,7 +176,7 @@ def test_padding_counts_exactly_nothing(function, more):
     batch = collate(structures, range(9), CUTOFF)
     shape = data.shape_of(np.arange(9))
     places = Places(Shape(shape.n_atoms + more[0], shape.n_pairs + more[1]), CPU)
-    padded, labels = data.gather(torch.arange(10), places, torch.float64)
+    padded, labels = gather(data, torch.arange(10), places)
     nodes = model.table_nodes(data.largest_distance)
     parameters = list(model.parameters())
 
@@ -274,20 +281,32 @@ def test_losses_that_are_not_finite_are_reported_with_their_step(trained):
     assert messages[0] == messages[1]
 
 
-def test_norms_of_gradients_and_their_median(trained):
-    training = trained("run", 0, step="eager")
-    state, rng = training.state, np.random.default_rng(0)
+def test_the_books_of_steps(trained):
+    """Norms of gradients and their median, over more steps than are kept; factors; sums."""
+    state, rng = trained("run", 0, step="eager").state, np.random.default_rng(0)
     ledger = Ledger(state, 500, 2, CPU)
     state.gradient_norms = rng.random(3).tolist()
     ledger.begin(state, torch.zeros(500, 2, dtype=torch.int64), torch.zeros(500, 3).double())
+    ledger.loss.fill_(0.5)
+    ledger.n_structures.fill_(4.0)
+    ledger.norms.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    weights = torch.tensor([0.5, 0.25, 2.0])
     expected = list(state.gradient_norms)
     for k in range(450):
-        assert float(ledger.median_norm()) == pytest.approx(statistics.median(expected), rel=1e-15)
-        expected = [*expected[-NORMS_KEPT + 1 :], rng.random()]
-        ledger.note(torch.tensor(expected[-1], dtype=torch.float64), torch.zeros(3))
+        norm = rng.random() * 3
+        ledger.note(torch.tensor(norm, dtype=torch.float64), weights, 1.2, 0.9)
+        limit = 1.2 * statistics.median(expected)
+        factor = limit / norm if norm > limit else 1.0
+        assert float(ledger.factors[0]) == pytest.approx(factor, rel=1e-14)
+        assert float(ledger.factors[1]) == pytest.approx(1 - min(0.9, (2 + k) / (11 + k)))
+        expected = [*expected[-NORMS_KEPT + 1 :], norm]
         if k in (0, 196, 197, 449):
             assert ledger.read_into(state) is None
             assert state.gradient_norms == expected
+            assert state.loss_sum == 2.0 * (k + 1)
+            square = (k + 1) * (weights.double() * ledger.norms) ** 2
+            torch.testing.assert_close(state.contributions.square_sum, square)
+    assert ledger.counts.tolist() == [450, 450, 453]
 
 
 # ---- what a graph can hold

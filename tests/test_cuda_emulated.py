@@ -10,10 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import scschnet
+from scschnet import ops
 
 CSRC = Path(__file__).parents[1] / "csrc"
 FOLDER = os.environ.get("SCSCHNET_EMULATE", "")
@@ -54,7 +56,7 @@ def test_resident_steps_with_emulated_operators(tmp_path):
     command = [sys.executable, __file__, str(library), str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count("agrees") == 4
+    assert result.stdout.count("agrees") == 6
 
 
 def compare(library: str, folder: Path) -> None:
@@ -78,6 +80,9 @@ def compare(library: str, folder: Path) -> None:
         for chosen in training._batches()[:2]:
             training._step(chosen, 1e-3, [])
     torch.ops.load_library(library)
+    ops.trains_on = lambda device: True
+    compare_batches()
+    compare_books(next(iter(expected.values())).state)
     for case, training in got.items():
         batches = training._batches()
         training.resident.begin_epoch(batches, [1e-3] * len(batches))
@@ -94,6 +99,51 @@ def compare(library: str, folder: Path) -> None:
         assert one.loss_sum == pytest.approx(other.loss_sum, rel=1e-12)
         assert one.gradient_norms == pytest.approx(other.gradient_norms, rel=1e-12)
         print(case, "agrees")
+
+
+def compare_batches() -> None:
+    """`ops.gather_batch` against plain torch, with more structures than threads of a block, and none."""
+    from test_captured import CPU, CUTOFF, random_structures
+
+    from scschnet.train.resident import Places, ResidentData, Shape
+
+    data = ResidentData(random_structures(700), np.arange(700), CUTOFF, CPU, ())
+    for chosen in (np.arange(700)[::-1], np.array([5, 700, 3, 5]), np.array([], np.int64)):
+        numbers = chosen[chosen < 700]
+        shape = data.shape_of(numbers) if len(numbers) else Shape(3, 5)
+        places = Places(shape, CPU)
+        row = torch.tensor([*chosen, 700], dtype=torch.int64)
+        arrays = (data._structures, data._positions, data._atoms, data._pairs)
+        order, step = torch.stack([row * 0, row]), torch.tensor([1])
+        got = ops.gather_batch(order, step, *arrays, *shape)
+        for name, one, other in zip(got._fields, got, data._gather(row, places), strict=True):
+            assert torch.equal(one, other), name
+    print("gather_batch agrees")
+
+
+def compare_books(state) -> None:
+    """`ops.note_step` against plain torch, beyond the number of norms that are kept; then a failure."""
+    from test_captured import CPU
+
+    from scschnet.train.ledger import Ledger
+
+    rng = np.random.default_rng(0)
+    one, other = (Ledger(state, 1, 1, CPU) for _ in range(2))
+    weights = torch.tensor([0.3, -0.2, 1.4], dtype=torch.float64)
+    one.totals[1] = other.totals[1] = -1.0
+    for k in range(470):
+        norm = torch.tensor(rng.random() if k != 460 else np.nan, dtype=torch.float64)
+        for ledger in (one, other):
+            ledger.n_structures.fill_(3.0)
+            ledger.loss.fill_(k + 0.1)
+            ledger.norms.copy_(torch.tensor([1.0, k, 0.1 * k]))
+        one.note(norm, weights, 1.1 if k % 3 else 0.0, 0.9)
+        other._note(norm, weights, 1.1 if k % 3 else 0.0, 0.9)
+        for name in ("counts", "history", "sums", "totals", "factors"):
+            a, b = getattr(one, name), getattr(other, name)
+            torch.testing.assert_close(a, b, rtol=1e-13, atol=0, equal_nan=True, msg=f"{name} {k}")
+    assert one.totals[1] == 460
+    print("note_step agrees")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ add_library(core_cuda OBJECT
   csrc/core/cuda/pairs.cu
   csrc/core/cuda/scan.cu
   csrc/core/cuda/spline.cu
-  csrc/core/cuda/table_gradient.cu)
+  csrc/core/cuda/table_gradient.cu
+  csrc/core/cuda/training.cu)
 set_target_properties(core_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON)
 target_compile_options(core_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--threads=4>)
 
@@ -69,6 +70,7 @@ add_library(scschnet_ops_cuda SHARED
   csrc/torch/cuda/pair_geometry.cpp
   csrc/torch/cuda/pairs.cpp
   csrc/torch/cuda/schnet.cpp
+  csrc/torch/cuda/training.cpp
   $<TARGET_OBJECTS:core_cuda>)
 target_link_libraries(scschnet_ops_cuda PRIVATE scschnet_ops torchlite::torch_cuda
   torchlite::torch_cpu torchlite::c10_cuda torchlite::c10 CUDA::cudart)

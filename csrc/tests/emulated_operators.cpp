@@ -7,6 +7,7 @@
 #include "../torch/cuda/pair_geometry.cpp"
 #include "../torch/cuda/pairs.cpp"
 #include "../torch/cuda/schnet.cpp"
+#include "../torch/cuda/training.cpp"
 
 // What the operators share with those for processors and its library does not export.
 #include <ATen/Parallel.h>

@@ -26,20 +26,13 @@ from torch import Tensor
 from scschnet import ops
 from scschnet.data import StructureSet
 from scschnet.train.config import TrainConfig
+from scschnet.train.ledger import Failure, Ledger
 from scschnet.train.loss import combined_loss
 from scschnet.train.processes import Processes
 from scschnet.train.resident import Places, ResidentData, Shape
-from scschnet.train.state import NORMS_KEPT, TrainingState
+from scschnet.train.state import TrainingState
 
 WARM_UP = 2  # runs before a capture: libraries make their handles and choose their algorithms
-
-
-class Failure(NamedTuple):
-    """The first step of an epoch whose loss or gradient was not finite."""
-
-    step: int
-    loss: float
-    gradient_norm: float
 
 
 class Stage(NamedTuple):
@@ -184,11 +177,11 @@ class ResidentStep:
     def differentiate(self, places: Places) -> None:
         """From the number of the step to loss, gradient and norms."""
         config, ledger, model = self.config, self.ledger, self.state.model
-        chosen = ledger.order.index_select(0, ledger.step).squeeze(0)
         rate, n_structures, n_atoms = ledger.plan.index_select(0, ledger.step).squeeze(0).unbind()
         ledger.rate.copy_(rate)
         ledger.n_structures.copy_(n_structures)
-        batch, labels = self.data.gather(chosen, places, model.contribution_weights.dtype)
+        dtype = model.contribution_weights.dtype
+        batch, labels = self.data.gather(ledger.order, ledger.step, places, dtype)
         result = model.evaluate_padded(batch, self._nodes, **self.derivatives)
         loss = combined_loss(
             result, labels, config.rho, config.stress_weight, n_structures, n_atoms
@@ -200,21 +193,16 @@ class ResidentStep:
 
     def update(self) -> None:
         """From loss, gradient and norms to new parameters, averages and sums."""
-        state, ledger = self.state, self.ledger
+        config, state, ledger = self.config, self.state, self.ledger
         with torch.no_grad():
-            gradient_norm = torch.linalg.vector_norm(state.gradient).double()
-            if self.config.clip > 0:
-                limit = self.config.clip * ledger.median_norm()
-                clipped = (ledger.n_norms > 0) & (gradient_norm > limit)
-                factor = (limit / gradient_norm).masked_fill(~clipped, 1.0)
-                state.gradient.mul_(factor.to(state.gradient.dtype))
-            ledger.note(gradient_norm, state.model.contribution_weights)
+            norm = torch.linalg.vector_norm(state.gradient)
+            ledger.note(norm, state.model.contribution_weights, config.clip, config.ema)
+            if config.clip > 0:
+                state.gradient.mul_(ledger.factors[0])
             state.optimizer.step()
             if state.averaged is not state.model:
-                grown = (1.0 + ledger.total) / (10.0 + ledger.total)
-                weight = 1.0 - grown.clamp(max=self.config.ema)
                 change = torch._foreach_sub(state.parameters, state.averaged_parameters)
-                torch._foreach_mul_(change, weight.to(change[0].dtype))
+                torch._foreach_mul_(change, ledger.factors[1].to(change[0].dtype))
                 torch._foreach_add_(state.averaged_parameters, change)
 
     def _whole(self, places: Places) -> None:
@@ -297,100 +285,6 @@ class ResidentStep:
         for of_parameter in state.optimizer.state.values():
             tensors += [value for value in of_parameter.values() if isinstance(value, Tensor)]
         return tensors
-
-
-class Ledger:
-    """Numbers that steps leave for each other and for the host, on the device.
-
-    Args:
-        state: of the training.
-        n_steps: steps of an epoch.
-        width: most structures of a batch of this process, and one more.
-        device: where they are.
-    """
-
-    def __init__(
-        self, state: TrainingState, n_steps: int, width: int, device: torch.device
-    ) -> None:
-        def numbers(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-            return torch.zeros(shape, dtype=dtype, device=device)
-
-        n_layers = len(state.model.contribution_weights)
-        self.order = numbers(n_steps, width, dtype=torch.int64)  # structures of every step
-        self.plan = numbers(n_steps, 3)  # learning rate, structures and atoms of the whole batch
-        self.step = numbers(1, dtype=torch.int64)  # of the epoch
-        self.total = numbers()  # steps taken since the training began
-        # Adam's kernel for GPUs takes the rate in single precision only.
-        on_gpu = device.type == "cuda"
-        self.rate = numbers(dtype=torch.float32 if on_gpu else torch.float64)
-        self.n_structures, self.loss, self.norms = numbers(), numbers(), numbers(n_layers)
-        self.history = numbers(NORMS_KEPT)  # norms of gradients; number k lies at k mod NORMS_KEPT
-        self.n_norms = numbers(dtype=torch.int64)
-        self.slots = torch.arange(NORMS_KEPT, device=device)
-        self.loss_sum = numbers()
-        self.sums = numbers(3, n_layers)  # norms, normalized weights, their squares
-        self.failure = numbers(3)  # step, or -1; loss, norm of the gradient
-
-    def changing(self) -> list[Tensor]:
-        """What a step changes for the next one."""
-        return [
-            self.step,
-            self.total,
-            self.history,
-            self.n_norms,
-            self.loss_sum,
-            self.sums,
-            self.failure,
-        ]
-
-    def begin(self, state: TrainingState, order: Tensor, plan: Tensor) -> None:
-        """Take over an epoch, or what is left of it."""
-        self.order.copy_(order)
-        self.plan.copy_(plan)
-        self.step.fill_(state.step)
-        self.total.fill_(state.total_steps)
-        self.n_norms.fill_(len(state.gradient_norms))
-        self.history[: len(state.gradient_norms)] = torch.tensor(
-            state.gradient_norms, dtype=torch.float64
-        )
-        self.loss_sum.fill_(state.loss_sum)
-        kept = state.contributions
-        self.sums.copy_(torch.stack([kept.norm_sum, kept.weight_sum, kept.square_sum]))
-        self.failure.fill_(-1.0)
-
-    def median_norm(self) -> Tensor:
-        """Median of the norms in the history; of no meaning while there is none."""
-        known = self.n_norms.clamp(max=NORMS_KEPT).view(1)
-        ordered = self.history.masked_fill(self.slots >= known, torch.inf).sort().values
-        middle = torch.cat([(known - 1).clamp(min=0) // 2, known // 2]).clamp(max=NORMS_KEPT - 1)
-        return ordered.index_select(0, middle).mean()
-
-    def note(self, gradient_norm: Tensor, weights: Tensor) -> None:
-        """Add up a step: its gradient's norm, and the contribution weights that it used."""
-        finite = torch.isfinite(self.loss) & torch.isfinite(gradient_norm)
-        now = torch.stack([self.step[0].double(), self.loss, gradient_norm])
-        self.failure.copy_(torch.where(~finite & (self.failure[0] < 0), now, self.failure))
-        place = self.n_norms % NORMS_KEPT
-        self.history.copy_(torch.where(self.slots == place, gradient_norm, self.history))
-        normalized = weights.double() * self.norms
-        self.sums.add_(torch.stack([self.norms, normalized, normalized * normalized]))
-        self.loss_sum.add_(self.loss * self.n_structures)
-        for count in (self.step, self.total, self.n_norms):
-            count.add_(1)
-
-    def read_into(self, state: TrainingState) -> Failure | None:
-        """Bring everything but the parameters into the state, in one message."""
-        parts = [self.history, self.sums, self.loss_sum, self.failure, self.n_norms]
-        message = torch.cat([part.reshape(-1).double() for part in parts]).cpu()
-        history, sums, loss_sum, failure, n_norms = message.split([p.numel() for p in parts])
-        oldest = int(n_norms) % NORMS_KEPT if int(n_norms) > NORMS_KEPT else 0
-        norms = history[: int(n_norms)].roll(-oldest)
-        state.gradient_norms = norms.tolist()
-        kept = state.contributions
-        kept.norm_sum, kept.weight_sum, kept.square_sum = sums.view(3, -1).clone().unbind()
-        state.loss_sum = float(loss_sum)
-        step, loss, gradient_norm = failure.tolist()
-        return None if step < 0 else Failure(int(step), loss, gradient_norm)
 
 
 def _prepare_optimizer(state: TrainingState, rate: Tensor) -> None:

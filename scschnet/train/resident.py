@@ -106,35 +106,28 @@ class ResidentData:
         self.sizes: NDArray[np.int64] = part.n_atoms
         self.pair_counts: NDArray[np.int64] = pairs.counts
         self.largest_distance = pairs.largest_distance
-        atoms = torch.from_numpy(part.atom_ptr)
         empty = min(cutoff, 1.0) / 2 * torch.eye(3, dtype=torch.float64)  # on every table
         cells = torch.cat([torch.from_numpy(part.cells), empty[None]])
         volumes = torch.linalg.det(cells).abs()
-        self._of_structures = {
-            "first_atom": atoms,
-            "n_atoms": _with_row(torch.from_numpy(part.n_atoms)),
-            "first_pair": pairs.first,
-            "n_pairs": _with_row(torch.from_numpy(pairs.counts)),
-            "cells": cells,
-            "volumes": torch.where(volumes > 0, volumes, torch.nan),
-        }
-        self._of_atoms = {
-            "positions": _with_row(torch.from_numpy(part.positions)),
-            "atomic_numbers": _with_row(torch.from_numpy(part.atomic_numbers)),
-            "row_start": _with_row(pairs.row_start),
-        }
-        beside = torch.tensor([[1, 0, 0]], dtype=torch.int32)
-        self._of_pairs = {
-            "i": _with_row(pairs.i),
-            "j": _with_row(pairs.j),
-            "shifts": torch.cat([pairs.shifts, beside]),
-        }
+        beside = torch.tensor([[0, 0, 1, 0, 0]], dtype=torch.int32)  # its own image
+        numbers = torch.from_numpy(part.atomic_numbers)
+        self._structures = torch.stack(
+            [
+                torch.from_numpy(part.atom_ptr),
+                _with_row(torch.from_numpy(part.n_atoms)),
+                pairs.first,
+                _with_row(torch.from_numpy(pairs.counts)),
+            ],
+            dim=1,
+        ).to(device)
+        self._cells = cells.to(device)
+        self._volumes = torch.where(volumes > 0, volumes, torch.nan).to(device)
+        self._positions = _with_row(torch.from_numpy(part.positions)).to(device)
+        self._atoms = _with_row(torch.stack([numbers, pairs.row_start], dim=1)).to(device)
+        self._pairs = torch.cat([pairs.both_and_shift, beside]).to(device)
         self._labels: dict[str, Tensor | None] = dict.fromkeys(LABELS)
         for name in labels:
             self._labels[name] = _with_row(torch.from_numpy(getattr(part, name))).to(device)
-        for arrays in (self._of_structures, self._of_atoms, self._of_pairs):
-            for name, array in arrays.items():
-                arrays[name] = array.to(device)
 
     def __len__(self) -> int:
         """Number of structures."""
@@ -143,9 +136,9 @@ class ResidentData:
     @property
     def n_bytes(self) -> int:
         """Memory of all arrays on the device."""
-        groups = (self._of_structures, self._of_atoms, self._of_pairs, self._labels)
-        tensors = (t for group in groups for t in group.values() if t is not None)
-        return sum(t.nbytes for t in tensors)
+        arrays = (self._structures, self._cells, self._volumes, self._positions, self._atoms)
+        labels = (label for label in self._labels.values() if label is not None)
+        return sum(t.nbytes for t in (*arrays, self._pairs, *labels))
 
     def shape_of(self, chosen: NDArray[np.int64]) -> Shape:
         """The padded shape of a batch.
@@ -156,32 +149,43 @@ class ResidentData:
         return padded_shape(int(self.sizes[chosen].sum()), int(self.pair_counts[chosen].sum()))
 
     def gather(
-        self, chosen: Tensor, places: Places, dtype: torch.dtype
+        self, order: Tensor, step: Tensor, places: Places, dtype: torch.dtype
     ) -> tuple[PaddedBatch, Labels]:
         """Lay structures end to end and fill up with padding; nothing is read from the device.
 
         Args:
-            chosen: numbers of structures and, last, that of the empty structure, which the padding belongs
-                to; (n_structures + 1,) int64.
+            order: numbers of structures, and last that of the empty structure, which the padding belongs
+                to; (n_steps, n_structures + 1) int64.
+            step: row of `order` that is taken, (1,) int64.
             places: of the shape; the structures must fit into it.
             dtype: of the network.
         """
-        of = {name: array.index_select(0, chosen) for name, array in self._of_structures.items()}
-        atom_ends, pair_ends = of["n_atoms"].cumsum(0), of["n_pairs"].cumsum(0)
-        atom_starts, pair_starts = atom_ends - of["n_atoms"], pair_ends - of["n_pairs"]
-        idx_m = torch.searchsorted(atom_ends[:-1], places.atoms, right=True)
-        atoms = _rows(of["first_atom"] - atom_starts, idx_m, places.atoms, self._of_atoms)
-        row_starts = self._of_atoms["row_start"].index_select(0, atoms)
-        row_starts = row_starts + pair_starts.index_select(0, idx_m)
-        pairs = self._gather_pairs(of, row_starts, (atom_starts, pair_starts), places, dtype)
+        alive = None
+        if ops.trains_on(self.device):
+            arrays = (self._structures, self._positions, self._atoms, self._pairs)
+            shape = (len(places.atoms), len(places.pairs))
+            gathered = ops.gather_batch(order, step, *arrays, *shape)
+        else:
+            gathered = self._gather(order.index_select(0, step).squeeze(0), places)
+            if self.device.type == "cpu":  # whose operators want rows for all pairs
+                alive = (places.pairs < gathered.row_ptr[-1]).to(dtype)
+                gathered.row_ptr[-1:].fill_(len(places.pairs))
+        chosen, atoms = gathered.chosen, gathered.sources
         batch = PaddedBatch(
-            positions=self._of_atoms["positions"].index_select(0, atoms),
-            cells=of["cells"],
-            idx_m=idx_m,
-            pairs=pairs,
-            atomic_numbers=self._of_atoms["atomic_numbers"].index_select(0, atoms),
-            sizes=of["n_atoms"][:-1],
-            volumes=of["volumes"][:-1],
+            positions=gathered.positions,
+            cells=self._cells.index_select(0, chosen),
+            idx_m=gathered.idx_m,
+            pairs=PaddedPairs(
+                gathered.idx_i,
+                gathered.idx_j,
+                gathered.shifts,
+                gathered.row_ptr,
+                order=places.pairs,
+                alive=alive,
+            ),
+            atomic_numbers=gathered.atomic_numbers,
+            sizes=gathered.sizes,
+            volumes=self._volumes.index_select(0, chosen[:-1]),
         )
         rows = {"energy": chosen[:-1], "forces": atoms, "stress": chosen[:-1]}
         found = {
@@ -190,38 +194,38 @@ class ResidentData:
         }
         return batch, Labels(**found)
 
-    def _gather_pairs(
-        self,
-        of: dict[str, Tensor],
-        row_starts: Tensor,
-        starts: tuple[Tensor, Tensor],
-        places: Places,
-        dtype: torch.dtype,
-    ) -> PaddedPairs:
-        atom_starts, pair_starts = starts
-        m = torch.searchsorted(pair_starts[1:], places.pairs, right=True)
-        rows = _rows(of["first_pair"] - pair_starts, m, places.pairs, self._of_pairs)
-        base = atom_starts.index_select(0, m)
-        n_pairs = pair_starts[-1:]
-        alive = None
-        row_end = n_pairs
-        if self.device.type == "cpu":  # whose operators want rows for all pairs
-            alive = (places.pairs < n_pairs).to(dtype)
-            row_end = n_pairs.new_full((1,), len(places.pairs))
-        return PaddedPairs(
-            idx_i=self._of_pairs["i"].index_select(0, rows) + base,
-            idx_j=self._of_pairs["j"].index_select(0, rows) + base,
-            shifts=self._of_pairs["shifts"].index_select(0, rows),
-            row_ptr=torch.cat([row_starts, row_end]),
-            order=places.pairs,
-            alive=alive,
+    def _gather(self, chosen: Tensor, places: Places) -> ops.GatheredBatch:
+        """`ops.gather_batch` in plain torch."""
+        first_atom, n_atoms, first_pair, n_pairs = self._structures.index_select(0, chosen).T
+        atom_ends, pair_ends = n_atoms.cumsum(0), n_pairs.cumsum(0)
+        atom_starts, pair_starts = atom_ends - n_atoms, pair_ends - n_pairs
+        idx_m = torch.searchsorted(atom_ends[:-1], places.atoms, right=True)
+        sources = _rows(first_atom - atom_starts, idx_m, places.atoms, self._positions)
+        numbers, row_starts = self._atoms.index_select(0, sources).T
+        m = torch.searchsorted(pair_ends[:-1], places.pairs, right=True)
+        pairs = self._pairs.index_select(
+            0, _rows(first_pair - pair_starts, m, places.pairs, self._pairs)
+        )
+        ends = pairs[:, :2] + atom_starts.index_select(0, m)[:, None]
+        row_ptr = torch.cat([row_starts + pair_starts.index_select(0, idx_m), pair_ends[-1:]])
+        return ops.GatheredBatch(
+            chosen=chosen,
+            sizes=n_atoms[:-1].contiguous(),
+            sources=sources,
+            idx_m=idx_m,
+            positions=self._positions.index_select(0, sources),
+            atomic_numbers=numbers.contiguous(),
+            row_ptr=row_ptr,
+            idx_i=ends[:, 0].contiguous(),
+            idx_j=ends[:, 1].contiguous(),
+            shifts=pairs[:, 2:].contiguous(),
         )
 
 
-def _rows(offsets: Tensor, structure: Tensor, places: Tensor, arrays: dict[str, Tensor]) -> Tensor:
-    """Where in the flat arrays the rows of a batch stand; behind the last one always the extra row."""
-    extra = next(iter(arrays.values())).shape[0] - 1
-    return (offsets.index_select(0, structure) + places).clamp(max=extra)
+def _rows(offsets: Tensor, structure: Tensor, places: Tensor, array: Tensor) -> Tensor:
+    """Where in a flat array the rows of a batch stand; behind the last one always its extra row."""
+    rows = offsets.index_select(0, structure) + places
+    return rows.clamp(max=array.shape[0] - 1)
 
 
 def _with_row(array: Tensor) -> Tensor:
@@ -232,9 +236,7 @@ def _with_row(array: Tensor) -> Tensor:
 class _HalfLists(NamedTuple):
     """Half lists of all structures, end to end; atoms counted from the first one of their structure."""
 
-    i: Tensor  # (n_pairs,) int32
-    j: Tensor  # (n_pairs,) int32
-    shifts: Tensor  # (n_pairs, 3) int32
+    both_and_shift: Tensor  # (n_pairs, 5) int32: i, j, S
     row_start: (
         Tensor  # (n_atoms,) int64, first pair of each atom, counted from that of its structure
     )
@@ -244,7 +246,7 @@ class _HalfLists(NamedTuple):
 
 
 def _half_lists(structures: StructureSet, cutoff: float) -> _HalfLists:
-    parts: dict[str, list[Tensor]] = {name: [] for name in ("i", "j", "shifts", "rows", "counts")}
+    parts: dict[str, list[Tensor]] = {"pairs": [], "rows": [], "counts": []}
     largest = 0.0
     for some in _stretches(structures.n_atoms):
         batch = collate(structures, some, cutoff)
@@ -257,14 +259,13 @@ def _half_lists(structures: StructureSet, cutoff: float) -> _HalfLists:
         if len(chosen):
             largest = max(largest, float(torch.linalg.vector_norm(vectors, dim=1).max()))
         starts = row_ptr[batch.atom_ptr]
-        parts["i"].append((idx_i - batch.atom_ptr[m]).to(torch.int32))
-        parts["j"].append((idx_j - batch.atom_ptr[m]).to(torch.int32))
-        parts["shifts"].append(shifts)
+        ends = torch.stack([idx_i, idx_j], dim=1) - batch.atom_ptr[m][:, None]
+        parts["pairs"].append(torch.cat([ends.to(torch.int32), shifts], dim=1))
         parts["rows"].append(row_ptr[:-1] - starts[batch.idx_m])
         parts["counts"].append(starts.diff())
-    i, j, shifts, rows, counts = (torch.cat(part) for part in parts.values())
+    pairs, rows, counts = (torch.cat(part) for part in parts.values())
     first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return _HalfLists(i, j, shifts, rows, first, counts.numpy(), largest)
+    return _HalfLists(pairs, rows, first, counts.numpy(), largest)
 
 
 def _stretches(sizes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -3,6 +3,7 @@
 import copy
 import math
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -161,7 +162,7 @@ def _padded(parameter: Tensor) -> int:
     return -(-parameter.numel() // step) * step
 
 
-def _parts(flat: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+def _parts(flat: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     """The views of `flat` that have the shapes of parameters."""
     parts = flat.split([_padded(parameter) for parameter in parameters])
     return [

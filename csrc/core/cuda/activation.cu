@@ -48,6 +48,46 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
+/// A warp per row.
+template <class Scalar>
+__global__ void __launch_bounds__(threads)
+    add_tangents(Index n_rows, Index n_features, const Scalar* weight, const Scalar* v_dot,
+                 const Scalar* out_bar, bool first, Scalar* x_dot, Scalar* out_dot, double* dots) {
+  const Scalar w = weight[0];
+  for (Index i = warp_index(); i < n_rows; i += n_warps()) {
+    double sum = 0;
+    for (Index f = lane_index(); f < n_features; f += warp_size) {
+      const Index k = i * n_features + f;
+      const Scalar v = v_dot[k];
+      sum += static_cast<double>(out_bar[k]) * static_cast<double>(v);
+      x_dot[k] = first ? v : x_dot[k] + v;
+      out_dot[k] = first ? w * v : out_dot[k] + w * v;
+    }
+    sum = warp_sum(sum);
+    if (lane_index() == 0) dots[i] = sum;
+  }
+}
+
+/// A warp per row.
+template <class Scalar>
+__global__ void __launch_bounds__(threads)
+    reverse_rows(Index n_rows, Index n_features, const Scalar* weight, const Scalar* lambda_out,
+                 const Scalar* lambda_x, const Scalar* x, const Scalar* before, bool add,
+                 Scalar* lambda_v, double* dots) {
+  const Scalar w = weight[0];
+  for (Index i = warp_index(); i < n_rows; i += n_warps()) {
+    double sum = 0;
+    for (Index f = lane_index(); f < n_features; f += warp_size) {
+      const Index k = i * n_features + f;
+      const Scalar lambda = lambda_out[k], v = before == nullptr ? x[k] : x[k] - before[k];
+      sum += static_cast<double>(lambda) * static_cast<double>(v);
+      lambda_v[k] = w * lambda + (lambda_x == nullptr ? Scalar(0) : lambda_x[k]);
+    }
+    sum = warp_sum(sum);
+    if (lane_index() == 0) dots[i] = add ? dots[i] + sum : sum;
+  }
+}
+
 }  // namespace
 
 template <class Scalar>
@@ -70,12 +110,34 @@ void add_correction(std::int64_t n_rows, std::int64_t n_features, const Scalar* 
          before, x, out, norms);
 }
 
-#define SCSCHNET_INSTANTIATE(Scalar)                                                         \
-  template void activate(std::int64_t, const Scalar*, Scalar*, Scalar*, Stream);             \
-  template void activate_backward(std::int64_t, const Scalar*, const Scalar*, const Scalar*, \
-                                  const Scalar*, Scalar*, Stream);                           \
-  template void add_correction(std::int64_t, std::int64_t, const Scalar*, const Scalar*,     \
-                               const Scalar*, Scalar*, Scalar*, Scalar*, Stream);
+template <class Scalar>
+void add_tangent(std::int64_t n_rows, std::int64_t n_features, const Scalar* weight,
+                 const Scalar* v_dot, const Scalar* out_bar, bool first, Scalar* x_dot,
+                 Scalar* out_dot, double* dots, Stream stream) {
+  launch(add_tangents<Scalar>, one_per_warp(n_rows, threads, stream), n_rows, n_features, weight,
+         v_dot, out_bar, first, x_dot, out_dot, dots);
+}
+
+template <class Scalar>
+void reverse_correction(std::int64_t n_rows, std::int64_t n_features, const Scalar* weight,
+                        const Scalar* lambda_out, const Scalar* lambda_x, const Scalar* x,
+                        const Scalar* before, bool add, Scalar* lambda_v, double* dots,
+                        Stream stream) {
+  launch(reverse_rows<Scalar>, one_per_warp(n_rows, threads, stream), n_rows, n_features, weight,
+         lambda_out, lambda_x, x, before, add, lambda_v, dots);
+}
+
+#define SCSCHNET_INSTANTIATE(Scalar)                                                           \
+  template void activate(std::int64_t, const Scalar*, Scalar*, Scalar*, Stream);               \
+  template void activate_backward(std::int64_t, const Scalar*, const Scalar*, const Scalar*,   \
+                                  const Scalar*, Scalar*, Stream);                             \
+  template void add_correction(std::int64_t, std::int64_t, const Scalar*, const Scalar*,       \
+                               const Scalar*, Scalar*, Scalar*, Scalar*, Stream);              \
+  template void add_tangent(std::int64_t, std::int64_t, const Scalar*, const Scalar*,          \
+                            const Scalar*, bool, Scalar*, Scalar*, double*, Stream);           \
+  template void reverse_correction(std::int64_t, std::int64_t, const Scalar*, const Scalar*,   \
+                                   const Scalar*, const Scalar*, const Scalar*, bool, Scalar*, \
+                                   double*, Stream);
 SCSCHNET_INSTANTIATE(float)
 SCSCHNET_INSTANTIATE(double)
 

@@ -2,6 +2,7 @@
 // blocks in one batched product each, in float64 going forward.
 #include "../../core/cuda/filter_table.hpp"
 
+#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
@@ -101,12 +102,15 @@ std::vector<Tensor> filter_tables_backward_cuda(const Tensor& tables_bar, const 
       rbf.to(bar.scalar_type()).unsqueeze(0).expand({n_blocks, rbf.size(0), rbf.size(1)});
   const Tensor hidden_weight_bar = at::bmm(hidden_bar.transpose(1, 2), basis),
                hidden_bias_bar = hidden_bar.sum(1), output_bias_bar = bar.sum(1);
-  std::vector<Tensor> gradients;
+  std::vector<Tensor> parts, gradients;  // no two results share their memory
   for (std::int64_t b = 0; b < n_blocks; ++b) {
     for (const Tensor* of_blocks :
-         {&hidden_weight_bar, &hidden_bias_bar, &output_bar, &output_bias_bar})
-      gradients.push_back(of_blocks->select(0, b).clone());  // no two results share their memory
+         {&hidden_weight_bar, &hidden_bias_bar, &output_bar, &output_bias_bar}) {
+      parts.push_back(of_blocks->select(0, b));
+      gradients.push_back(at::empty(parts.back().sizes(), parts.back().options()));
+    }
   }
+  at::_foreach_copy_(gradients, parts);  // in one launch
   return gradients;
 }
 

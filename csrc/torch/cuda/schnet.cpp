@@ -269,7 +269,7 @@ struct BackwardPass : Pass<Scalar> {
   Tensor v;                   // (n_pairs,), or undefined
   std::vector<Block> blocks;  // gradients
   Readout readout;
-  std::vector<Tensor> weight_bars;  // of the contribution weights, one number each
+  Tensor weight_dots;  // (n_blocks + 1, n_atoms) float64: of the contribution weights, by atom
   Tensor features_bar, tables_bar;
   std::vector<Tensor> h_dot, z_dot;  // tangents of every block
   Tensor out_dot;
@@ -281,13 +281,17 @@ struct BackwardPass : Pass<Scalar> {
         g_bar(g_bar_),
         v(v_),
         blocks(n.n_blocks),
-        weight_bars(n.n_blocks + 1),
+        weight_dots(
+            at::empty({n.n_blocks + 1, n.n_atoms}, in.features.options().dtype(at::kDouble))),
         tables_bar(at::empty_like(in.tables)) {}
-};
 
-Tensor sum_of_product(const Tensor& a, const Tensor& b) {
-  return at::mul(a, b).sum(at::kDouble);
-}
+  const Scalar* weight_pointer(std::int64_t layer) const {
+    return this->read(this->in.contribution_weights) + layer;
+  }
+  double* dots(std::int64_t layer) const {
+    return weight_dots.select(0, layer).template mutable_data_ptr<double>();
+  }
+};
 
 /// From the tangents of all features to those of out; gradients of what the derivative of sum_i g_i
 /// is linear in.
@@ -295,7 +299,9 @@ template <class Scalar>
 void tangent_pass(BackwardPass<Scalar>& pass) {
   const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
   const Tensor scaled = in.weights.select(0, 1) * pass.v.unsqueeze(1);
-  Tensor x_dot, h_dot = at::zeros_like(in.features);
+  const Tensor x_dot = at::empty_like(in.features);
+  Tensor h_dot = at::zeros_like(in.features);
+  pass.out_dot = at::empty_like(in.features);
   for (std::int64_t l = 0; l < n.n_blocks; ++l) {
     const Block block = block_of(in, l);
     Block& bar = pass.blocks[l];
@@ -315,16 +321,10 @@ void tangent_pass(BackwardPass<Scalar>& pass) {
     const Tensor s_dot = pass.z_dot[l] * s.slope[l];
     bar.output = at::mm(s.v_bar[l].t(), s_dot);
     const Tensor v_dot = at::mm(s_dot, block.output.t());
-    pass.weight_bars[l + 1] = sum_of_product(s.out_bar, v_dot);
-    const Tensor weighted = v_dot * pass.weight(l + 1);
-    pass.out_dot = l ? pass.out_dot + weighted : weighted;
-    x_dot = l ? x_dot + v_dot : v_dot;
+    add_tangent(n.n_atoms, n.n_features, pass.weight_pointer(l + 1), pass.read(v_dot),
+                pass.read(s.out_bar), l == 0, pass.write(x_dot), pass.write(pass.out_dot),
+                pass.dots(l + 1), pass.stream);
   }
-}
-
-/// a, or a + b where a is there already.
-Tensor added(const Tensor& a, const Tensor& b) {
-  return a.defined() ? a + b : b;
 }
 
 /// product + a^T b
@@ -374,6 +374,17 @@ Tensor reverse_convolution(BackwardPass<Scalar>& pass, std::int64_t l, const Ten
   return lambda_h;
 }
 
+/// Cotangent of the correction of a layer from those of out and of x, and its weight's gradient.
+template <class Scalar>
+void reverse_sum(const BackwardPass<Scalar>& pass, std::int64_t layer, const Tensor& lambda_x,
+                 const Tensor& x, const Tensor& before, const Tensor& lambda_v) {
+  reverse_correction(pass.n.n_atoms, pass.n.n_features, pass.weight_pointer(layer),
+                     pass.read(pass.lambda_out), lambda_x.defined() ? pass.read(lambda_x) : nullptr,
+                     pass.read(x), before.defined() ? pass.read(before) : nullptr,
+                     layer > 0 && pass.v.defined(), pass.write(lambda_v), pass.dots(layer),
+                     pass.stream);
+}
+
 template <class Scalar>
 void reverse_pass(BackwardPass<Scalar>& pass) {
   const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
@@ -383,11 +394,8 @@ void reverse_pass(BackwardPass<Scalar>& pass) {
   for (std::int64_t l = n.n_blocks; l-- > 0;) {
     const Block block = block_of(in, l);
     Block& bar = pass.blocks[l];
-    const Tensor before = l ? s.x[l - 1] : in.features;
-    pass.weight_bars[l + 1] =
-        added(pass.weight_bars[l + 1], sum_of_product(pass.lambda_out, s.x[l] - before));
-    Tensor lambda_v = pass.lambda_out * pass.weight(l + 1);
-    if (lambda_x.defined()) lambda_v = lambda_v + lambda_x;
+    const Tensor before = l ? s.x[l - 1] : in.features, lambda_v = at::empty_like(before);
+    reverse_sum(pass, l + 1, lambda_x, s.x[l], before, lambda_v);
     bar.output = added_product(bar.output, lambda_v, s.s[l]);
     bar.output_bias = lambda_v.sum(0);
     Tensor lambda_z = at::mm(lambda_v, block.output);
@@ -405,9 +413,8 @@ void reverse_pass(BackwardPass<Scalar>& pass) {
     lambda_x = lambda_x.defined() ? at::addmm(lambda_x, lambda_h, block.input)
                                   : at::mm(lambda_h, block.input);
   }
-  pass.features_bar = pass.lambda_out * pass.weight(0);
-  if (lambda_x.defined()) pass.features_bar = pass.features_bar + lambda_x;
-  pass.weight_bars[0] = sum_of_product(pass.lambda_out, in.features);
+  pass.features_bar = at::empty_like(in.features);
+  reverse_sum(pass, 0, lambda_x, in.features, {}, pass.features_bar);
 }
 
 Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_bar,
@@ -423,7 +430,7 @@ Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_b
     auto& [features, tables, weights, parameters] = to;
     features = pass.features_bar;
     tables = pass.tables_bar;
-    weights = at::stack(pass.weight_bars).to(in.features.scalar_type());
+    weights = pass.weight_dots.sum(1).to(in.features.scalar_type());
     for (const Block& b : pass.blocks) {
       for (const Tensor* gradient :
            {&b.input, &b.hidden, &b.hidden_bias, &b.output, &b.output_bias})
