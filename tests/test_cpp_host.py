@@ -510,6 +510,16 @@ def test_damaged_files_never_crash(programs, files, tmp_path):
     assert all(answer.startswith(str(tmp_path)) for answer in refused)
 
 
+def test_names_in_damaged_files_are_printable(programs, files, tmp_path):
+    content = bytearray(files["full"].read_bytes())
+    entry = content.rfind(b"PK\1\2")
+    content[entry + 16] ^= 1  # its checksum
+    content[entry + 46 + 14 : entry + 46 + 16] = b"\x8a\x1b"  # two letters of its name
+    (tmp_path / "m.pt").write_bytes(content)
+    (answer,) = load(programs, [tmp_path / "m.pt"])
+    assert "is damaged: " in answer and answer.isprintable()
+
+
 # ---- GROMACS
 
 

@@ -560,6 +560,21 @@ def test_flipped_bits(file, whole, tmp_path):
     assert refused > len(places) / 3
 
 
+def test_names_in_damaged_files_are_printable(file, tmp_path):
+    """Both names of the first record and its checksum."""
+    data = bytearray(file.read_bytes())
+    entry = data.find(b"PK\x01\x02")
+    for name in (30 + 9, entry + 46 + 9):
+        data[name] = 0x1B
+    data[entry + 16] ^= 1
+    (tmp_path / "m.pt").write_bytes(data)
+    with pytest.raises(
+        ValueError, match=r"the checksum of its record archive.\S*\?\S* is"
+    ) as failure:
+        load_exported(tmp_path / "m.pt")
+    assert str(failure.value).isprintable()
+
+
 def test_every_flip_in_a_weight_is_noticed(file, whole, tmp_path):
     data = bytearray(file.read_bytes())
     with zipfile.ZipFile(io.BytesIO(bytes(data))) as archive:

@@ -103,6 +103,14 @@ std::vector<Entry> entries_of(std::string_view file) {
   return entries;
 }
 
+/// A name out of a file that may be damaged, fit for a sentence.
+std::string printable(std::string name) {
+  for (char& c : name) {
+    if (c < ' ' || c > '~') c = '?';
+  }
+  return name;
+}
+
 std::string content_of(PyTorchStreamReader& reader, const std::string& name) {
   const auto [data, size] = reader.getRecord(name);
   return {static_cast<const char*>(data.get()), size};
@@ -113,7 +121,7 @@ void check(PyTorchStreamReader& reader, std::string_view file) {
   for (const Entry& entry : entries_of(file)) {
     if (reader.getRecordSize(entry.name) / best_compression > file.size() ||
         crc32(content_of(reader, entry.name)) != entry.checksum) {
-      throw std::runtime_error("the checksum of its record " + entry.name + " is wrong");
+      throw std::runtime_error("the checksum of its record " + printable(entry.name) + " is wrong");
     }
   }
 }

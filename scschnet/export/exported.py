@@ -296,7 +296,8 @@ def _checked_records(data: bytes) -> dict[str, str]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         wrong = archive.testzip()
         if wrong is not None:
-            raise zipfile.BadZipFile(f"the checksum of its record {wrong} is wrong")
+            name = "".join(c if c.isprintable() else "?" for c in wrong)  # it may be damaged, too
+            raise zipfile.BadZipFile(f"the checksum of its record {name} is wrong")
         return {name.partition("/")[2]: name for name in archive.namelist()}
 
 
