@@ -15,13 +15,20 @@ from torch.utils._pytree import tree_leaves
 
 from scschnet import ops
 from scschnet.data import StructureSet, collate
+from scschnet.evaluate import predict
 from scschnet.train import captured, loop, processes, resident
 from scschnet.train.__main__ import main
 from scschnet.train.captured import ResidentStep
 from scschnet.train.config import TrainConfig
 from scschnet.train.ledger import Ledger
 from scschnet.train.processes import Processes
-from scschnet.train.resident import Places, ResidentData, Shape, padded_shape
+from scschnet.train.resident import (
+    Places,
+    ResidentData,
+    ResidentPredictor,
+    Shape,
+    padded_shape,
+)
 from scschnet.train.state import NORMS_KEPT
 
 CUTOFF = 3.0
@@ -307,6 +314,35 @@ def test_the_books_of_steps(trained):
             square = (k + 1) * (weights.double() * ledger.norms) ** 2
             torch.testing.assert_close(state.contributions.square_sum, square)
     assert ledger.counts.tolist() == [450, 450, 453]
+
+
+@pytest.mark.parametrize("at_once", [1024, 20])
+@pytest.mark.parametrize("n", [0, 1, 18])
+def test_resident_predictions_are_those_of_evaluate(monkeypatch, at_once, n):
+    monkeypatch.setattr(resident, "ATOMS_ON_CPU", at_once)
+    structures = random_structures(18, periodic=1.0)
+    model = make_model(filters="spline", cutoff=CUTOFF).requires_grad_(False)
+    chosen = np.random.default_rng(0).permutation(18)[:n]
+    predictor = ResidentPredictor(structures, chosen, CUTOFF, CPU)
+    for _ in range(2):
+        got = predictor.predict(model, forces=True, stress=True)
+        want = predict(model, structures, chosen, forces=True, stress=True)
+        for name in ("energy", "forces", "stress"):
+            one, other = getattr(got, name), getattr(want, name)
+            assert one.shape == other.shape
+            np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+        with torch.no_grad():
+            model.readout.output.bias += 0.5
+    assert predictor.predict(model, forces=False, stress=False).forces is None
+
+
+def test_models_notice_that_steps_have_changed_parameters(trained):
+    """A replay does not change their version, by which a model knows whether its tables are right."""
+    training = trained("run", 1, step="resident")
+    before = [p._version for p in training.state.averaged_parameters]
+    training.resident.read_back()
+    after = [p._version for p in training.state.averaged_parameters]
+    assert all(b > a for a, b in zip(before, after, strict=True))
 
 
 # ---- what a graph can hold

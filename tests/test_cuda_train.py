@@ -12,6 +12,7 @@ from test_captured import (  # noqa: F401 (fixture)
 from test_processes import assert_close, torchrun
 from test_train import command, no_reports, small_data  # noqa: F401 (fixtures)
 
+from scschnet.checkpoint import load
 from scschnet.train import loop
 from scschnet.train.__main__ import main
 from scschnet.train.captured import ResidentStep
@@ -72,6 +73,14 @@ def test_steps_do_not_wait_for_the_gpu(trained):  # noqa: F811
             training.resident.run()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_validation_is_of_the_parameters_as_they_are(trained):  # noqa: F811
+    training = trained("run", 3, **GPU)
+    shown = training._validate()
+    saved = load(training.run.last).to("cuda")
+    for name, error in training._errors(saved, training.split.val).items():
+        assert shown[name].rmse == pytest.approx(error.rmse, rel=1e-9)
 
 
 def test_memory_does_not_grow_and_is_stated(trained, capsys):  # noqa: F811

@@ -24,7 +24,7 @@ from systems import labeled, liquid, list_arguments, molecules
 from timing import hardware, microseconds
 
 from scschnet import ops
-from scschnet.data import StructureSet, collate
+from scschnet.data import Split, StructureSet, collate
 from scschnet.nn import ModelConfig, SchNet
 from scschnet.train.captured import ResidentStep
 from scschnet.train.config import PRESETS, TrainConfig
@@ -73,9 +73,8 @@ def captured_steps(structures: StructureSet, batch_size: int, **options) -> dict
     everything = np.arange(len(structures))
     state = TrainingState(config, build_model(config, structures, everything).to(config.device))
     notes: list[str] = []
-    step = ResidentStep(
-        config, state, structures, everything, Processes(config.device), notes.append
-    )
+    split = Split(everything, everything[:0], everything[:0])
+    step = ResidentStep(config, state, structures, split, Processes(config.device), notes.append)
     batches = [everything[k : k + batch_size] for k in range(0, len(structures), batch_size)]
     seconds = []
     for _ in range(6):

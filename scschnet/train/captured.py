@@ -24,12 +24,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scschnet import ops
-from scschnet.data import StructureSet
+from scschnet.data import Split, StructureSet
+from scschnet.evaluate import Predictions
+from scschnet.nn import SchNet
 from scschnet.train.config import TrainConfig
 from scschnet.train.ledger import Failure, Ledger
 from scschnet.train.loss import combined_loss
 from scschnet.train.processes import Processes
-from scschnet.train.resident import Places, ResidentData, Shape
+from scschnet.train.resident import Places, ResidentData, ResidentPredictor, Shape
 from scschnet.train.state import TrainingState
 
 WARM_UP = 2  # runs before a capture: libraries make their handles and choose their algorithms
@@ -46,7 +48,7 @@ def resident_step(
     config: TrainConfig,
     state: TrainingState,
     structures: StructureSet,
-    train: NDArray[np.int64],
+    split: Split,
     processes: Processes,
     say: Callable[[str], None],
 ) -> "ResidentStep | None":
@@ -56,7 +58,7 @@ def resident_step(
         config: options of the run.
         state: of the training, restored if it is resumed.
         structures: the whole set.
-        train: the structures that are trained on.
+        split: the structures that are trained on, and those for validation.
         processes: this process and its group.
         say: takes a line for the user.
     """
@@ -69,7 +71,7 @@ def resident_step(
         reason = f"the operators were not built for {device.type}"
     else:
         try:
-            return ResidentStep(config, state, structures, train, processes, say)
+            return ResidentStep(config, state, structures, split, processes, say)
         except torch.OutOfMemoryError as error:
             reason = _first_line(error)
     say(f"note: steps are launched operation by operation: {reason}")
@@ -90,11 +92,12 @@ class ResidentStep:
         config: TrainConfig,
         state: TrainingState,
         structures: StructureSet,
-        train: NDArray[np.int64],
+        split: Split,
         processes: Processes,
         say: Callable[[str], None],
     ) -> None:
         self.config, self.state, self.processes, self.say = config, state, processes, say
+        train = split.train
         self.device = torch.device(processes.device)
         self.captures = self.device.type == "cuda"
         wanted = {
@@ -115,6 +118,8 @@ class ResidentStep:
         self._pool: Any = None
         self._nodes = state.model.table_nodes(self.data.largest_distance)
         _prepare_optimizer(state, self.ledger.rate)
+        shared = processes.share(split.val)
+        self._validation = ResidentPredictor(structures, shared, config.cutoff, self.device)
         self._message = torch.zeros(0)
         if processes.size > 1:
             self._message = torch.cat([t.reshape(-1).double() for t in self._to_sum()])
@@ -159,7 +164,19 @@ class ResidentStep:
         Returns:
             The first step since `begin_epoch` whose numbers were not finite, if there was one.
         """
+        # Replays change parameters behind torch's back, and models keep tables by their versions.
+        torch.autograd.graph.increment_version(
+            [*self.state.parameters, *self.state.averaged_parameters]
+        )
         return self.ledger.read_into(self.state)
+
+    def predict(self, model: SchNet) -> Predictions:
+        """What a model says of this process's validation structures; nothing is collated again.
+
+        Args:
+            model: on the device of the data, of the cutoff that is trained.
+        """
+        return self._validation.predict(model, **self.derivatives)
 
     def describe(self) -> str:
         """What lies on the device, in a line."""

@@ -115,7 +115,7 @@ class Training:
             config,
             self.state,
             self.structures,
-            self.split.train,
+            self.split,
             processes,
             self.progress.message,
         )
@@ -244,7 +244,10 @@ class Training:
         share = self.processes.share(self.split.val)
         self.table_error = self.state.averaged.refine_filters()
         self.state.model.filter_step = self.state.averaged.filter_step
-        return self.processes.merge(self._errors(self.state.averaged, share))
+        if self.resident is None:
+            return self.processes.merge(self._errors(self.state.averaged, share))
+        predictions = self.resident.predict(self.state.averaged)
+        return self.processes.merge(errors(predictions, self.structures.select(share)))
 
     def _errors(self, model: SchNet, indices: NDArray[np.int64]) -> dict[str, Error]:
         wanted = self._derivatives()

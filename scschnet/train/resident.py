@@ -1,6 +1,5 @@
 """The training structures on the device that trains, and the gathering of padded batches from them."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,10 +11,13 @@ from torch import Tensor
 
 from scschnet import ops
 from scschnet.data import StructureSet, collate
+from scschnet.evaluate import Predictions
+from scschnet.nn import SchNet
 from scschnet.nn.geometry import pair_vectors
 from scschnet.nn.padded import PaddedBatch, PaddedPairs
 
 ATOMS_AT_A_TIME = 20_000  # of which lists are made at once
+ATOMS_ON_CPU, ATOMS_ON_GPU = 1024, 32_768  # that are evaluated at once
 LABELS = ("energy", "forces", "stress")
 
 
@@ -222,6 +224,59 @@ class ResidentData:
         )
 
 
+class ResidentPredictor:
+    """Evaluates models on structures that lie on the device, many at a time.
+
+    Args:
+        structures: the set.
+        indices: which of them, in which order.
+        cutoff: Å, of the models.
+        device: where the models are.
+    """
+
+    def __init__(
+        self,
+        structures: StructureSet,
+        indices: NDArray[np.int64],
+        cutoff: float,
+        device: torch.device,
+    ) -> None:
+        self.data = ResidentData(structures, indices, cutoff, device, ())
+        self._batches = []
+        at_once = ATOMS_ON_CPU if device.type == "cpu" else ATOMS_ON_GPU
+        for some in _stretches(self.data.sizes, at_once):
+            order = torch.from_numpy(np.append(some, len(self.data)))[None].to(device)
+            places = Places(self.data.shape_of(some), device)
+            self._batches.append((order, places, int(self.data.sizes[some].sum())))
+
+    def predict(self, model: SchNet, forces: bool, stress: bool) -> Predictions:
+        """Energies, and forces and stress if asked for.
+
+        Args:
+            model: with any parameters, of the same cutoff.
+            forces: whether to predict forces.
+            stress: whether to predict stress.
+        """
+        nodes = model.table_nodes(self.data.largest_distance)
+        dtype = model.contribution_weights.dtype
+        step = torch.zeros(1, dtype=torch.int64, device=self.data.device)
+        shapes: dict[str, tuple[int, ...]] = {"energy": (0,)}
+        if forces:
+            shapes["forces"] = (0, 3)
+        if stress:
+            shapes["stress"] = (0, 3, 3)
+        none = torch.zeros(0, dtype=torch.float64, device=self.data.device)
+        parts = {name: [none.view(shape)] for name, shape in shapes.items()}
+        for order, places, n_atoms in self._batches:
+            with torch.no_grad():
+                batch, _ = self.data.gather(order, step, places, dtype)
+                result = model.evaluate_padded(batch, nodes, forces=forces, stress=stress)
+            for name, part in parts.items():
+                part.append(result[name][:n_atoms] if name == "forces" else result[name])
+        found = {name: torch.cat(part).cpu().numpy() for name, part in parts.items()}
+        return Predictions(found["energy"], found.get("forces"), found.get("stress"))
+
+
 def _rows(offsets: Tensor, structure: Tensor, places: Tensor, array: Tensor) -> Tensor:
     """Where in a flat array the rows of a batch stand; behind the last one always its extra row."""
     rows = offsets.index_select(0, structure) + places
@@ -246,9 +301,13 @@ class _HalfLists(NamedTuple):
 
 
 def _half_lists(structures: StructureSet, cutoff: float) -> _HalfLists:
-    parts: dict[str, list[Tensor]] = {"pairs": [], "rows": [], "counts": []}
+    parts = {
+        "pairs": [torch.zeros((0, 5), dtype=torch.int32)],
+        "rows": [torch.zeros(0, dtype=torch.int64)],
+        "counts": [torch.zeros(0, dtype=torch.int64)],
+    }
     largest = 0.0
-    for some in _stretches(structures.n_atoms):
+    for some in _stretches(structures.n_atoms, ATOMS_AT_A_TIME):
         batch = collate(structures, some, cutoff)
         chosen, row_ptr, idx_j = ops.half_list(
             batch.idx_i, batch.idx_j, batch.shifts, len(batch.positions)
@@ -268,11 +327,9 @@ def _half_lists(structures: StructureSet, cutoff: float) -> _HalfLists:
     return _HalfLists(pairs, rows, first, counts.numpy(), largest)
 
 
-def _stretches(sizes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Consecutive structures, so many at a time that their lists stay small; at least one stretch."""
-    ends = np.cumsum(sizes)
-    n = max(1, math.ceil(int(sizes.sum()) / ATOMS_AT_A_TIME))
-    limits = np.searchsorted(ends, np.arange(1, n) * ATOMS_AT_A_TIME)
+def _stretches(sizes: NDArray[np.int64], at_once: int) -> Iterator[NDArray[np.int64]]:
+    """Consecutive structures, of about so many atoms in all."""
+    limits = np.searchsorted(np.cumsum(sizes), np.arange(at_once, int(sizes.sum()), at_once))
     for some in np.split(np.arange(len(sizes)), np.unique(limits)):
-        if len(some) or n == 1:
+        if len(some):
             yield some
