@@ -461,7 +461,10 @@ def test_what_runs_before_a_capture_is_undone(trained, fake_cuda, monkeypatch):
     update = ResidentStep.update
     monkeypatch.setattr(ResidentStep, "update", lambda self: runs.append(0) or update(self))
     on_fake = trained("captured", 2, step="resident")
-    n_shapes = len(on_fake.resident._programs)
+    programs = on_fake.resident._programs
+    n_shapes = len(programs)
+    for shape, program in programs.items():  # replays read them
+        assert (len(program.places.atoms), len(program.places.pairs)) == shape
     assert on_fake.resident.captures
     assert len(runs) == 8 + n_shapes * (captured.WARM_UP + 1)
     assert f"one of {n_shapes} captured graphs" in on_fake.resident.describe()

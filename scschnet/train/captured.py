@@ -44,6 +44,13 @@ class Stage(NamedTuple):
     can_be_captured: bool = True
 
 
+class Program(NamedTuple):
+    """What is called for a step of a shape, one after the other; `places` is read by replays."""
+
+    places: Places
+    calls: list[Callable[[], None]]
+
+
 def resident_step(
     config: TrainConfig,
     state: TrainingState,
@@ -114,8 +121,9 @@ class ResidentStep:
         n_steps = -(-len(train) // config.batch_size)
         self.ledger = Ledger(state, n_steps, len(processes.share(np.arange(size))) + 1, self.device)
         self._shapes: list[Shape] = []
-        self._programs: dict[Shape, list[Callable[[], None]]] = {}
+        self._programs: dict[Shape, Program] = {}
         self._pool: Any = None
+        self._side: Any = None
         self._nodes = state.model.table_nodes(self.data.largest_distance)
         _prepare_optimizer(state, self.ledger.rate)
         shared = processes.share(split.val)
@@ -152,8 +160,8 @@ class ResidentStep:
         shape = self._shapes[state.step]
         if shape not in self._programs:
             self._programs[shape] = self._program(Places(shape, self.device))
-        for stage in self._programs[shape]:
-            stage()
+        for call in self._programs[shape].calls:
+            call()
         state.step += 1
         state.total_steps += 1
         state.contributions.n += 1
@@ -244,8 +252,7 @@ class ResidentStep:
 
     # ---- programs
 
-    def _program(self, places: Places) -> list[Callable[[], None]]:
-        """What is called for a step of this shape."""
+    def _program(self, places: Places) -> Program:
         stages = [Stage(lambda: self._whole(places))]
         if self.processes.size > 1:
             stages = [
@@ -255,18 +262,20 @@ class ResidentStep:
             ]
         if self.captures:
             try:
-                return self._captured(stages)
+                return Program(places, self._captured(stages))
             except RuntimeError as error:
                 self.captures = False
                 self._programs.clear()
                 self.say(f"note: steps are launched operation by operation: {_first_line(error)}")
-        return [stage.run for stage in stages]
+        return Program(places, [stage.run for stage in stages])
 
     def _captured(self, stages: list[Stage]) -> list[Callable[[], None]]:
         """Graphs of the stages. What runs before the capture is undone, also if that fails."""
         changing = self._changing()
         before = [tensor.clone() for tensor in changing]
-        main, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        if self._side is None:
+            self._side, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        main, side = torch.cuda.current_stream(), self._side
         side.wait_stream(main)
         try:
             with torch.cuda.stream(side):
@@ -284,12 +293,12 @@ class ResidentStep:
     def _graph_of(self, stage: Stage) -> Callable[[], None]:
         if not stage.can_be_captured:
             return stage.run
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         # Graphs run one after the other and leave nothing in their memory, so they share it. Other threads
         # (NCCL has one that watches) may call what the capturing thread must not.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"
+        ):
             stage.run()
         return graph.replay
 
@@ -309,6 +318,7 @@ def _prepare_optimizer(state: TrainingState, rate: Tensor) -> None:
     optimizer = state.optimizer
     for group in optimizer.param_groups:
         group["lr"], group["capturable"] = rate, True
+    optimizer._warned_capturable_if_run_uncaptured = True  # runs before a capture are on purpose
     if not optimizer.state:
         state.gradient.zero_()
         optimizer.step()  # with gradient and rate zero: nothing moves
