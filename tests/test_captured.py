@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import make_model
 from test_processes import assert_close, torchrun
-from test_train import command, no_reports, small_data  # noqa: F401 (fixtures)
+from test_train import command, no_reports, rows, small_data  # noqa: F401 (fixtures)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -254,6 +254,9 @@ def test_stopping_at_every_step_changes_nothing(trained):
     assert all(torch.equal(one, other) for one, other in pairs)
     assert torch.equal(training.state.flat, whole.state.flat)
     assert training.state.gradient_norms == whole.state.gradient_norms
+    for table in ("metrics.csv", "contributions.csv"):
+        for one, other in zip(rows(folder / table), rows(whole.run.path / table), strict=True):
+            assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
 def test_a_run_may_change_between_eager_and_resident(trained):
