@@ -24,7 +24,6 @@ from lammps_host import (
 )
 
 from scschnet import export
-from scschnet.data import embedded
 from scschnet.export import ExportedModel, load_exported
 
 N_LAYERS = 4
@@ -573,13 +572,12 @@ run 0
     assert energies[1] == pytest.approx(float(reference(pair, model_file())["energy"]), rel=1e-6)
 
 
-def test_lines_of_the_readme(tmp_path):
+def test_lines_of_the_readme(tmp_path, monkeypatch):
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     (script,) = re.findall(r"```lammps\n(.*?)```", readme, re.S)
-    frame = embedded.load().select([0])
-    Structure(frame.positions + 10.0, frame.atomic_numbers, 20.0 * np.eye(3)).write(
-        tmp_path / "ethanol.data"
-    )
+    (start,) = re.findall(r"```python\n([^`]*ethanol\.data[^`]*)```", readme)
+    monkeypatch.chdir(tmp_path)
+    exec(start, {})
     shutil.copy(soft_model_file(), tmp_path / "ethanol.pt")
     run(tmp_path, script, ranks=2)
     header = (tmp_path / "ethanol.dump").read_text().splitlines()[8]

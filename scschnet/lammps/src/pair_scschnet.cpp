@@ -17,7 +17,6 @@
 #include <scschnet/exported_model.hpp>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <exception>
 
