@@ -559,7 +559,7 @@ def test_processes_answer_rarely_whether_a_signal_came(trained, monkeypatch):
     training.processes.size = 2
     asked = []
     monkeypatch.setattr(Processes, "all_reduce_", lambda self, tensor: asked.append(tensor.add_(1)))
-    for training.state.step in range(1, 65):
+    for training.state.total_steps in range(1, 65):
         found = training._common_signal([])
-        assert found == (signal.SIGTERM if training.state.step % 32 == 0 else 0)
+        assert found == (signal.SIGTERM if training.state.total_steps % 32 == 0 else 0)
     assert len(asked) == 2

@@ -221,7 +221,7 @@ class Training:
         """The signal that came, or 0; several processes stop after the same step, but ask rarely."""
         if self.processes.size == 1:
             return received[0] if received else 0
-        if self.state.step % STEPS_BETWEEN_ANSWERS:
+        if self.state.total_steps % STEPS_BETWEEN_ANSWERS:
             return 0
         signum = torch.tensor([float(bool(received))], device=self.processes.device)
         self.processes.all_reduce_(signum)
