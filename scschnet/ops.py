@@ -616,6 +616,61 @@ def schnet_evaluate(
     )
 
 
+def schnet_evaluate_packed(
+    features: Tensor,
+    row_ptr: Tensor,
+    idx_j: Tensor,
+    bins: Tensor,
+    weights: Tensor,
+    tables: Tensor,
+    contribution_weights: Tensor,
+    parameters: list[Tensor],
+    packed: Tensor,
+    n_local: int,
+    halo: bool,
+    derivatives: bool,
+    corrections: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same as `schnet_evaluate` to the bit, for parameters packed before; on the CPU only.
+
+    Args:
+        features: as in `schnet_evaluate`, like the following.
+        row_ptr: (n_atoms + 1,) int64.
+        idx_j: (n_pairs,) int64.
+        bins: (n_pairs,) int32.
+        weights: (2, n_pairs, 6).
+        tables: (n_blocks, n_rows, n_features).
+        contribution_weights: (n_blocks + 1,).
+        parameters: those that were packed, unchanged since.
+        packed: from `pack_schnet`.
+        n_local: number of local atoms.
+        halo: whether ghosts' features come from the host.
+        derivatives: whether g_d is wanted.
+        corrections: whether the corrections are wanted.
+
+    Returns:
+        As `schnet_evaluate`.
+
+    Raises:
+        ValueError, TypeError: naming the argument that is wrong, or if a halo is needed and none is registered.
+    """
+    return torch.ops.scschnet.schnet_evaluate_packed(
+        features,
+        row_ptr,
+        idx_j,
+        bins,
+        weights,
+        tables,
+        contribution_weights,
+        parameters,
+        packed,
+        n_local,
+        halo,
+        derivatives,
+        corrections,
+    )
+
+
 def unfamiliarity(
     correction_norms: Tensor, atomic_numbers: Tensor, mean: Tensor, whitening: Tensor
 ) -> Tensor:

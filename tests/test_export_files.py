@@ -15,6 +15,7 @@ from ase import Atoms
 from conftest import make_model
 
 import scschnet
+from scschnet import ops
 from scschnet.checkpoint import Checkpoint, save_checkpoint
 from scschnet.data import embedded
 from scschnet.export import load_exported
@@ -113,6 +114,17 @@ def test_library_for_gromacs_is_there(file, tmp_path, model):
 def test_same_model_same_bytes(file, tmp_path, model):
     scschnet.export(model, tmp_path / "again.pt")
     assert (tmp_path / "again.pt").read_bytes() == file.read_bytes()
+
+
+def test_weights_are_laid_out_when_a_file_is_loaded(tmp_path):
+    """For the processor that runs them, and so they are not in the file."""
+    model = small_model(n_features=24, n_interactions=2)
+    path = _exported(tmp_path, model)
+    weights = load_exported(path).module.weights
+    packed = ops.pack_schnet(weights.tables, weights.contribution_weights, weights.dense)
+    assert torch.equal(weights.packed, packed)
+    with zipfile.ZipFile(path) as archive:
+        assert packed.nbytes not in [record.file_size for record in archive.infolist()]
 
 
 # ---- precision and options

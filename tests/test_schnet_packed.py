@@ -42,6 +42,17 @@ def test_same_bits_as_without_packing(size, dtype, derivatives):
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("derivatives", [True, False])
+def test_same_bits_with_ghosts(size, dtype, derivatives):
+    arguments = arguments_of(Case(**SIZES[size]), dtype)
+    how = (len(arguments[0]) - 2, False, derivatives, True)
+    found = ops.schnet_evaluate_packed(*arguments, pack(arguments), *how)
+    for a, b in zip(found, ops.schnet_evaluate(*arguments, *how), strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -54,6 +65,8 @@ def test_other_packed_weights_are_named(change, error, message):
     arguments = arguments_of(Case(), torch.float32)
     with pytest.raises(error, match=message):
         ops.schnet_packed(*arguments, change(pack(arguments)), True)
+    with pytest.raises(error, match=message):
+        ops.schnet_evaluate_packed(*arguments, change(pack(arguments)), 3, False, True, False)
 
 
 def test_wrong_parameters_are_named():
@@ -70,6 +83,8 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.scschnet.pack_schnet, tuple(arguments[5:]))
     packed = pack(arguments)
     torch.library.opcheck(torch.ops.scschnet.schnet_packed, (*arguments, packed, True))
+    all_local = (*arguments, packed, 5, False, True, True)
+    torch.library.opcheck(torch.ops.scschnet.schnet_evaluate_packed, all_local)
 
 
 CHANGES = {

@@ -1,6 +1,7 @@
 // The operator scschnet::schnet_evaluate: a whole network for programs that run one, with ghost
 // atoms, whose features the host may exchange between blocks (halo.h); not differentiable. And
 // pair_rows, which turns a host's pairs into the rows that the operators read.
+// schnet_evaluate_packed is the same for weights that pack_schnet has laid out.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -35,7 +36,7 @@ Halo<Scalar> halo_of_host(std::int64_t width) {
 using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 template <class Scalar>
-void run(const SchnetInput& in, const SchnetSizes& sizes, const Outputs& to) {
+void run(const SchnetInput& in, const Tensor* packed, const SchnetSizes& sizes, const Outputs& to) {
   const auto& [g, d_bar, norms, corrections] = to;
   const SchnetOptions options{in.derivatives, false};
   const Tensor state =
@@ -45,10 +46,11 @@ void run(const SchnetInput& in, const SchnetSizes& sizes, const Outputs& to) {
       g.mutable_data_ptr<Scalar>(), in.derivatives ? d_bar.mutable_data_ptr<Scalar>() : nullptr,
       norms.mutable_data_ptr<Scalar>(),
       with_corrections ? corrections.mutable_data_ptr<Scalar>() : nullptr};
-  cpu::schnet_forward<Scalar>(sizes, options, pairs_of<Scalar>(in), parameters_of<Scalar>(in),
-                              outputs, state.mutable_data_ptr<Scalar>(),
-                              halo_of_host<Scalar>(sizes.n_features), torch_threads(),
-                              best_instruction_set());
+  auto parameters = parameters_of<Scalar>(in);
+  if (packed) parameters.packed = packed->const_data_ptr<Scalar>();
+  cpu::schnet_forward<Scalar>(
+      sizes, options, pairs_of<Scalar>(in), parameters, outputs, state.mutable_data_ptr<Scalar>(),
+      halo_of_host<Scalar>(sizes.n_features), torch_threads(), best_instruction_set());
 }
 
 /// With a halo pairs must have local centers, which the kernels do not check.
@@ -68,30 +70,48 @@ void check_ghosts(const SchnetInput& in, std::int64_t n_local, bool halo) {
                     "local atom as center");
 }
 
-Outputs schnet_evaluate_cpu(const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
-                            const Tensor& bins, const Tensor& weights, const Tensor& tables,
-                            const Tensor& contribution_weights, TensorList parameters,
-                            std::int64_t n_local, bool halo, bool derivatives, bool corrections) {
-  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
-                                       contribution_weights, parameters, derivatives);
+Outputs evaluate(const SchnetInput& in, const Tensor* packed, std::int64_t n_local, bool halo,
+                 bool corrections) {
   check_ghosts(in, n_local, halo);
   SchnetSizes sizes = in.sizes();
   sizes.n_local = n_local;
   if (halo) sizes.n_computed = n_local;
   const auto options = in.features.options();
   const std::int64_t n = sizes.n_computed, n_layers = sizes.n_blocks + 1;
-  const Outputs to{at::empty({n}, options), at::empty({derivatives ? sizes.n_pairs : 0}, options),
+  const Outputs to{at::empty({n}, options),
+                   at::empty({in.derivatives ? sizes.n_pairs : 0}, options),
                    at::empty({n_layers, n}, options),
                    corrections ? at::empty({n_layers, n, sizes.n_features}, options)
                                : at::empty({0, 0, 0}, options)};
   if (in.features.scalar_type() == at::kDouble) {
-    run<double>(in, sizes, to);
+    run<double>(in, packed, sizes, to);
   } else {
-    run<float>(in, sizes, to);
+    run<float>(in, packed, sizes, to);
   }
   const auto& [g, d_bar, norms, v] = to;
   return {g.narrow(0, 0, n_local), d_bar, norms.narrow(1, 0, n_local),
           corrections ? v.narrow(1, 0, n_local) : v};
+}
+
+Outputs schnet_evaluate_cpu(const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
+                            const Tensor& bins, const Tensor& weights, const Tensor& tables,
+                            const Tensor& contribution_weights, TensorList parameters,
+                            std::int64_t n_local, bool halo, bool derivatives, bool corrections) {
+  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                                       contribution_weights, parameters, derivatives);
+  return evaluate(in, nullptr, n_local, halo, corrections);
+}
+
+Outputs schnet_evaluate_packed_cpu(const Tensor& features, const Tensor& row_ptr,
+                                   const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
+                                   const Tensor& tables, const Tensor& contribution_weights,
+                                   TensorList parameters, const Tensor& packed,
+                                   std::int64_t n_local, bool halo, bool derivatives,
+                                   bool corrections) {
+  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                                       contribution_weights, parameters, derivatives);
+  check_packed(in, packed);
+  return evaluate(in, &packed, n_local, halo, corrections);
 }
 
 Outputs schnet_evaluate_meta(const Tensor& features, const Tensor&, const Tensor& idx_j,
@@ -105,6 +125,15 @@ Outputs schnet_evaluate_meta(const Tensor& features, const Tensor&, const Tensor
           at::empty_symint({n_layers, n_local}, options),
           corrections ? at::empty_symint({n_layers, n_local, features.sym_size(1)}, options)
                       : at::empty({0, 0, 0}, options)};
+}
+
+Outputs schnet_evaluate_packed_meta(const Tensor& features, const Tensor& row_ptr,
+                                    const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
+                                    const Tensor& tables, const Tensor& contribution_weights,
+                                    TensorList parameters, const Tensor&, c10::SymInt n_local,
+                                    bool halo, bool derivatives, bool corrections) {
+  return schnet_evaluate_meta(features, row_ptr, idx_j, bins, weights, tables, contribution_weights,
+                              parameters, std::move(n_local), halo, derivatives, corrections);
 }
 
 Tensor pair_rows_cpu(const Tensor& idx_i, const Tensor& idx_j, std::int64_t n_atoms) {
@@ -165,15 +194,22 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
       "Tensor tables, Tensor contribution_weights, Tensor[] parameters, SymInt n_local, bool halo, "
       "bool derivatives, bool corrections) -> (Tensor g, Tensor g_d, Tensor correction_norms, "
       "Tensor corrections)");
+  define(
+      "schnet_evaluate_packed(Tensor features, Tensor row_ptr, Tensor idx_j, Tensor bins, Tensor "
+      "weights, Tensor tables, Tensor contribution_weights, Tensor[] parameters, Tensor packed, "
+      "SymInt n_local, bool halo, bool derivatives, bool corrections) -> (Tensor g, Tensor g_d, "
+      "Tensor correction_norms, Tensor corrections)");
   define("pair_rows(Tensor idx_i, Tensor idx_j, SymInt n_atoms) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(scschnet, CPU, library) {
   library.impl("schnet_evaluate", scschnet::schnet_evaluate_cpu);
+  library.impl("schnet_evaluate_packed", scschnet::schnet_evaluate_packed_cpu);
   library.impl("pair_rows", scschnet::pair_rows_cpu);
 }
 
 TORCH_LIBRARY_IMPL(scschnet, Meta, library) {
   library.impl("schnet_evaluate", scschnet::schnet_evaluate_meta);
+  library.impl("schnet_evaluate_packed", scschnet::schnet_evaluate_packed_meta);
   library.impl("pair_rows", scschnet::pair_rows_meta);
 }

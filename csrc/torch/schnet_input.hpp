@@ -39,6 +39,9 @@ struct SchnetInput {
     const at::Tensor& bins, const at::Tensor& weights, const at::Tensor& tables,
     const at::Tensor& contribution_weights, at::TensorList parameters, bool derivatives);
 
+/// Raises ValueError or TypeError if `packed` is not what pack_schnet makes of these parameters.
+void check_packed(const SchnetInput& in, const at::Tensor& packed);
+
 ParallelFor torch_threads();
 
 cpu::InstructionSet best_instruction_set();

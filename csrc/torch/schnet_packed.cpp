@@ -71,13 +71,8 @@ Outputs schnet_packed_cpu(const Tensor& features, const Tensor& row_ptr, const T
                           const Tensor& packed, bool derivatives) {
   const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
                                        contribution_weights, parameters, derivatives);
+  check_packed(in, packed);
   const auto options = in.features.options();
-  const std::int64_t size = packed_size(in.sizes(), features.scalar_type());
-  TORCH_CHECK_VALUE(packed.sizes() == at::IntArrayRef{size} && packed.is_contiguous(),
-                    "`packed` must be what pack_schnet made, ", size, " numbers, got shape ",
-                    packed.sizes());
-  TORCH_CHECK_TYPE(packed.scalar_type() == features.scalar_type(), "`packed` must be ",
-                   features.scalar_type(), " like `features`, got ", packed.scalar_type());
   const std::int64_t n_atoms = in.features.size(0);
   const Outputs to{at::empty({n_atoms}, options),
                    at::empty({derivatives ? in.idx_j.size(0) : 0}, options),
@@ -114,6 +109,17 @@ Outputs schnet_packed_meta(const Tensor& features, const Tensor&, const Tensor& 
 }
 
 }  // namespace
+
+void check_packed(const SchnetInput& in, const Tensor& packed) {
+  const auto dtype = in.features.scalar_type();
+  const std::int64_t size = packed_size(in.sizes(), dtype);
+  TORCH_CHECK_VALUE(packed.sizes() == at::IntArrayRef{size} && packed.is_contiguous(),
+                    "`packed` must be what pack_schnet made, ", size, " numbers, got shape ",
+                    packed.sizes());
+  TORCH_CHECK_TYPE(packed.scalar_type() == dtype, "`packed` must be ", dtype,
+                   " like `features`, got ", packed.scalar_type());
+}
+
 }  // namespace scschnet
 
 TORCH_LIBRARY_FRAGMENT(scschnet, library) {

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from scschnet.export.potential import Potential
+from scschnet.export.potential import FullPotential
 from scschnet.export.torchscript import torchscript_deprecation_ignored
 
 # All arithmetic that counts is inside of scschnet's operators, which choose their instructions when they run; the rest
@@ -42,11 +42,12 @@ class PairCall(nn.Module):
         potential: what is evaluated; its results are not checked, that is up to the host.
     """
 
-    def __init__(self, potential: Potential) -> None:
+    def __init__(self, potential: FullPotential) -> None:
         super().__init__()
         self.potential = potential
         self.outputs = outputs(potential.has_statistics)
         potential.checked = False
+        potential.weights.kept = False
 
     def forward(
         self, atomic_numbers: Tensor, idx_i: Tensor, idx_j: Tensor, r_ij: Tensor, local: Tensor
@@ -58,7 +59,7 @@ class PairCall(nn.Module):
         return tuple(result[name] for name in self.outputs)
 
 
-def compile_pairs(potential: Potential, extra: dict[str, str]) -> bytes:
+def compile_pairs(potential: FullPotential, extra: dict[str, str]) -> bytes:
     """Compile a potential's pair call; takes a C++ compiler and about half a minute.
 
     Args:

@@ -1,11 +1,12 @@
 """The portable kind of an exported module: plain torch operators alone, for hosts without scschnet's library."""
 
 import math
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from scschnet.export.potential import Potential
+from scschnet.export.potential import Potential, dense_parameters, filter_tables_of
 from scschnet.nn import SchNet
 from scschnet.nn.unfamiliarity import NormStatistics, unfamiliarity
 
@@ -32,6 +33,8 @@ class PortablePotential(Potential):
         statistics: as for `Potential`.
     """
 
+    dense: list[Tensor]
+    tables: Tensor
     splines: Tensor
     spline_slopes: Tensor
 
@@ -39,12 +42,19 @@ class PortablePotential(Potential):
         self, model: SchNet, symbols: list[str], statistics: NormStatistics | None = None
     ) -> None:
         super().__init__(model, symbols, statistics)
+        self.dense = dense_parameters(model)
+        self.register_buffer("tables", filter_tables_of(model))
         splines = torch.tensor(QUINTIC_SPLINES, dtype=torch.float64).t() / 120.0
         powers = torch.arange(1.0, 6.0, dtype=torch.float64).unsqueeze(1)
         slopes = nn.functional.pad(splines[1:] * powers, (0, 0, 0, 1)) / self.step
         self.register_buffer("splines", splines.contiguous())  # (6 powers, 6 splines)
         self.register_buffer("spline_slopes", slopes)
         self.ghosts_cannot_be_exchanged = model.config.n_interactions > 1
+
+    def moved_to(self, device: torch.device) -> Self:
+        """The same on a device; `to` alone would leave the dense layers where they are."""
+        self.dense = [p.to(device) for p in self.dense]
+        return self.to(device)
 
     def half_pairs(
         self, positions: Tensor, cell: Tensor, pbc: Tensor

@@ -35,9 +35,7 @@ class Potential(nn.Module):
         statistics: of the norms of the corrections over the training set; None: unknown.
     """
 
-    dense: list[Tensor]
     contribution_weights: Tensor
-    tables: Tensor
     known: Tensor
     embedding: Tensor
     scale: Tensor
@@ -63,9 +61,7 @@ class Potential(nn.Module):
         self.n_rows = grid.n_rows
         self.symbols = ", ".join(symbols)
         self.checked = True  # whether results are looked at
-        self.dense = [p.detach().clone() for p in model.dense_parameters()]
         self.register_buffer("contribution_weights", model.contribution_weights.detach().clone())
-        self.register_buffer("tables", _tables(model, grid))
         known = torch.zeros(MAX_Z + 2, dtype=torch.bool)  # the last row: no element at all
         known[list(config.elements)] = True
         self.register_buffer("known", known)
@@ -74,7 +70,8 @@ class Potential(nn.Module):
         self.register_buffer("embedding", embedding.masked_fill(~known[:, None], math.nan))
         self.register_buffer("scale", offsets.scale.clone())
         self.register_buffer("offsets", nn.functional.pad(offsets.atomref + offsets.shift, (0, 1)))
-        weight, bias, output, output_bias = (p.double().clone() for p in self.dense[-4:])
+        readout = dense_parameters(model)[-4:]
+        weight, bias, output, output_bias = (p.double() for p in readout)
         self.register_buffer("readout_weight", weight.t().contiguous())
         self.register_buffer("readout_bias", bias)
         self.register_buffer("readout_output", output[0] * offsets.scale)
@@ -282,11 +279,104 @@ class Potential(nn.Module):
         raise NotImplementedError
 
 
+State = tuple[Tensor, Tensor, list[Tensor], bool]
+
+
+class Weights(nn.Module):
+    """The network's weights, which are laid out for the processor whenever a file is loaded.
+
+    Laying them out takes longer than evaluating a small molecule, and depends on the processor, so that it can be
+    neither done with every call nor stored.
+
+    Args:
+        tables: filters, (n_interactions, n_rows, n_features).
+        contribution_weights: (n_interactions + 1,).
+        dense: `SchNet.dense_parameters`.
+    """
+
+    tables: Tensor
+    contribution_weights: Tensor
+    dense: list[Tensor]
+    packed: Tensor
+
+    def __init__(self, tables: Tensor, contribution_weights: Tensor, dense: list[Tensor]) -> None:
+        super().__init__()
+        self.kept = True  # whether the layout is used; AOTInductor would store it
+        self.tables, self.contribution_weights, self.dense = tables, contribution_weights, dense
+        self.packed = torch.ops.scschnet.pack_schnet(tables, contribution_weights, dense)
+
+    @torch.jit.export
+    def __getstate__(self) -> State:
+        return self.tables, self.contribution_weights, self.dense, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: State) -> None:
+        self.kept = True
+        self.tables, self.contribution_weights, self.dense = state[0], state[1], state[2]
+        self.training = state[3]
+        self.packed = torch.ops.scschnet.pack_schnet(state[0], state[1], state[2])
+
+    def forward(
+        self,
+        features: Tensor,
+        row_ptr: Tensor,
+        idx_j: Tensor,
+        bins: Tensor,
+        weights: Tensor,
+        n_local: int,
+        halo: bool,
+        corrections: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Evaluate the network, by scschnet::schnet_evaluate_packed."""
+        if not self.kept:
+            return torch.ops.scschnet.schnet_evaluate(
+                features,
+                row_ptr,
+                idx_j,
+                bins,
+                weights,
+                self.tables,
+                self.contribution_weights,
+                self.dense,
+                n_local,
+                halo,
+                True,
+                corrections,
+            )
+        return torch.ops.scschnet.schnet_evaluate_packed(
+            features,
+            row_ptr,
+            idx_j,
+            bins,
+            weights,
+            self.tables,
+            self.contribution_weights,
+            self.dense,
+            self.packed,
+            n_local,
+            halo,
+            True,
+            corrections,
+        )
+
+
 class FullPotential(Potential):
     """A potential made of scschnet's operators: fast, exchanges ghosts, needs libscschnet_ops.so.
 
     Centers are stored as the start of each atom's pairs, row_ptr (n_atoms + 1,).
+
+    Args:
+        model: as for `Potential`.
+        symbols: of its elements, for messages.
+        statistics: as for `Potential`.
     """
+
+    def __init__(
+        self, model: SchNet, symbols: list[str], statistics: NormStatistics | None = None
+    ) -> None:
+        super().__init__(model, symbols, statistics)
+        tables = filter_tables_of(model)
+        self.weights = Weights(tables, self.contribution_weights, dense_parameters(model))
 
     def half_pairs(
         self, positions: Tensor, cell: Tensor, pbc: Tensor
@@ -332,20 +422,7 @@ class FullPotential(Potential):
         )
         if self.cutoff_function == "none":
             weights = weights * (d_ij < self.cutoff).unsqueeze(1)
-        return torch.ops.scschnet.schnet_evaluate(
-            features,
-            centers,
-            idx_j,
-            bins,
-            weights,
-            self.tables,
-            self.contribution_weights,
-            self.dense,
-            n_local,
-            halo,
-            True,
-            corrections,
-        )
+        return self.weights(features, centers, idx_j, bins, weights, n_local, halo, corrections)
 
     def pair_forces(
         self,
@@ -368,10 +445,16 @@ class FullPotential(Potential):
         )
 
 
-def _tables(model: SchNet, grid: FilterGrid) -> Tensor:
-    """Filter tables of all blocks, (n_interactions, grid.n_rows, n_features), evaluated in float64."""
+def filter_tables_of(model: SchNet) -> Tensor:
+    """Filter tables of all blocks, (n_interactions, n_rows, n_features), evaluated in float64."""
+    grid = FilterGrid(model.filter_step, model.config.cutoff)
     generators, weight = model.filter_generators(), model.embedding.weight
     if not generators:
         return weight.detach().new_zeros((0, grid.n_rows, weight.shape[1]))
     with torch.no_grad():
         return filter_tables(generators, model.radial_basis, grid, weight.dtype)
+
+
+def dense_parameters(model: SchNet) -> list[Tensor]:
+    """Copies of `SchNet.dense_parameters`."""
+    return [p.detach().clone() for p in model.dense_parameters()]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 
@@ -90,14 +90,12 @@ def export(
         "filters": filters,
         **describe(source),
     }
-    kind = PortablePotential if portable else FullPotential
-    potential = kind(source.model, metadata["symbols"], source.statistics).to(place)
-    potential.dense = [p.to(place) for p in potential.dense]
+    potential = _potential(source, metadata["symbols"], portable, place)
     extra = {"scschnet.json": json.dumps(metadata, indent=1)}
     if not portable:
         extra["extension_libs"] = str(_library())
     if format == "pt2":
-        content = compile_pairs(potential, extra)
+        content = compile_pairs(cast(FullPotential, potential), extra)
     else:
         content = _torchscript(_called_by(host, potential, metadata, atomic_numbers), extra)
     with replacing(path) as temporary:
@@ -128,6 +126,14 @@ def _prepared(source: Source, dtype: Dtype | None) -> tuple[Source, dict[str, fl
         raise ValueError(f"the model cannot be exported: {failure}") from failure
     filters = {"step": model.filter_step, "error": error}
     return replace(source, model=model), filters
+
+
+def _potential(
+    source: Source, symbols: list[str], portable: bool, place: torch.device
+) -> PortablePotential | FullPotential:
+    if portable:
+        return PortablePotential(source.model, symbols, source.statistics).moved_to(place)
+    return FullPotential(source.model, symbols, source.statistics)
 
 
 def _called_by(
