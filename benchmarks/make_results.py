@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from table_cfconv import table as cfconv_table
+from table_export import table as export_table
 from table_neighbor_list import table as neighbor_list_table
 from table_targets import table as targets_table
 
@@ -140,6 +141,9 @@ def main() -> None:
                 for name in ("step", "system", "peer_schnetpack_step", "peer_pyg_step")
             )
         ),
+        "## Exported files",
+        "`python benchmarks/bench_export.py`. The same frame in every program: `HOSTS.md`; LAMMPS: `lammps/RESULTS.md`.",
+        *(export_table(file) for file in sorted(RESULTS.glob("export_*.json"))),
         "## Conservation of energy",
         conservation(RESULTS / "nve.json"),
         "## Training curves",
