@@ -58,7 +58,9 @@ code { font-size: .9em; overflow-wrap: anywhere; }
 footer { color: var(--soft); font-size: .85rem; padding: 2rem 1.25rem 3rem; }
 @media print { :root { color-scheme: light; } nav, .skip { display: none; } body { font-size: 10pt; }
   main, header, footer { max-width: none; } .figures { grid-template-columns: 1fr 1fr; } .small { grid-template-columns: 1fr 1fr 1fr; } .scroll { overflow: visible; }
-  h2 { break-after: avoid; } tr { break-inside: avoid; } details > * { display: block; } th, td { white-space: normal; } }
+  h2, caption { break-after: avoid; } table, figure { break-inside: avoid; } .scroll { break-inside: auto; }
+  details > * { display: block; } details::details-content { content-visibility: visible; }
+  th, td { white-space: normal; } }
 """
 PRINT_COLORS = """
 @media print { :root { --ink: #1d2125; --soft: #5b6570; --paper: #ffffff; --card: #f5f6f8; --line: #d9dee3;
