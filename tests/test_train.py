@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,15 @@ def test_killed_and_resumed_ends_with_the_same_bits(
         file.write("99,1")  # as if it died while it wrote a row
     assert main(["--resume", str(run)]) == 0
     assert_same_run(run, finished)
+
+
+def test_training_state_of_an_older_version_is_refused(finished, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "run")
+    content = torch.load(run / "last.pt", weights_only=True)
+    content["training"]["optimizer"]["param_groups"][0]["params"] = [0, 1, 2]
+    torch.save(content, run / "last.pt")
+    assert main(["--resume", str(run)]) != 0
+    assert "optimizer of 3 parameters, expected one of all together" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

@@ -124,7 +124,16 @@ class TrainingState:
         Args:
             state: what `state_dict` returned.
             averaged: parameters of the averaged model, which the checkpoint holds as its model.
+
+        Raises:
+            ValueError: if an older scschnet wrote it, whose optimizer had a state of each parameter.
         """
+        n_states = len(state["optimizer"]["param_groups"][0]["params"])
+        if n_states != 1:
+            raise ValueError(
+                f"the training state has an optimizer of {n_states} parameters, expected one of all "
+                "together: an older scschnet wrote it, and can go on with it"
+            )
         self.model.load_state_dict(state["model"])
         if self.averaged is not self.model:
             self.averaged.load_state_dict(averaged)
