@@ -13,7 +13,8 @@ TITLES = {
 
 
 def cell(row: dict) -> str:
-    return f"{row['ms']:.2f} ms; {row['of_fma_peak']:.0%}, {row['of_l1']:.0%}, {row['of_l2']:.0%}"
+    level_2 = f"{row['of_l2']:.0%}" if row["of_l2"] else "–"  # the gradient reads no table
+    return f"{row['ms']:.2f} ms; {row['of_fma_peak']:.0%}, {row['of_l1']:.0%}, {level_2}"
 
 
 def table(file: Path) -> str:
@@ -25,7 +26,7 @@ def table(file: Path) -> str:
         f"{facts['dtype']}. Measured in the same run: {limit['fma_gflops']:.0f} GFLOP/s of multiply-adds, reading "
         f"{limit['l1_gbytes']:.0f} GB/s from the first and {limit['l2_gbytes']:.0f} GB/s from the second cache level. "
         "Percentages: of the multiply-add peak, and of reading from the first and from the second level (bench_cfconv.py says "
-        "how the reading is counted); the largest is what bounds a kernel. Target: one half of it.",
+        "how the reading is counted; the largest is what bounds a kernel). Target: one half of it.",
         "",
         "| system | directed pairs | F | "
         + " | ".join(TITLES.values())

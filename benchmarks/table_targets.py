@@ -1,6 +1,6 @@
-"""Markdown table of targets, from files of bench_step.py, bench_system.py and peers/schnetpack_step.py.
+"""Markdown table of targets, from files of bench_step.py, bench_system.py and of the peers.
 
-python benchmarks/table_targets.py STEP.json SYSTEM.json PEER.json
+python benchmarks/table_targets.py STEP.json SYSTEM.json SCHNETPACK.json PYG.json
 """
 
 import json
@@ -28,8 +28,8 @@ TARGETS = [
         "force-training step, 50 aspirins, F = 128",
         22,
         18,
-        "matrix products and the passes between them are 60 % of the step; splitting float32 into parts "
-        "takes as long as the tiles save (`csrc/core/cpu/dense_amx.cpp`)",
+        "more than half of the step are matrix products and the passes between them; splitting float32 into parts "
+        "takes a third of the products (`csrc/core/cpu/dense_amx.cpp`)",
     ),
     Target(
         "ethanol",
@@ -52,7 +52,7 @@ TARGETS = [
         "step of MD through ASE, ethanol",
         8,
         None,
-        "nine atoms: reading all weights twice from the third cache level, then Python and ASE",
+        "nine atoms: 40 % is the network, whose weights do not fit the second cache level, the rest Python and ASE",
     ),
     Target("md_water192", "the same, 192 atoms of water", 30, None),
 ]

@@ -168,7 +168,7 @@ def main() -> None:
         "## Energy conservation",
         "NVE of water at 300 K, 0.5 fs, model of `examples/lammps/water`. Target: below 1e-6 eV/atom/ps. `energy_drift.py`.",
         drift(energy),
-        "All four are met. The float64 run of the large box came after 2 ps of thermostat. A first one of 2.5 ps, after 1 ps, gave "
+        "The float64 run of the large box came after 2 ps of thermostat. A first one of 2.5 ps, after 1 ps, gave "
         "(+1.8 ± 0.6)e-6: it began, as the float32 run does, with a rise of some 5e-6 eV within half a picosecond, and was too short.",
         "![Total energy against time](../results/lammps_nve.png)",
         "## Benzene's model of six blocks, pruned to two",

@@ -40,7 +40,7 @@ class TrainingState:
         self.parameters: list[Tensor] = list(model.parameters())
         self.flat = torch.nn.Parameter(flatten_parameters(model))
         self.flat.grad = torch.zeros_like(self.flat)
-        self.gradient_parts = _parts(self.flat.grad, self.parameters)
+        self._gradient_parts = _parts(self.flat.grad, self.parameters)
         self.averaged_parameters: list[Tensor] = list(self.averaged.parameters())
         self.optimizer = torch.optim.Adam([self.flat], lr=config.lr, fused=True)
         self.plateau = Plateau()
@@ -75,7 +75,7 @@ class TrainingState:
         found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         if any(part is None for part in found):
             self.gradient.zero_()
-        pairs = zip(self.gradient_parts, found, strict=True)
+        pairs = zip(self._gradient_parts, found, strict=True)
         written = [(to, part) for to, part in pairs if part is not None]
         torch._foreach_copy_([to for to, _ in written], [part for _, part in written])
 
