@@ -540,6 +540,42 @@ def schnet_packed(
     )
 
 
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Nearly orthogonal matrices with the singular vectors of the given ones, as the optimizer Muon needs them.
+
+    M = U S V^T -> about U V^T, by Newton-Schulz iteration:
+    X <- a X + (b G + c G^2) X, G = X X^T, (a, b, c) = (3.4445, -4.7750, 2.0315), X = M / |M| at first.
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; these coefficients leave singular values spread
+    around one. A matrix of zeros stays one.
+
+    Args:
+        matrices: M, (n, rows, columns) float32 or float64.
+        steps: iterations, not negative.
+
+    Returns:
+        Shape and dtype of `matrices`; not differentiable.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape, dtype or value is wrong.
+    """
+    if matrices.device.type == "cpu":
+        return torch.ops.scschnet.orthogonalize(matrices, steps)
+    return _orthogonalize_composed(matrices, steps)
+
+
+def _orthogonalize_composed(matrices: Tensor, steps: int) -> Tensor:
+    """`orthogonalize` in torch's own operations, for other devices."""
+    if matrices.shape[1] < matrices.shape[2]:
+        return _orthogonalize_composed(matrices.mT, steps).mT
+    norm = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
+    x = matrices / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+    for _ in range(steps):
+        gram = x.mT @ x
+        polynomial = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, x, polynomial, beta=3.4445)
+    return x
+
+
 def pair_rows(idx_i: Tensor, idx_j: Tensor, n_atoms: int) -> Tensor:
     """Checks the pairs a host brings, and says where those of each atom begin.
 

@@ -182,6 +182,16 @@ def forces(parameters, config, positions, atomic_numbers, cell=None, pbc=(False,
     return result
 
 
+def orthogonalize(matrix, steps=5):
+    """Singular values of a matrix brought near one, by Jordan's polynomial of each of them: from its SVD."""
+    if not matrix.any():
+        return matrix
+    u, s, v = np.linalg.svd(matrix / np.linalg.norm(matrix), full_matrices=False)
+    for _ in range(steps):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return (u * s) @ v
+
+
 def stress(parameters, config, positions, atomic_numbers, cell, pbc, step=1e-4):
     """Central differences of `energy` in the strain, over the volume: (3, 3), eV/Å^3, tension positive."""
     volume = abs(np.linalg.det(cell))

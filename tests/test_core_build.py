@@ -111,7 +111,9 @@ def sanitized_core(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["neighbor_list", "cfconv", "filter_table", "schnet"])
+@pytest.mark.parametrize(
+    "name", ["neighbor_list", "cfconv", "filter_table", "orthogonalize", "schnet"]
+)
 def test_core_in_cpp(sanitized_core, name):
     """The checks in csrc/tests, which need nothing but a compiler, under sanitizers."""
     program = sanitized_core / f"test_{name}"
