@@ -147,7 +147,7 @@ def prepare(case: Case, structures: StructureSet, filters: str) -> tuple[Callabl
                 return float(model(**inputs)["energy"].sum())
 
         return evaluate, inputs, model
-    state = TrainingState(TrainConfig(lr=5e-4, ema=0), model)
+    state = TrainingState(TrainConfig(optimizer="adam", lr=5e-4, ema=0), model)
     with_forces = case.kind == "train_forces"
     energy = torch.randn(len(structures), dtype=torch.float64)
     forces = torch.randn_like(inputs["positions"])

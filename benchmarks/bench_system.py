@@ -50,7 +50,7 @@ MD = {
 REPEATS = {"water192": 1, "water1536": 2, "water12288": 4, "water98304": 8}
 VARIANTS = ("", " listed", " shuffled", " shuffled listed")
 EPOCHS = {
-    "epoch_ethanol": {"data": "md17_ethanol.npz"},
+    "epoch_ethanol": {"data": "md17_ethanol.npz", "optimizer": "adam", "lr": 2e-3, "epochs": 150},
     "epoch_qm9": PRESETS["paper-qm9"]
     | {"data": "qm9.npz", "n_train": 1000, "n_val": 50, "cutoff": CUTOFF, "rbf_range": 0.0}
     | {"cutoff_function": "cosine", "n_rbf": 20},

@@ -212,6 +212,7 @@ CASES = {
     "energy": {"rho": 1.0, "ema": 0.0, "clip": 0.0},
     "hard cutoff": {"cutoff_function": "none", "cutoff": 30.0, "rbf_range": 5.0, "skip": "plain"},
     "stress": {"stress_weight": 0.3, "schedule": "plateau"},
+    "adam": {"optimizer": "adam"},
 }
 
 

@@ -283,6 +283,12 @@ def test_filter_tables_and_their_gradient(dtype):
         assert relative_error(one, other) < 10 * tolerance
 
 
+@pytest.mark.parametrize("shape", [(6, 32, 32), (3, 40, 16), (3, 16, 40)])
+def test_orthogonalize(shape):
+    given = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    assert relative_error(ops.orthogonalize(given.to(DEVICE)), ops.orthogonalize(given)) < 1e-4
+
+
 # ---- the fused network
 
 

@@ -219,6 +219,7 @@ def assert_same_run(run: Path, finished: Path) -> None:
         "--rho 1 --output-scale energy",
         "--w-init random --cutoff-function none --cutoff 20 --rbf-range 5",
         "--dtype float64 --w-init one",
+        "--optimizer adam",
     ],
 )
 def test_options_lower_the_loss(small_data, tmp_path, options):

@@ -120,9 +120,18 @@ def test_resume_takes_its_options_from_the_run(tmp_path):
     assert (invocation.config.epochs, invocation.config.lr) == (8, 1e-3)
 
 
+def test_resume_of_a_run_from_before_there_were_two_optimizers(tmp_path):
+    write_config(tmp_path / "config.toml", TrainConfig())
+    lines = (tmp_path / "config.toml").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("optimizer")]
+    assert len(kept) == len(lines) - 1
+    (tmp_path / "config.toml").write_text("\n".join(kept))
+    assert parse_command_line(["--resume", str(tmp_path)]).config.optimizer == "adam"
+
+
 def test_resume_refuses_to_be_another_run(tmp_path, capsys):
     write_config(tmp_path / "config.toml", TrainConfig())
     assert main(["--resume", str(tmp_path), "--lr", "1e-5"]) == 2
-    assert "`lr` of a resumed run must stay 0.002, got 1e-05" in capsys.readouterr().err
+    assert "`lr` of a resumed run must stay 0.004, got 1e-05" in capsys.readouterr().err
     assert main(["--resume", str(tmp_path / "absent")]) == 2
     assert "cannot read the options in" in capsys.readouterr().err

@@ -68,7 +68,12 @@ def captured_steps(structures: StructureSet, batch_size: int, **options) -> dict
     The first epoch captures, the following ones are timed as a whole.
     """
     config = TrainConfig(
-        step="resident", cutoff=CUTOFF, batch_size=batch_size, n_train=len(structures), **options
+        step="resident",
+        optimizer="adam",  # as the peers' steps
+        cutoff=CUTOFF,
+        batch_size=batch_size,
+        n_train=len(structures),
+        **options,
     )
     everything = np.arange(len(structures))
     state = TrainingState(config, build_model(config, structures, everything).to(config.device))

@@ -27,7 +27,7 @@ from scschnet.checkpoint import Checkpoint, checkpoint_path, load, load_checkpoi
 from scschnet.data import Batch, StructureSet, collate
 from scschnet.evaluate import errors, predict
 from scschnet.nn import SchNet
-from scschnet.train.config import TrainConfig, read_config
+from scschnet.train.config import TrainConfig, read_run_config
 from scschnet.train.loop import train
 from scschnet.train.run_folder import RunFolder
 from scschnet.train.state import TrainingState
@@ -123,7 +123,7 @@ def prune(run: Run, blocks: int, epochs: int, out: str | os.PathLike[str]) -> Pa
         ValueError: if `blocks` or `epochs` is out of range.
         FileExistsError: if `out` holds a run already.
     """
-    config = read_config(run.path / "config.toml")
+    config = read_run_config(run.path)
     original = load_checkpoint(checkpoint_path(run.path)).model.requires_grad_(False)
     model = without_trailing_blocks(original, blocks, evenly(run.part("train"), 10_000))
     options = config | {

@@ -77,8 +77,10 @@ class TrainConfig:
     """Passes over the training structures."""
     batch_size: int = 10
     """Structures per step."""
-    lr: float = 2e-3
-    """Initial learning rate of Adam."""
+    optimizer: Literal["muon", "adam"] = "muon"
+    """muon: orthogonal steps for matrices, Adam for the rest; adam: for everything."""
+    lr: float = 4e-3
+    """Initial learning rate."""
     schedule: Schedule = "cosine"
     """sgdr: cosine with warm restarts, cosine: once to zero, plateau: shrinks when stuck, constant."""
     restart_period: int = 50
@@ -139,6 +141,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **ALL_PAIRS,
         "epochs": 2000,
         "batch_size": 50,
+        "optimizer": "adam",
         "lr": 5e-4,
         "schedule": "sgdr",
         "ema": 0.0,
@@ -152,6 +155,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rho": 1.0,
         "epochs": 1000,
         "batch_size": 100,
+        "optimizer": "adam",
         "lr": 1e-4,
         "schedule": "sgdr",
         "ema": 0.0,
@@ -188,7 +192,7 @@ def parse_command_line(arguments: Sequence[str]) -> Invocation:
         raise ValueError("`--resume` takes its options from the run folder; leave `--config` out")
     from_file: dict[str, Any] = {}
     if resume is not None:
-        from_file = read_config(Path(resume) / "config.toml")
+        from_file = read_run_config(Path(resume))
     elif config_file is not None:
         from_file = read_config(Path(config_file))
     _, preset = _take(remaining, "--preset")
@@ -249,6 +253,11 @@ def read_config(path: Path) -> dict[str, Any]:
         elif type(value) is not type(default):
             raise ValueError(f"{path}: `{name}` must be {type(default).__name__}, got {value!r}")
     return options
+
+
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """Options of a run, as `read_config`; a run from before there was a choice of optimizers had Adam."""
+    return {"optimizer": "adam"} | read_config(folder / "config.toml")
 
 
 def write_config(path: Path, config: TrainConfig) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from scschnet.nn import SchNet
 from scschnet.train.config import TrainConfig
 from scschnet.train.contributions import ContributionStatistics
+from scschnet.train.muon import Muon, matrices_of
 from scschnet.train.schedule import Plateau
 
 NORMS_KEPT = 200
@@ -42,7 +43,7 @@ class TrainingState:
         self.flat.grad = torch.zeros_like(self.flat)
         self._gradient_parts = _parts(self.flat.grad, self.parameters)
         self.averaged_parameters: list[Tensor] = list(self.averaged.parameters())
-        self.optimizer = torch.optim.Adam([self.flat], lr=config.lr, fused=True)
+        self.optimizer = self._make_optimizer()
         self.plateau = Plateau()
         self.contributions = ContributionStatistics(model.config.n_interactions + 1)
         self.gradient_norms: list[float] = []
@@ -55,6 +56,15 @@ class TrainingState:
         self.best_epoch = 0
         self.best_train_loss = math.inf
         self.lost_epochs = 0
+
+    def _make_optimizer(self) -> torch.optim.Adam:
+        if self.config.optimizer == "adam":
+            return torch.optim.Adam([self.flat], lr=self.config.lr, fused=True)
+        chosen = {id(matrix) for matrix in matrices_of(self.model)}
+        pairs = zip(self.parameters, self._gradient_parts, strict=True)
+        matrices = [(p, gradient) for p, gradient in pairs if id(p) in chosen]
+        parameters, gradients = zip(*matrices, strict=True)
+        return Muon(self.flat, parameters, gradients, self.config.lr)
 
     def begin_epoch(self) -> None:
         """Forget the sums of the epoch before."""
