@@ -24,14 +24,26 @@ def runner():
     del sys.modules["paper_run"]
 
 
-def test_plan_names_every_run_once_and_completes_small_molecules_first(runner):
+def test_plan_names_every_run_once_and_completes_the_molecules_first(runner):
     folders = [run.folder for run in runner.plan()]
     assert len(set(folders)) == len(folders)
-    small = folders[:12]
-    for name in ("benzene", "ethanol"):
+    first = folders[:24]
+    for name in ("benzene", "ethanol", "salicylic_acid", "aspirin"):
         for skip in runner.SKIPS:
             for seed in (1, 2, 3):
-                assert f"{name}-md17-{skip}-{seed}" in small
+                assert f"{name}-md17-{skip}-{seed}" in first
+
+
+def test_presets_of_runs(runner):
+    def config(*run):
+        return parse_command_line(runner.Run(*run).arguments(Path("data"), Path("runs"))).config
+
+    ours, before = config("ethanol"), config("ethanol", "weighted", 1, "adam")
+    assert (ours.optimizer, ours.cutoff_function) == ("muon", "cosine")
+    assert (before.optimizer, before.lr, before.epochs, before.rho) == ("adam", 2e-3, 150, 0.1)
+    assert (before.cutoff, before.cutoff_function, before.rbf_range) == (30.0, "none", 5.0)
+    paper = config("aspirin", "plain", 2, "paper")
+    assert (paper.optimizer, paper.schedule, paper.batch_size) == ("adam", "sgdr", 50)
 
 
 def test_every_command_is_one_that_the_training_takes(runner, tmp_path):

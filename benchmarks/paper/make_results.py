@@ -33,7 +33,7 @@ MOLECULES = ("benzene", "ethanol", "salicylic_acid", "aspirin")
 MODELS = {"plain": "SchNet", "weighted": "sc-SchNet"}
 UNITS = {"energy": "kcal/mol", "forces": "kcal/mol/Å"}
 FOLDER = re.compile(
-    r"(?P<name>[a-z0-9_]+?)(?:-(?P<n_train>\d+))?-(?P<preset>md17|paper|subset)"
+    r"(?P<name>[a-z0-9_]+?)(?:-(?P<n_train>\d+))?-(?P<preset>md17|adam|paper|part)"
     r"-(?P<skip>weighted|plain)-(?P<seed>\d+)(?:-(?P<extra>.+))?"
 )
 
@@ -161,7 +161,7 @@ def learning_curve(runs: Sequence[Finished]) -> str:
     for n_train in (1_000, 5_000, 20_000):
         cells = [f"{n_train:,}"]
         for skip in MODELS:
-            chosen = select(runs, name="qm9", preset="subset", n_train=n_train, skip=skip)
+            chosen = select(runs, name="qm9", preset="part", n_train=n_train, skip=skip)
             mae, rmse = ([run.error("energy", kind) for run in chosen] for kind in ("mae", "rmse"))
             cells.append(f"{number(mae)} / {number(rmse)}" if chosen else "not run")
         lines.append("| " + " | ".join(cells) + " |")
@@ -212,7 +212,7 @@ def figures(runs: Sequence[Finished]) -> list[str]:
         return [(name.replace("_", " "), select(runs, name=name, **chosen)) for name in MOLECULES]
 
     qm9 = [
-        (f"QM9, {n:,}", select(runs, name="qm9", preset="subset", n_train=n, skip="weighted"))
+        (f"QM9, {n:,}", select(runs, name="qm9", preset="part", n_train=n, skip="weighted"))
         for n in (1_000, 5_000, 20_000)
     ]
     wanted = [

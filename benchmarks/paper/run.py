@@ -40,13 +40,28 @@ SEEDS = (1, 2, 3)
 QM9_SIZE, QM9_TRAIN, QM9_VAL = 130_831, 105_000, 5_000
 QM9_SUBSET_VAL = 1_000
 
-# Training on a part of QM9 is limited by the part, so smaller batches and one annealing replace the
-# paper's schedule; the model is the paper's but for its number of features. Parts -> epochs.
-QM9_SUBSET = [
-    *("--n-features", "128", "--batch-size", "20", "--lr", "1e-3"),
-    *("--schedule", "cosine", "--ema", "0.99"),
+# What a preset of a run means to scschnet.train: md17, ours; adam, ours before Muon, with all pairs as neighbors;
+# paper, the paper's.
+PRESETS = {
+    "md17": ["--preset", "md17"],
+    "adam": [
+        *("--preset", "md17", "--optimizer", "adam", "--lr", "2e-3", "--epochs", "150"),
+        *("--cutoff", "30", "--rbf-range", "5", "--cutoff-function", "none", "--n-rbf", "25"),
+        *("--rho", "0.1"),
+    ],
+    "paper": ["--preset", "paper-md17"],
+}
+
+# Ours for parts of QM9, and the whole: the model and the optimizer of md17, and energies alone.
+QM9_PART = [
+    *("--preset", "md17", "--energy-key", "U0", "--rho", "1", "--lr", "2e-3"),
 ]
-QM9_SUBSET_EPOCHS = {1_000: 150, 5_000: 80, 20_000: 40}
+QM9_PARTS = {  # molecules to train on: epochs, batch
+    1_000: ("100", "20"),
+    5_000: ("60", "20"),
+    20_000: ("30", "20"),
+    105_000: ("45", "100"),
+}
 
 
 @dataclass(frozen=True)
@@ -57,8 +72,8 @@ class Run:
         name: of the set, a key of FILES.
         skip: weighted (sc-SchNet) or plain (SchNet).
         seed: of split, weights and batches.
-        preset: md17 (ours) or paper.
-        n_train: 0, or molecules of a part of QM9.
+        preset: a key of PRESETS; for QM9 part (ours) or paper.
+        n_train: 0, or molecules of QM9 to train on, a key of QM9_PARTS.
         extra: further arguments of scschnet.train, part of the run's name.
     """
 
@@ -81,36 +96,30 @@ class Run:
         options = ["--data", str(data / FILES[self.name]), "--out", str(runs / self.folder)]
         options += ["--skip", self.skip, "--seed", str(self.seed), "--threads", "1"]
         if self.name != "qm9":
-            preset = {"paper": "paper-md17"}.get(self.preset, self.preset)
-            return ["--preset", preset, *options, *self.extra]
-        options += ["--preset", "paper-qm9", "--energy-key", "U0"]
-        if self.n_train:
-            options += [*QM9_SUBSET, "--epochs", str(QM9_SUBSET_EPOCHS.get(self.n_train, 80))]
-            options += ["--split-file", str(runs / f"split-{self.folder}.npz")]
-        return [*options, *self.extra]
+            return [*PRESETS[self.preset], *options, *self.extra]
+        if not self.n_train:
+            return ["--preset", "paper-qm9", "--energy-key", "U0", *options, *self.extra]
+        epochs, batch_size = QM9_PARTS[self.n_train]
+        options += ["--epochs", epochs, "--batch-size", batch_size]
+        options += ["--split-file", str(runs / f"split-{self.folder}.npz")]
+        return [*QM9_PART, *options, *self.extra]
 
 
 def plan() -> list[Run]:
     """All runs of the table and the figures, those first that are cheap and complete a row."""
-    runs = [
-        Run(name, skip, seed) for seed in SEEDS for name in ("ethanol", "benzene") for skip in SKIPS
-    ]
-    large = [
+    molecules = [
         Run(name, skip, seed)
         for seed in SEEDS
-        for name in ("salicylic_acid", "aspirin")
+        for name in ("ethanol", "benzene", "salicylic_acid", "aspirin")
         for skip in SKIPS
     ]
-    parts = [Run("qm9", skip, 1, "subset", n) for n in QM9_SUBSET_EPOCHS for skip in SKIPS]
-    random = [
-        Run(name, "weighted", seed, extra=("--w-init", "random"))
-        for name in ("ethanol", "benzene", "salicylic_acid", "aspirin")
-        for seed in SEEDS
-    ]
-    revised = [Run(f"rmd17_{run.name}", *SKIPS[:1], run.seed) for run in random]
-    paper = [Run(run.name, run.skip, run.seed, "paper") for run in (*runs, *large)]
+    parts = [Run("qm9", skip, 1, "part", n) for n in QM9_PARTS for skip in SKIPS]
+    weighted = [run for run in molecules if run.skip == "weighted"]
+    random = [Run(run.name, seed=run.seed, extra=("--w-init", "random")) for run in weighted]
+    revised = [Run(f"rmd17_{run.name}", seed=run.seed) for run in weighted]
+    paper = [Run(run.name, run.skip, run.seed, "paper") for run in molecules]
     full = [Run("qm9", skip, seed, "paper") for seed in SEEDS for skip in SKIPS]
-    return [*runs, *large[:4], *parts, *large[4:], *random, *revised, *paper, *full]
+    return [*molecules, *parts, *random, *revised, *paper, *full]
 
 
 def qm9_part(n_train: int, seed: int) -> Split:
@@ -200,15 +209,17 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[st
     parser.add_argument(
         "--seed", type=int, default=1, help="split, weights, batches; ours: 1, 2, 3"
     )
-    parser.add_argument("--preset", choices=("md17", "paper"), default="md17")
-    parser.add_argument("--n-train", type=int, default=0, help="molecules of a part of QM9")
+    parser.add_argument("--preset", choices=PRESETS, default="md17")
+    parser.add_argument(
+        "--n-train", type=int, default=0, choices=QM9_PARTS, help="molecules of QM9; our training"
+    )
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the .npz files")
     parser.add_argument("--runs", type=Path, default=Path("runs/paper"), help="folder of the runs")
     parser.add_argument("--budget", type=seconds_of, default=float("inf"), metavar="3h")
     parser.add_argument("--list", action="store_true", help="show the plan and what is finished")
     options, extra = parser.parse_known_args(arguments)
     if options.name == "qm9":
-        options.preset = "subset" if options.n_train else "paper"
+        options.preset = "part" if options.n_train else "paper"
     elif options.n_train:
         parser.error("`--n-train` goes with qm9 only")
     if options.name == "all" and extra:
