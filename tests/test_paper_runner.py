@@ -39,7 +39,7 @@ def test_presets_of_runs(runner):
         return parse_command_line(runner.Run(*run).arguments(Path("data"), Path("runs"))).config
 
     ours, before = config("ethanol"), config("ethanol", "weighted", 1, "adam")
-    assert (ours.optimizer, ours.cutoff_function) == ("muon", "cosine")
+    assert (ours.optimizer, ours.cutoff_function, ours.rho) == ("muon", "none", 0.02)
     assert (before.optimizer, before.lr, before.epochs, before.rho) == ("adam", 2e-3, 150, 0.1)
     assert (before.cutoff, before.cutoff_function, before.rbf_range) == (30.0, "none", 5.0)
     paper = config("aspirin", "plain", 2, "paper")

@@ -40,14 +40,12 @@ SEEDS = (1, 2, 3)
 QM9_SIZE, QM9_TRAIN, QM9_VAL = 130_831, 105_000, 5_000
 QM9_SUBSET_VAL = 1_000
 
-# What a preset of a run means to scschnet.train: md17, ours; adam, ours before Muon, with all pairs as neighbors;
-# paper, the paper's.
+# What a preset of a run means to scschnet.train: md17, ours; adam, ours before Muon; paper, the paper's.
 PRESETS = {
     "md17": ["--preset", "md17"],
     "adam": [
         *("--preset", "md17", "--optimizer", "adam", "--lr", "2e-3", "--epochs", "150"),
-        *("--cutoff", "30", "--rbf-range", "5", "--cutoff-function", "none", "--n-rbf", "25"),
-        *("--rho", "0.1"),
+        *("--n-rbf", "25", "--rho", "0.1"),
     ],
     "paper": ["--preset", "paper-md17"],
 }
@@ -55,11 +53,12 @@ PRESETS = {
 # Ours for parts of QM9, and the whole: the model and the optimizer of md17, and energies alone.
 QM9_PART = [
     *("--preset", "md17", "--energy-key", "U0", "--rho", "1", "--lr", "2e-3"),
+    *("--cutoff", "5", "--rbf-range", "0", "--cutoff-function", "cosine"),
 ]
 QM9_PARTS = {  # molecules to train on: epochs, batch
     1_000: ("100", "20"),
-    5_000: ("60", "20"),
-    20_000: ("30", "20"),
+    5_000: ("40", "20"),
+    20_000: ("20", "50"),
     105_000: ("45", "100"),
 }
 
