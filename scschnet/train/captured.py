@@ -5,7 +5,7 @@ and the learning rate and the counts of every step, and reads sums back; between
 to launch. A step gathers its batch into one of a few shapes, filled up with atoms and pairs that count
 exactly nothing: their structure has no part in the loss, their pairs have no weight, and means are over
 the true counts, which are numbers on the device. It evaluates the network, differentiates the loss, clips
-at the running median of the gradient's norm, takes a step of Adam, moves the average and adds to the sums
+at the running median of the gradient's norm, takes a step of the optimizer, moves the average and adds to the sums
 of the contribution weights, without a word to the host. A loss that is no longer finite cannot stop it:
 the step is noted, and the loop reports it at the end of the epoch.
 
@@ -314,7 +314,7 @@ class ResidentStep:
 
 
 def _prepare_optimizer(state: TrainingState, rate: Tensor) -> None:
-    """Let Adam read its rate from the device, and make its state now: a graph must find it there."""
+    """Let the optimizer read its rate from the device, and make its state now: a graph must find it there."""
     optimizer = state.optimizer
     for group in optimizer.param_groups:
         group["lr"], group["capturable"] = rate, True
