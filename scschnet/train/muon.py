@@ -63,7 +63,7 @@ class Muon(torch.optim.Adam):
         for matrices in self._of_shape:
             along = torch.stack([self._part(found, m) for m in matrices])
             turned = ops.orthogonalize(along, ITERATIONS)
-            turned.mul_(-STEP * rate)
+            turned.mul_(-STEP).mul_(rate)  # the rate may be a tensor on a GPU, in single precision
             torch._foreach_add_(matrices, turned.unbind())
 
     def _part(self, flat: Tensor, parameter: Tensor) -> Tensor:
