@@ -315,7 +315,7 @@ def main() -> None:
         table_1(runs, "adam"),
         "## Table 1, the paper's training (`--preset paper`)",
         words["The paper's training"],
-        table_1(runs, "paper"),
+        *([table_1(runs, "paper")] if any(run.preset == "paper" for run in runs) else []),
         "## QM9, U0: errors by the size of the training part (kcal/mol)",
         words["QM9"],
         learning_curve(runs),
