@@ -115,3 +115,9 @@ def test_steps_go_on_after_saving_and_loading(optimizer):
     take_steps(state)
     take_steps(other)
     assert torch.equal(state.flat, other.flat)
+
+
+def test_a_network_without_matrices_is_left_to_adam():
+    model = SchNet(ModelConfig((1,), n_features=2, n_interactions=0))
+    assert not matrices_of(model)
+    assert type(TrainingState(TrainConfig(), model).optimizer) is torch.optim.Adam

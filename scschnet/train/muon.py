@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scschnet import ops
 
 # Chosen for small batches of forces on validation errors, benchmarks/paper/RESULTS.md: with a momentum of 0.95, usual
-# elsewhere, errors of forces are 15 to 30 % larger, with 0.99 trainings break down; a fifth iteration gains nothing.
+# elsewhere, errors of forces are 15 to 20 % larger, with 0.99 trainings break down; a fifth iteration gains nothing.
 MOMENTUM = 0.98
 ITERATIONS = 4
 STEP = 1.6  # spectral norm of a step, divided by the rate; at 64 features steps are then as large as Adam's

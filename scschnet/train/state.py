@@ -58,9 +58,9 @@ class TrainingState:
         self.lost_epochs = 0
 
     def _make_optimizer(self) -> torch.optim.Adam:
-        if self.config.optimizer == "adam":
-            return torch.optim.Adam([self.flat], lr=self.config.lr, fused=True)
         chosen = {id(matrix) for matrix in matrices_of(self.model)}
+        if self.config.optimizer == "adam" or not chosen:
+            return torch.optim.Adam([self.flat], lr=self.config.lr, fused=True)
         pairs = zip(self.parameters, self._gradient_parts, strict=True)
         matrices = [(p, gradient) for p, gradient in pairs if id(p) in chosen]
         parameters, gradients = zip(*matrices, strict=True)
