@@ -25,6 +25,8 @@ def random_set(sizes: list[int], labels: list[str], seed: int = 0) -> StructureS
         "forces": rng.normal(size=(n_atoms, 3)),
         "stress": rng.normal(size=(n_structures, 3, 3)),
         "atomref": rng.normal(size=10),
+        "weights": rng.random(n_structures),
+        "isolated": rng.random(n_structures) < 0.5,
     }
     return StructureSet(
         rng.normal(size=(n_atoms, 3)),
@@ -38,7 +40,7 @@ def random_set(sizes: list[int], labels: list[str], seed: int = 0) -> StructureS
 
 
 def assert_same(one: StructureSet, other: StructureSet) -> None:
-    for name in (*ARRAYS, "atomref"):
+    for name in (*ARRAYS, "atomref", "weights", "isolated"):
         expected, got = getattr(one, name), getattr(other, name)
         assert (expected is None) == (got is None), name
         if expected is not None:
@@ -49,7 +51,7 @@ def assert_same(one: StructureSet, other: StructureSet) -> None:
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.integers(0, 4), max_size=5),
-    st.sets(st.sampled_from(["energy", "forces", "stress", "atomref"])),
+    st.sets(st.sampled_from(["energy", "forces", "stress", "atomref", "weights", "isolated"])),
     st.booleans(),
 )
 def test_round_trip_is_exact(tmp_path, sizes, labels, memory_map):
@@ -130,12 +132,21 @@ def test_folder_must_exist(tmp_path):
             "`positions` must be finite, got inf",
         ),
         (lambda f: f["forces"].__setitem__((1, 0), np.nan), "`forces` must be finite, got nan"),
+        (
+            lambda f: f["weights"].__setitem__(1, -2),
+            "must be finite and not negative, got -2.0 in st",
+        ),
+        (
+            lambda f: f["isolated"].__setitem__(1, 2),
+            "`isolated` in set.h5 must hold 0 and 1, got 2",
+        ),
         (lambda f: f["atom_ptr"].__setitem__(1, 7), "`atom_ptr` must rise from 0 to 3"),
         (lambda f: f["atomic_numbers"].__setitem__(1, 0), "`atomic_numbers` must lie between"),
     ],
 )
 def test_files_that_do_not_follow_the_format(tmp_path, change, message):
-    write_hdf5(tmp_path / "set.h5", random_set([2, 1], ["energy", "forces"]))
+    labels = ["energy", "forces", "weights", "isolated"]
+    write_hdf5(tmp_path / "set.h5", random_set([2, 1], labels))
     with h5py.File(tmp_path / "set.h5", "r+") as file:
         change(file)
         for dataset in file.values():
@@ -143,6 +154,19 @@ def test_files_that_do_not_follow_the_format(tmp_path, change, message):
     with pytest.raises(ValueError) as caught:
         read(tmp_path / "set.h5")
     assert message in str(caught.value)
+
+
+def test_weights_and_isolated_atoms_follow_their_structures():
+    structures = random_set([2, 1, 3], ["energy", "weights", "isolated"])
+    part = structures.select([2, 0, 2])
+    np.testing.assert_array_equal(part.weights, structures.weights[[2, 0, 2]])
+    np.testing.assert_array_equal(part.isolated, structures.isolated[[2, 0, 2]])
+
+
+@pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
+def test_weights_must_be_usable(weight):
+    with pytest.raises(ValueError, match=f"not negative, got {weight} in structure 1"):
+        StructureSet(np.zeros((2, 3)), np.array([1, 1]), np.arange(3), weights=[1.0, weight])
 
 
 @pytest.mark.parametrize(

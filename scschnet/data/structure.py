@@ -32,11 +32,15 @@ class StructureSet:
         stress: (n_structures, 3, 3) float64, eV/Å^3, (1/V) dE/dstrain, tension positive;
             NaN as above.
         atomref: (max_z + 1,) float64, eV, energy of each isolated atom by atomic number, or None.
+        weights: (n_structures,) float64, finite and not negative, how much each structure counts in
+            the loss, no unit. None: all 1.
+        isolated: (n_structures,) bool, whether a structure is an isolated atom whose energy is the
+            reference energy of its element. None: the source does not say.
         info: origin, units as read, and whatever else the file says about itself.
 
     Raises:
-        ValueError: if a shape does not fit, `atom_ptr` does not rise from 0 to n_atoms, or an
-            atomic number is not an element.
+        ValueError: if a shape does not fit, `atom_ptr` does not rise from 0 to n_atoms, an atomic
+            number is not an element, or a weight is negative or not finite.
         TypeError: if an array holds no numbers.
     """
 
@@ -49,6 +53,8 @@ class StructureSet:
     forces: NDArray[np.float64] | None = None
     stress: NDArray[np.float64] | None = None
     atomref: NDArray[np.float64] | None = None
+    weights: NDArray[np.float64] | None = None
+    isolated: NDArray[np.bool_] | None = None
     info: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,6 +88,11 @@ class StructureSet:
             values[name] = None if label is None else _floats(name, label, shape)
         if self.atomref is not None:
             values["atomref"] = _floats("atomref", self.atomref, (len(np.asarray(self.atomref)),))
+        if self.weights is not None:
+            values["weights"] = _weights(self.weights, n_structures)
+        if self.isolated is not None:
+            isolated = _booleans("isolated", self.isolated)
+            values["isolated"] = _shaped("isolated", isolated, (n_structures,))
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -158,6 +169,8 @@ class StructureSet:
             energy=None if self.energy is None else self.energy[chosen],
             forces=None if self.forces is None else self.forces[atoms],
             stress=None if self.stress is None else self.stress[chosen],
+            weights=None if self.weights is None else self.weights[chosen],
+            isolated=None if self.isolated is None else self.isolated[chosen],
         )
 
     def check_values(self) -> None:
@@ -268,6 +281,16 @@ def _floats(name: str, value: object, shape: tuple[int, ...]) -> NDArray[np.floa
     if array.dtype.kind not in "fiu":
         raise TypeError(f"`{name}` must hold real numbers, got {array.dtype}")
     return _shaped(name, array.astype(np.float64, copy=False), shape)
+
+
+def _weights(value: object, n_structures: int) -> NDArray[np.float64]:
+    weights = _floats("weights", value, (n_structures,))
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(bad):
+        raise ValueError(
+            f"`weights` must be finite and not negative, got {weights[bad[0]]} in structure {bad[0]}"
+        )
+    return weights
 
 
 def _integers(name: str, value: object) -> NDArray[np.int64]:

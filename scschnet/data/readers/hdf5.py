@@ -33,11 +33,17 @@ UNITS = {
     "stress": "eV/Å^3",
     "atomref": "eV",
 }
-_DTYPES: dict[str, type] = {"atomic_numbers": np.int64, "atom_ptr": np.int64, "pbc": np.uint8}
+_DTYPES: dict[str, type] = {
+    "atomic_numbers": np.int64,
+    "atom_ptr": np.int64,
+    "pbc": np.uint8,
+    "isolated": np.uint8,
+}
+_BOOLEANS = ("pbc", "isolated")
 # Datasets begin at multiples of 64 bytes, so that memory maps of them are aligned.
 _ALIGNED = {"alignment_threshold": 64, "alignment_interval": 64}
 _REQUIRED = ("positions", "atomic_numbers", "atom_ptr", "cells", "pbc")
-_OPTIONAL = ("energy", "forces", "stress", "atomref")
+_OPTIONAL = ("energy", "forces", "stress", "atomref", "weights", "isolated")
 
 
 def write_hdf5(path: str | os.PathLike[str], structures: StructureSet) -> None:
@@ -87,11 +93,14 @@ def read_hdf5(path: Path, memory_map: bool = False) -> RawSet:
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise
         raise ValueError(f"`{path.name}` must be a whole HDF5 file, got {error}") from error
-    if (arrays["pbc"] > 1).any():
-        raise ValueError(f"`pbc` in {path.name} must hold 0 and 1, got {arrays['pbc'].max()}")
-    pbc = arrays.pop("pbc").astype(bool)
+    for name in _BOOLEANS:
+        if name in arrays:
+            if (arrays[name] > 1).any():
+                largest = arrays[name].max()
+                raise ValueError(f"`{name}` in {path.name} must hold 0 and 1, got {largest}")
+            arrays[name] = arrays[name].astype(bool)
     units = Units(energy="eV", length="Å")
-    return RawSet(path.name, **arrays, pbc=pbc, units=units, partial=True, info=info)
+    return RawSet(path.name, **arrays, units=units, partial=True, info=info)
 
 
 def _checked_header(name: str, file: h5py.File) -> dict[str, str]:
@@ -144,7 +153,7 @@ def _array(path: Path, file: h5py.File, name: str, memory_map: bool) -> NDArray[
     if dataset.id.get_storage_size() != dataset.size * expected.itemsize:
         raise ValueError(f"`{name}` in {path.name} must be whole, got a dataset cut short")
     offset = dataset.id.get_offset()
-    if memory_map and name != "pbc" and dataset.size and offset is not None:
+    if memory_map and name not in _BOOLEANS and dataset.size and offset is not None:
         return np.memmap(path, expected, mode="r", offset=offset, shape=dataset.shape)
     array = dataset[...]
     if zlib.crc32(array) != dataset.attrs.get("crc32"):

@@ -32,6 +32,8 @@ class RawSet:
     forces: NDArray | None = None
     stress: NDArray | None = None
     atomref: NDArray | None = None
+    weights: NDArray | None = None
+    isolated: NDArray | None = None
     units: Units = field(default_factory=Units)
     partial: bool = False
     info: dict[str, str] = field(default_factory=dict)
@@ -62,6 +64,8 @@ def converted(raw: RawSet, user_units: Units, check_values: bool = True) -> Stru
             forces=_labels(raw.forces, units.forces_or_derived, force_factor),
             stress=_labels(raw.stress, units.stress_or_derived, stress_factor),
             atomref=_labels(raw.atomref, units.energy, energy_factor),
+            weights=raw.weights,
+            isolated=raw.isolated,
             info=raw.info | {"file": raw.source, "units as read": str(units)} | notes,
         )
         if check_values:
