@@ -59,6 +59,7 @@ def test_the_same_bits_on_every_run(trained):  # noqa: F811
     assert one.state.gradient_norms == other.state.gradient_norms
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_steps_do_not_wait_for_the_gpu(trained):  # noqa: F811
     training = trained("run", 1, **GPU)
     training.state.begin_epoch()
@@ -67,8 +68,8 @@ def test_steps_do_not_wait_for_the_gpu(trained):  # noqa: F811
     training.resident.run()
     training.resident.captures = False
     training.resident._programs.clear()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    try:  # the mode is of the whole process, and setting it warns
+        torch.cuda.set_sync_debug_mode("error")
         for _ in batches[1:]:
             training.resident.run()
     finally:
