@@ -101,13 +101,16 @@ class Units:
 
 
 def parse_units(text: str) -> Units:
-    """Units from a list such as "kcal/mol, Angstrom" or "Ha, Angstrom, Ha/bohr, GPa".
+    """Units from a list such as "kcal/mol, Angstrom" or "Ha, Angstrom, Ha/bohr, GPa", or "ase".
 
-    The kind of each is plain from the unit itself, so the order does not matter.
+    The kind of each is plain from the unit itself, so the order does not matter. "ase": eV, Å,
+    eV/Å and eV/Å^3.
 
     Raises:
         ValueError: for an unknown unit, naming the nearest valid one, or two of one kind.
     """
+    if text.strip().casefold() == "ase":
+        return ASE_UNITS
     found: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         kind = unit_kind(part)
@@ -221,3 +224,7 @@ def _unknown(unit: str, kind: str, valid: list[str]) -> ValueError:
     near = difflib.get_close_matches(unit.strip().casefold(), spellings, n=1, cutoff=0.5)
     hint = f"; nearest: {spellings[near[0]]}" if near else ""
     return ValueError(f"{kind} must be one of {', '.join(valid)}, got {unit!r}{hint}")
+
+
+ASE_UNITS = Units("eV", "Å", "eV/Å", "eV/Å^3")
+"""ASE's, for everything it reads and computes."""

@@ -82,10 +82,13 @@ def test_files_of_ase_have_its_units(tmp_path, name):
         read(tmp_path / name, units="Ha")
 
 
-def test_extended_xyz_has_no_units(tmp_path):
+def test_extended_xyz_is_in_units_of_ase_unless_told(tmp_path):
     ase.io.write(tmp_path / "set.xyz", frames(), format="extxyz")
-    with pytest.raises(ValueError, match=r"`units` must be given: set\.xyz does not declare"):
-        read(tmp_path / "set.xyz")
+    structures = read(tmp_path / "set.xyz")
+    assert_equals(structures, frames(), atol=1e-8)
+    assert "ASE" in structures.info["units from"]
+    with pytest.raises(ValueError, match=r"set\.xyz does not declare those of length, forces"):
+        read(tmp_path / "set.xyz", units="Ha")
     structures = read(tmp_path / "set.xyz", units="Ha, Angstrom, Ha/Angstrom")
     assert_equals(structures, frames(), atol=1e-6, scale=HARTREE)
 
@@ -182,14 +185,14 @@ def test_database_of_schnetpack_declares_units_and_atomrefs(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"-1.5": "nan"}, "`energy` in frame 0 of set.xyz must be finite, got nan"),
-        ({"0.2 0.3\n": "inf 0.3\n"}, "`forces` in frame 0 of set.xyz must be finite, got inf"),
+        ({"-1.5": "nan"}, "`energy` in structure 0 of set.xyz must be finite, got nan"),
+        ({"0.2 0.3\n": "inf 0.3\n"}, "`forces` in structure 0 of set.xyz must be finite, got inf"),
         (
             {"forces:R:3": "forces:R:2:x:R:1"},
-            "`forces` in frame 0 of set.xyz must have shape (2, 3)",
+            "`forces` in structure 0 of set.xyz must have shape (2, 3)",
         ),
         ({"0.0 0.0 1.0": "0.0 0.0 nan"}, "`positions` must be finite, got nan in structure 0"),
-        ({"-1.5": "low"}, "`energy` in frame 0 of set.xyz must hold numbers, got 'low'"),
+        ({"-1.5": "low"}, "`energy` in structure 0 of set.xyz must hold numbers, got 'low'"),
         ({"O 0.0": "Qq 0.0"}, "frame 0 of `set.xyz` must be readable as extxyz by ase"),
         ({"2\nProp": "3\nProp"}, "frame 0 of `set.xyz` must be readable as extxyz by ase"),
         ({"-0.3\n": "\n"}, "frame 0 of `set.xyz` must be readable as extxyz by ase"),

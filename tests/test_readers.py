@@ -126,7 +126,7 @@ def test_numbers_per_frame(tmp_path):
 
 
 def test_lattice_of_sgdml_has_vectors_as_columns(tmp_path):
-    lattice = np.arange(9.0).reshape(3, 3)
+    lattice = 9 * np.eye(3) + np.arange(9.0).reshape(3, 3)
     structures = read(saved(tmp_path, DENSE, DECLARED, lattice=lattice))
     np.testing.assert_array_equal(structures.cells[2], lattice.T)
     assert structures.pbc.all()

@@ -22,13 +22,13 @@ class Reading:
     """How to read a file."""
 
     units: str | None = None
-    """units where the file does not say, such as 'kcal/mol, Angstrom' or 'Ha, Angstrom, Ha/bohr'"""
+    """units where the file does not say: 'kcal/mol, Angstrom', 'Ha, Angstrom, Ha/bohr' or ase"""
     energy_key: str | None = None
     """name of the energy in the file, such as U0 or REF_energy"""
     forces_key: str | None = None
     """name of the forces in the file"""
     stress_key: str | None = None
-    """name of the stress in the file"""
+    """name of the stress in the file, or of a virial, which is converted"""
     format: str | None = None
     """npz, qm9, hdf5 or ASE's name of a format; by the file if not given"""
     exclude: Path | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 
+from scschnet.data.habits import LABELS, label_hint
 from scschnet.data.readers.ase_formats import read_ase
 from scschnet.data.readers.hdf5 import read_hdf5, write_hdf5
 from scschnet.data.readers.npz import read_npz
@@ -18,8 +19,6 @@ from scschnet.data.structure import StructureSet
 from scschnet.units import Units, parse_units
 
 __all__ = ["read", "read_excluded", "write_hdf5"]
-
-LABELS = ("energy", "forces", "stress")
 
 
 def read(
@@ -39,14 +38,15 @@ def read(
 
     Formats: NumPy archives (MD17, sGDML, flat sets), QM9's original tar, our own HDF5, ASE
     databases, and whatever else `ase.io` reads. Units come from the file, from its format, or from
-    `units`, never from guessing. Nothing is dropped silently: what was not read stands in `info`.
+    `units`, never from guessing. Results of ASE's calculators are in ASE's units. Nothing is dropped silently: what was not read stands in `info`.
 
     Args:
         path: the file.
-        units: such as "kcal/mol, Angstrom", where the file does not say; must not contradict it.
+        units: such as "kcal/mol, Angstrom" or "ase" (eV, Å, eV/Å, eV/Å^3), where the file does not say; must not contradict it.
         energy_key: name of the energy in the file, such as "U0" or "REF_energy"; None: the usual.
         forces_key: the same for forces.
-        stress_key: the same for stress.
+        stress_key: the same for stress, or of a virial (-stress times volume, in units of energy),
+            which is converted.
         format: "npz", "qm9", "hdf5" or ASE's name of a format; None: by the file.
         exclude: for QM9's tar: numbers of molecules to leave out, or the file listing them.
         require: labels ("energy", "forces", "stress") at least one structure must have.
@@ -55,8 +55,9 @@ def read(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, its units are undeclared, a value is not finite, a name
-            is not found, or a required label is absent.
+        ValueError: if the file is damaged, its units are undeclared, a structure is unusable (values
+            not finite, no atoms, atoms on top of each other, a flat periodic cell), a name is not
+            found, or a required label is absent.
     """
     file = Path(path)
     if not file.is_file():
@@ -112,6 +113,5 @@ def _check_options(kind: str, keys: dict[str, str | None], exclude: bool, memory
 def _check_required(structures: StructureSet, require: Sequence[str], raw: RawSet) -> None:
     for label in require:
         if not structures.labeled[label].any():
-            unread = raw.info.get("not read")
-            hint = f"; it has {unread}: name the right one ({label}_key)" if unread else ""
+            hint = label_hint(structures, label)
             raise ValueError(f"{raw.source} must have {label}, found 0/{len(structures)}{hint}")

@@ -1,17 +1,18 @@
 """Everything `ase.io` reads, extended XYZ above all, and ASE databases (SchNetPack's included).
 
 Labels are looked for in the results of the attached calculator (where ASE puts `energy`, `forces`
-and `stress`), then among info, arrays, key-value pairs and data. Units: ASE defines eV and Å for
-its own files and for outputs it converts, and only for results of a calculator. Extended XYZ has no
-units, so the user declares them; so also for labels under other names. Constraints are ignored:
-labels are read as stored. Stress in Voigt order is xx, yy, zz, yz, xz, xy.
+and `stress`), then among info, arrays, key-value pairs and data. The energy is `free_energy` where
+results have it, since forces are derivatives of that one. Units: ASE defines eV and Å for results of
+a calculator; in extended XYZ, which cannot say, the user may say otherwise. Units of labels under
+other names are the user's to say. Constraints are ignored: labels are read as stored. Stress in
+Voigt order is xx, yy, zz, yz, xz, xy.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,23 @@ import ase.db
 import ase.io
 import numpy as np
 from ase.calculators.calculator import all_properties
+from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from scschnet.data.habits import is_virial, key_options
 from scschnet.data.readers.raw import RawSet
-from scschnet.units import Units
+from scschnet.units import ASE_UNITS, Units
 
 UNITLESS_FORMATS = ("extxyz", "xyz")
 DATABASE_FORMATS = ("db", "json")
+LAMMPS_DUMP = "lammps-dump-text"
+_FREE_ENERGY = "free_energy"  # what forces are derivatives of, in ASE's results
+_WEIGHTS = ("weight", "config_weight")
+_ISOLATED = ("isolatedatom", "isolated_atom")
+_SIX_NUMBERS = re.compile(r"""(?<![\w-])(stress|virial)\s*=\s*["'{\[]([^"'{}\[\]]*)["'}\]]""")
 _LABEL_LIKE = re.compile(r"energ|force|stress|virial|gradient", re.IGNORECASE)
 
 
@@ -51,33 +59,45 @@ class _Labels:
 
     source: str
     keys: dict[str, str]
+    chosen: frozenset[str] = frozenset()
     values: dict[str, list[NDArray]] = field(default_factory=dict)
     found: dict[str, int] = field(default_factory=dict)
-    origins: dict[str, set[str]] = field(default_factory=dict)
+    origins: dict[str, dict[tuple[str, str], int]] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
+    energies_apart: float = 0.0
 
     def add(self, frame: Frame, index: int) -> None:
         n_atoms = len(frame.numbers)
         for label, shape in (("energy", ()), ("forces", (n_atoms, 3)), ("stress", (3, 3))):
-            value, origin = self._value(frame, self.keys[label])
-            where = f"`{self.keys[label]}` in frame {index} of {self.source}"
+            value, origin, key = self._value(frame, label)
+            where = f"`{key}` in structure {index} of {self.source}"
             if value is None:
                 array = np.full(shape, np.nan)
             else:
                 array = _label_array(label, value, shape, where)
                 self.found[label] = self.found.get(label, 0) + 1
-                self.origins.setdefault(label, set()).add(origin)
+                counts = self.origins.setdefault(label, {})
+                counts[key, origin] = counts.get((key, origin), 0) + 1
             self.values.setdefault(label, []).append(array)
+            if key == _FREE_ENERGY and label not in self.chosen and "energy" in frame.results:
+                apart = abs(float(array) - float(frame.results["energy"]))
+                self.energies_apart = max(self.energies_apart, apart)
+        read = {key for counts in self.origins.values() for key, _ in counts}
         for name in (*frame.results, *frame.others):
-            if _LABEL_LIKE.search(name) and name not in self.keys.values():
+            if _LABEL_LIKE.search(name) and name not in read | set(self.keys.values()):
                 self.unread.add(name)
 
-    @staticmethod
-    def _value(frame: Frame, key: str) -> tuple[Any, str]:
+    def _value(self, frame: Frame, label: str) -> tuple[Any, str, str]:
+        """Value, "results" or "others", and name of a label."""
+        key = self.keys[label]
+        if label == "energy" and label not in self.chosen:
+            free = frame.results.get(_FREE_ENERGY)
+            if free is not None and np.all(np.isfinite(free)):
+                return free, "results", _FREE_ENERGY
         for origin, values in (("results", frame.results), ("others", frame.others)):
             if values.get(key) is not None:
-                return values[key], origin
-        return None, ""
+                return values[key], origin, key
+        return None, "", key
 
     def joined(self, label: str) -> NDArray | None:
         if not self.found.get(label):
@@ -86,7 +106,27 @@ class _Labels:
         return np.concatenate(parts) if label == "forces" else np.array(parts)
 
     def from_results_only(self, label: str) -> bool:
-        return self.origins.get(label, {"results"}) == {"results"}
+        return all(origin == "results" for _, origin in self.origins.get(label, {}))
+
+    def info(self) -> dict[str, str]:
+        """Which name became which label, and what was left unread."""
+        places = {"results": "calculator", "others": "info, arrays or data"}
+        info = {}
+        for label, counts in self.origins.items():
+            several = len(counts) > 1
+            info[f"{label} key"] = ", ".join(
+                f"{key} ({places[origin]}{f', {n:,} structures' if several else ''})"
+                for (key, origin), n in counts.items()
+            )
+        if "stress" in self.origins and is_virial(self.keys["stress"]):
+            info["stress key"] += ", a virial: stress = -virial/volume"
+        if self.energies_apart > 0:
+            info["free energy"] = (
+                f"up to {self.energies_apart:.6g} eV from `energy`; forces are its derivatives"
+            )
+        if self.unread:
+            info["not read"] = _listed(self.unread)
+        return info
 
 
 def read_ase(
@@ -104,7 +144,7 @@ def read_ase(
         format: ASE's name of the format; None: ASE decides.
         energy_key: name of the energy; None: energy.
         forces_key: name of the forces; None: forces.
-        stress_key: name of the stress; None: stress.
+        stress_key: name of the stress, or of a virial, which is converted; None: stress.
         progress: show a bar on stderr.
 
     Raises:
@@ -115,7 +155,9 @@ def read_ase(
     except UnknownFileTypeError:
         raise ValueError(f"`{path.name}` must be a format that ase.io reads, got another") from None
     asked = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
-    labels = _Labels(path.name, {label: key or label for label, key in asked.items()})
+    keys = {label: key or label for label, key in asked.items()}
+    labels = _Labels(path.name, keys, frozenset(label for label in asked if asked[label]))
+    _check_lammps(path, format)
     database = _Database(path) if format in DATABASE_FORMATS else None
     frames: list[Frame] = []
     source = _rows(path, database) if database else _frames(path, format)
@@ -126,11 +168,19 @@ def read_ase(
         if key is not None and not labels.found.get(label):
             raise ValueError(
                 f"`{label}_key` must be a name that {path.name} has, got {key!r}, which is in none "
-                f"of its {len(frames)} frames; names like it: {_listed(labels.unread)}"
+                f"of its {len(frames)} frames; names like it: {_listed(labels.unread)}{_say(labels, label)}"
             )
     units = database.units(labels.keys) if database and database.declares_units else None
     raw = _raw_set(path.name, frames, labels, units or _ase_units(format, labels))
     raw.info["format"] = format
+    if not (database and database.declares_units):
+        names = {"stress": "virial"} if raw.virial is not None else {}
+        raw.unstated = frozenset(
+            names.get(label, label) for label in asked if not labels.from_results_only(label)
+        )
+    raw.example_units = "eV, Angstrom" if format == LAMMPS_DUMP else "ase"
+    if format in UNITLESS_FORMATS:
+        raw.usual_units = _result_units(labels)
     if database is not None:
         raw.atomref = database.atomref(labels.keys["energy"])
     return raw
@@ -138,11 +188,9 @@ def read_ase(
 
 def _raw_set(source: str, frames: list[Frame], labels: _Labels, units: Units) -> RawSet:
     sizes = [len(frame.numbers) for frame in frames]
-    info = {}
-    if labels.found.get("energy"):
-        info["energy key"] = labels.keys["energy"]
-    if labels.unread:
-        info["not read"] = _listed(labels.unread)
+    stress, virial = labels.joined("stress"), None
+    if is_virial(labels.keys["stress"]):
+        stress, virial = None, stress
     return RawSet(
         source=source,
         positions=np.concatenate([frame.positions for frame in frames] or [np.zeros((0, 3))]),
@@ -154,23 +202,90 @@ def _raw_set(source: str, frames: list[Frame], labels: _Labels, units: Units) ->
         pbc=np.array([frame.pbc for frame in frames], dtype=bool).reshape(-1, 3),
         energy=labels.joined("energy"),
         forces=labels.joined("forces"),
-        stress=labels.joined("stress"),
+        stress=stress,
+        virial=virial,
+        weights=_weights(source, frames),
+        isolated=_isolated(source, frames),
         units=units,
         partial=True,
-        info=info,
+        info=labels.info(),
     )
+
+
+def _weights(source: str, frames: list[Frame]) -> NDArray[np.float64] | None:
+    """Weights of the frames, 1 where a frame has none; None if no frame has one."""
+    weights = np.ones(len(frames))
+    found = False
+    for index, frame in enumerate(frames):
+        names = [name for name in _WEIGHTS if name in frame.others]
+        values = [frame.others[name] for name in names]
+        if len(names) > 1 and values[0] != values[1]:
+            raise ValueError(
+                f"{source} must have one of {', '.join(_WEIGHTS)} in structure {index}, got "
+                f"{values[0]} and {values[1]}"
+            )
+        if names:
+            where = f"`{names[0]}` in structure {index} of {source}"
+            weights[index] = _label_array("energy", values[0], (), where)
+            found = True
+    return weights if found else None
+
+
+def _isolated(source: str, frames: list[Frame]) -> NDArray[np.bool_] | None:
+    """Frames of `config_type` IsolatedAtom; None if no frame has a `config_type`."""
+    types = [frame.others.get("config_type") for frame in frames]
+    if all(kind is None for kind in types):
+        return None
+    isolated = np.array([str(kind).lower() in _ISOLATED for kind in types], bool)
+    for index in np.flatnonzero(isolated):
+        if len(frames[index].numbers) != 1:
+            raise ValueError(
+                f"`config_type` {types[index]} must be of a structure of one atom, got "
+                f"{len(frames[index].numbers)} atoms in structure {index} of {source}"
+            )
+    return isolated
+
+
+def _say(labels: _Labels, label: str) -> str:
+    options = key_options(sorted(labels.unread), label)
+    return f"; {options} reads it" if options else ""
+
+
+def _check_lammps(path: Path, format: str) -> None:
+    """Types are no elements: ASE would make hydrogen, helium and lithium of 1, 2 and 3."""
+    if format == "lammps-dump-binary":
+        raise ValueError(f"`{path.name}` must say its elements, got a binary dump of LAMMPS")
+    if format == "lammps-data":
+        with open_with_compression(str(path), "r") as file:
+            if not any(line.split()[:1] == ["Masses"] for line in file):
+                raise ValueError(
+                    f"`{path.name}` must say its elements by a section `Masses`, got types alone"
+                )
+    if format == LAMMPS_DUMP:
+        with open_with_compression(str(path), "r") as file:
+            for number, line in enumerate(file, start=1):
+                if line.startswith("ITEM: ATOMS") and "element" not in line.split():
+                    raise ValueError(
+                        f"`{path.name}` must have a column `element` (LAMMPS: dump ... custom ... id "
+                        "type element x y z fx fy fz, and dump_modify ... element O H), got "
+                        f"{line.strip()!r} in line {number}: types are no elements"
+                    )
 
 
 def _ase_units(format: str, labels: _Labels) -> Units:
-    """What ASE defines: nothing for extended XYZ, and nothing for labels under other names."""
-    if format in UNITLESS_FORMATS:
+    """What ASE defines; a file of extended XYZ or LAMMPS may hold anything."""
+    if format in UNITLESS_FORMATS or format == LAMMPS_DUMP:
         return Units()
-    return Units(
-        length="Å",
-        energy="eV" if labels.from_results_only("energy") else None,
-        forces="eV/Å" if labels.from_results_only("forces") else None,
-        stress="eV/Å^3" if labels.from_results_only("stress") else None,
-    )
+    return _result_units(labels)
+
+
+def _result_units(labels: _Labels) -> Units:
+    """ASE's units of positions and of labels that are a calculator's results."""
+    of_results = {
+        label: getattr(ASE_UNITS, label) if labels.from_results_only(label) else None
+        for label in ("energy", "forces", "stress")
+    }
+    return Units(length=ASE_UNITS.length, **of_results)
 
 
 def _label_array(label: str, value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
@@ -195,9 +310,10 @@ def _frames(path: Path, format: str) -> Iterator[Frame]:
     if format == "extxyz":
         _check_extxyz_ends(path)
     index = 0
+    options = {"properties_parser": _properties} if format == "extxyz" else {}
     try:
-        for atoms in ase.io.iread(str(path), index=":", format=format):
-            yield _frame(atoms)
+        for atoms in ase.io.iread(str(path), index=":", format=format, **options):
+            yield _lammps_frame(atoms) if format == LAMMPS_DUMP else _frame(atoms)
             index += 1
     # ASE's many readers raise whatever comes on a damaged file.
     except Exception as error:
@@ -207,6 +323,32 @@ def _frames(path: Path, format: str) -> Iterator[Frame]:
             f"frame {index} of `{path.name}` must be readable as {format} by ase, "
             f"got {type(error).__name__}: {error}"
         ) from error
+
+
+def _properties(line: str) -> dict[str, Any]:
+    """The comment line of a frame; a stress or virial of six numbers, which ASE refuses, as nine."""
+
+    def nine(match: re.Match[str]) -> str:
+        values = re.findall(r"[^\s,]+", match[2])
+        if len(values) != 6:
+            return match[0]
+        xx, yy, zz, yz, xz, xy = values
+        return f'{match[1]}="{" ".join((xx, xy, xz, xy, yy, yz, xz, yz, zz))}"'
+
+    properties: dict[str, Any] = key_val_str_to_dict(_SIX_NUMBERS.sub(nine, line))
+    return properties
+
+
+def _lammps_frame(atoms: ase.Atoms) -> Frame:
+    """Without the energy of zero that ASE makes up; `element` is "C" where nobody named it."""
+    frame = _frame(atoms)
+    types = frame.others.get("type")
+    if types is not None and len(np.unique(types)) > 1 and (frame.numbers == 6).all():
+        raise ValueError(
+            "`element` C for several types, LAMMPS' default: name them by dump_modify ... element"
+        )
+    results = {name: value for name, value in frame.results.items() if name == "forces"}
+    return replace(frame, results=results)
 
 
 def _frame(atoms: ase.Atoms) -> Frame:

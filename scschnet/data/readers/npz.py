@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from scschnet.data.habits import is_virial
 from scschnet.data.readers.raw import RawSet
 from scschnet.units import Units
 
@@ -25,6 +26,7 @@ NUMBERS = ("z", "Z", "nuclear_charges", "atomic_numbers", "numbers")
 ENERGY = ("E", "energies", "energy")
 FORCES = ("F", "forces")
 STRESS = ("stress",)
+WEIGHTS = ("weights", "weight", "config_weight")
 QM9_ENERGY = "U0"
 _DESCRIPTIVE = {"type", "md5", "atomref_z"}
 
@@ -41,7 +43,7 @@ def read_npz(
         path: the .npz file.
         energy_key: key of the energies; None: E, energies, energy, or U0.
         forces_key: key of the forces; None: F or forces.
-        stress_key: key of the stress; None: stress.
+        stress_key: key of the stress, or of a virial, which is converted; None: stress.
 
     Raises:
         ValueError: if the file is damaged, a key is missing or a shape does not fit.
@@ -83,6 +85,9 @@ class _Archive:
         energy, key = self.energy(n_frames, energy_key)
         forces = self.label("forces_key", forces_key, FORCES, positions.shape)
         atomref = self.atomref(key)
+        stress, virial = self.stress(n_frames, stress_key)
+        keys = {"energy": key, "forces": forces_key or self.found(FORCES)}
+        keys["stress"] = stress_key or self.found(STRESS)
         raw = RawSet(
             source=self.name,
             positions=positions.reshape(flat),
@@ -92,10 +97,13 @@ class _Archive:
             pbc=self.pbc(n_frames),
             energy=energy,
             forces=None if forces is None else forces.reshape(flat),
-            stress=self.label("stress_key", stress_key, STRESS, (n_frames, 3, 3)),
+            stress=stress,
+            virial=virial,
             atomref=atomref,
+            weights=self.label("weights", None, WEIGHTS, (n_frames,)),
+            isolated=self.isolated(n_frames),
             units=self.units(key),
-            info=self.info(key, atomref),
+            info=self.info(keys, atomref),
         )
         unread = [name for name in self.file.files if name not in self.read | _DESCRIPTIVE]
         if unread:
@@ -201,6 +209,24 @@ class _Archive:
         key = self.named(argument, wanted) or self.found(keys)
         return None if key is None else self.shaped(key, self.get(key), expected)
 
+    def stress(self, n_frames: int, wanted: str | None) -> tuple[NDArray | None, NDArray | None]:
+        """Stress or virial, (n_frames, 3, 3), from matrices, nine numbers or six (xx yy zz yz xz xy)."""
+        key = self.named("stress_key", wanted) or self.found(STRESS)
+        if key is None:
+            return None, None
+        stress = self.get(key)
+        if stress.shape == (n_frames, 6):
+            stress = stress[:, [0, 5, 4, 5, 1, 3, 4, 3, 2]]
+        if stress.shape == (n_frames, 9):
+            stress = stress.reshape(n_frames, 3, 3)
+        stress = self.shaped(key, stress, (n_frames, 3, 3))
+        return (None, stress) if is_virial(key) else (stress, None)
+
+    def isolated(self, n_frames: int) -> NDArray[np.bool_] | None:
+        if "isolated" not in self.file.files:
+            return None
+        return self.shaped("isolated", self.get("isolated"), (n_frames,))
+
     def named(self, argument: str, wanted: str | None) -> str | None:
         if wanted is None or wanted in self.file.files:
             return wanted
@@ -266,16 +292,17 @@ class _Archive:
         except ValueError as error:
             raise ValueError(f"{self.name} declares a unit that is not known: {error}") from None
 
-    def info(self, energy_key: str | None, atomref: NDArray | None) -> dict[str, str]:
+    def info(self, keys: dict[str, str | None], atomref: NDArray | None) -> dict[str, str]:
         info = {"format": "npz"}
         for key in ("name", "theory"):
             text = self.text(key)
             if text is not None:
                 info[key] = text
-        if energy_key is not None:
-            info["energy key"] = energy_key
+        info |= {f"{label} key": key for label, key in keys.items() if key is not None}
+        if is_virial(keys["stress"] or ""):
+            info["stress key"] += ", a virial: stress = -virial/volume"
         if atomref is not None:
-            info["atomref"] = f"atomref_{energy_key} of the file"
+            info["atomref"] = f"atomref_{keys['energy']} of the file"
         return info
 
 
