@@ -265,10 +265,10 @@ void cfconv(const PairsBothWays<Scalar>& pairs, const FilterTable<Scalar>& table
 
 template <class Scalar>
 std::int64_t dot_scratch_size(std::int64_t n_features, std::int64_t n_pairs) {
-  const Index narrowest = slice_features<1>;  // rows that are not made of whole packs
-  const Index per_slice =
-      n_features % full_width<Scalar> == 0 ? slice_features<full_width<Scalar>> : narrowest;
-  return (n_features + per_slice - 1) / per_slice * n_pairs;
+  // A launch chooses its slices also by the addresses of its arrays, which are not known here: room
+  // for the narrowest.
+  constexpr Index narrowest = slice_features<1>;
+  return (n_features + narrowest - 1) / narrowest * n_pairs;
 }
 
 template <class Scalar>
