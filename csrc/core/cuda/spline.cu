@@ -10,24 +10,29 @@ constexpr int threads = 256;
 constexpr int n_powers = 6;
 constexpr double pi = 3.14159265358979323846;
 
-/// 120 B_m(t) = sum_p pieces(m, p) t^p: the quintic B-spline on one cell, seen from its six nodes.
-__host__ __device__ inline double piece_coefficient(int m, int p) {
+/// Coefficient of t^(p - k) in derivative k of B_m, the quintic B-spline on one cell, seen from its
+/// six nodes: 120 B_m(t) = sum_p pieces(m, p) t^p.
+__host__ __device__ constexpr double piece_coefficient(int m, int k, int p) {
   constexpr double pieces[n_taps][n_powers] = {
       {1, -5, 10, -10, 5, -1},    {26, -50, 20, 20, -20, 5}, {66, 0, -60, 0, 30, -10},
       {26, 50, 20, -20, -20, 10}, {1, 5, 10, 10, 5, -5},     {0, 0, 0, 0, 0, 1},
   };
-  return pieces[m][p] / 120;
+  double factor = pieces[m][p] / 120;
+  for (int q = 0; q < k; ++q) factor *= p - q;
+  return factor;
 }
 
-/// Derivative k in t of piece m.
-__host__ __device__ inline double piece(int m, int k, double t) {
-  double value = 0;
-  for (int p = n_powers - 1; p >= k; --p) {
-    double factor = piece_coefficient(m, p);
-    for (int q = 0; q < k; ++q) factor *= p - q;
-    value = value * t + factor;
+/// Derivative k in t of piece m. The coefficients are constants of the program: with indices known
+/// only at run time the table would be built on the stack for every one of them.
+template <int m, int k, int p = n_powers - 1>
+__host__ __device__ inline double piece(double t, double higher = 0) {
+  constexpr double coefficient = piece_coefficient(m, k, p);
+  const double value = higher * t + coefficient;
+  if constexpr (p > k) {
+    return piece<m, k, p - 1>(t, value);
+  } else {
+    return value;
   }
-  return value;
 }
 
 /// fc and its derivatives in d up to `order`, for a distance below the cutoff.
@@ -47,15 +52,26 @@ __host__ __device__ inline void cutoff_derivatives(const SplineGrid& grid, int o
   }
 }
 
-/// weights[n] of one tap, by Leibniz' rule: sum_k binomial(n, k) fc^(n-k) B_m^(k) / step^k.
-__host__ __device__ inline double weight(int n, int m, double t, double inverse_step,
-                                         const double* f) {
-  double sum = f[n] * piece(m, 0, t), factor = 1;
-  for (int k = 1; k <= n && k < n_powers; ++k) {
-    factor *= inverse_step * (n - k + 1) / k;
-    sum += factor * f[n - k] * piece(m, k, t);
+/// weights[n] of tap m, by Leibniz' rule: sum_k binomial(n, k) fc^(n-k) B_m^(k) / step^k.
+template <int m, int k = 0>
+__host__ __device__ inline double weight(int n, double t, double inverse_step, const double* f,
+                                         double factor = 1) {
+  const double term = factor * f[n - k] * piece<m, k>(t);
+  if constexpr (k + 1 < n_powers) {
+    if (k < n) {
+      const double next = factor * (inverse_step * (n - k) / (k + 1));
+      return term + weight<m, k + 1>(n, t, inverse_step, f, next);
+    }
   }
-  return sum;
+  return term;
+}
+
+/// The weights of order n of all taps from m on.
+template <int m = 0, class Store>
+__host__ __device__ inline void for_taps(int n, double t, double inverse_step, const double* f,
+                                         const Store& store) {
+  store(m, weight<m>(n, t, inverse_step, f));
+  if constexpr (m + 1 < n_taps) for_taps<m + 1>(n, t, inverse_step, f, store);
 }
 
 template <class Distance, class Scalar>
@@ -75,10 +91,9 @@ __global__ void __launch_bounds__(threads)
     cutoff_derivatives(grid, first_order + n_orders - 1, inside ? given : 0, f);
     for (int n = 0; n < n_orders; ++n) {
       Scalar* const row = weights + (n * n_pairs + p) * n_taps;
-      for (int m = 0; m < n_taps; ++m) {
-        const double value = weight(first_order + n, m, u - bin, inverse_step, f);
+      for_taps(first_order + n, u - bin, inverse_step, f, [&](int m, double value) {
         row[m] = static_cast<Scalar>(inside ? value : good ? 0.0 : nan(""));
-      }
+      });
     }
   }
 }
