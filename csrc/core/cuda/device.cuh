@@ -56,7 +56,8 @@ inline void check(cudaError_t error, const char* what) {
 /// Launches a kernel; nothing where the grid is empty.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments... arguments) {
-  constexpr std::size_t free_bytes = 48 * 1024;  // beyond, a kernel has to ask
+  // Beyond 48 KB, those declared in the kernel included, a kernel has to ask.
+  constexpr std::size_t free_bytes = 32 * 1024;
   if (shape.blocks.x == 0 || shape.blocks.y == 0) return;
   if (shape.shared_bytes > free_bytes) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -50,42 +50,48 @@ struct PairStage {
 struct GradientPlan {
   Index n_slices, n_stretches;
   bool in_shared;
-  std::size_t shared_bytes;
+  std::size_t shared_bytes;  ///< staged pairs, then the table if it is there
 };
 
 template <class Scalar>
 GradientPlan plan_gradient(Index n_rows, Index n_features, Index n_pairs) {
   constexpr Index shortest = 128;  // pairs that are worth a table to be added
-  constexpr Index most_blocks = 16, stage_bytes = warp_size * sizeof(PairStage<Scalar>) + 1024;
+  constexpr Index most_blocks = 16, stage_bytes = warp_size * sizeof(PairStage<Scalar>),
+                  reserved_bytes = 1024;
   const DeviceLimits device = device_limits();
   const Index table_bytes = n_rows * stretch_features * static_cast<Index>(sizeof(Scalar));
   const bool in_shared = table_bytes + stage_bytes <= device.shared_per_block;
   const Index fitting =
-      in_shared ? device.shared_per_processor / (table_bytes + stage_bytes) : most_blocks;
+      in_shared ? device.shared_per_processor / (table_bytes + stage_bytes + reserved_bytes)
+                : most_blocks;
   const Index per_processor = fitting < 1 ? 1 : fitting > most_blocks ? most_blocks : fitting;
   const Index n_slices = (n_features + stretch_features - 1) / stretch_features;
   const Index wanted = n_slices > 0 ? device.n_processors * per_processor / n_slices : 1,
               most = (n_pairs + shortest - 1) / shortest;
   const Index stretches = wanted < most ? wanted : most;
   return {n_slices, stretches < 1 ? 1 : stretches, in_shared,
-          in_shared ? static_cast<std::size_t>(table_bytes) : 0};
+          static_cast<std::size_t>(stage_bytes + (in_shared ? table_bytes : 0))};
 }
 
-/// parts (n_stretches, n_rows, n_features).
-template <class Scalar, class Source>
+/// parts (n_stretches, n_rows, n_features). Where the table is, is known to the compiler: addresses
+/// are then of shared memory, in steps that are constants.
+template <class Scalar, class Source, bool in_shared>
 __global__ void __launch_bounds__(warp_size)
     gather_stretches(PairsBothWays<Scalar> pairs, const Scalar* v, FilterTable<Scalar> table,
-                     Source source, bool in_shared, Scalar* parts) {
+                     Source source, Scalar* parts) {
   SCSCHNET_DYNAMIC_SHARED(shared);
-  __shared__ PairStage<Scalar> stage[warp_size];
+  auto* const stage = reinterpret_cast<PairStage<Scalar>*>(shared);
   const int lane = lane_index();
   const Index feature = blockIdx.y * static_cast<Index>(stretch_features) + lane,
               n_features = table.n_features;
   const bool alive = feature < n_features;
   const Index own = alive ? feature : 0;
   Scalar* const part = parts + blockIdx.x * table.n_rows * n_features + own;
-  Scalar* const column = in_shared ? reinterpret_cast<Scalar*>(shared) + lane : part;
-  const Index row_length = in_shared ? stretch_features : n_features;
+  Scalar* column = part;
+  if constexpr (in_shared) {
+    column = reinterpret_cast<Scalar*>(shared + warp_size * sizeof(PairStage<Scalar>)) + lane;
+  }
+  const Index row_length = in_shared ? static_cast<Index>(stretch_features) : n_features;
   for (Index r = 0; alive && r < table.n_rows; ++r) column[r * row_length] = 0;
 
   const Index last = pairs.half.row_ptr[pairs.half.n_atoms];
@@ -116,14 +122,17 @@ __global__ void __launch_bounds__(warp_size)
 #pragma unroll
       for (int k = 0; k < group; ++k) {
         if (s + k >= count) break;
-        const PairStage<Scalar>& pair = stage[s + k];
+        const PairStage<Scalar> pair = stage[s + k];  // read before anything is written
+        Scalar* const rows = column + pair.bin * row_length;
+        Scalar sums[n_taps];
 #pragma unroll
         for (int m = 0; m < n_taps; ++m) {
-          Scalar& sum = column[(pair.bin + m) * row_length];
           Scalar added = pair.w[m] * terms[k].of_w;
           if (Source::with_slope) added += pair.z[m] * terms[k].of_z;
-          sum += added;
+          sums[m] = rows[m * row_length] + added;
         }
+#pragma unroll
+        for (int m = 0; m < n_taps; ++m) rows[m * row_length] = sums[m];
       }
     }
   }
@@ -147,9 +156,10 @@ void gradient(const PairsBothWays<Scalar>& pairs, const Scalar* v, const FilterT
               const Source& source, Scalar* table_bar, Scalar* scratch, Stream stream) {
   const GradientPlan plan = plan_gradient<Scalar>(table.n_rows, table.n_features, pairs.n_pairs);
   const dim3 blocks(static_cast<unsigned>(plan.n_stretches), static_cast<unsigned>(plan.n_slices));
-  launch(gather_stretches<Scalar, Source>,
-         LaunchShape{blocks, warp_size, plan.shared_bytes, stream}, pairs, v, table, source,
-         plan.in_shared, scratch);
+  const auto kernel = plan.in_shared ? gather_stretches<Scalar, Source, true>
+                                     : gather_stretches<Scalar, Source, false>;
+  launch(kernel, LaunchShape{blocks, warp_size, plan.shared_bytes, stream}, pairs, v, table, source,
+         scratch);
   const Index n_entries = table.n_rows * table.n_features;
   launch(add_stretches<Scalar>, one_per_thread(n_entries, 256, stream), n_entries, plan.n_stretches,
          scratch, table_bar);
