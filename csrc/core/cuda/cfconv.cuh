@@ -39,8 +39,8 @@ struct ConvolutionPlan {
 inline ConvolutionPlan plan_convolution(const DeviceLimits& device, Index n_atoms, Index n_pairs,
                                         Index n_rows, Index n_features, int features_per_slice,
                                         Index bytes_per_row, Index stage_bytes) {
-  constexpr Index worth_copying = 8;  // a guess, to be measured
-  constexpr Index most_blocks = 2048 / conv_threads;
+  constexpr Index worth_copying = 8;                  // a guess, to be measured
+  constexpr Index most_blocks = 1024 / conv_threads;  // the kernels use up to 64 registers
   const Index n_slices = (n_features + features_per_slice - 1) / features_per_slice;
   const Index table_bytes = n_rows * bytes_per_row, reserved_bytes = 1024;
   const Index block_bytes = table_bytes + stage_bytes + reserved_bytes;
