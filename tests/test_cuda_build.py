@@ -37,6 +37,7 @@ def test_kernels_agree_with_the_processor_in_an_emulator(tmp_path):
     names += ["neighbor_list", "pair_geometry", "search", "spline", *isas]
     flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-pthread", "-DSCSCHNET_EMULATE_CUDA"]
     flags += ["-DSCSCHNET_KERNELS=kernels_generic", "-Wno-unknown-pragmas"]
+    flags += ["-fsanitize=alignment", "-fno-sanitize-recover=all"]  # vector loads must be aligned
     program = tmp_path / "test_cuda_core"
     command = [cxx, *flags, "-o", str(program), str(CSRC / "tests/test_cuda_core.cpp")]
     command += [str(core / f"{name}.cpp") for name in names] + ["-x", "c++", *map(str, KERNELS)]
@@ -44,6 +45,14 @@ def test_kernels_agree_with_the_processor_in_an_emulator(tmp_path):
     result = subprocess.run([str(program)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "cuda core: ok"
+
+
+@pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.stem)
+def test_shared_memory_is_all_dynamic_or_all_static(source):
+    """What a plan asks for is then all that a block needs: the emulator holds it against the device's limit."""
+    included = (source.with_suffix(".cuh"), source)
+    text = "".join(path.read_text() for path in included if path.exists())
+    assert not ("SCSCHNET_DYNAMIC_SHARED(" in text and "__shared__" in text)
 
 
 @pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.stem)

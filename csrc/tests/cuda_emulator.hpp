@@ -246,6 +246,9 @@ template <class Shape, class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), const Shape& shape, Arguments... arguments) {
   static emulator::Block block;
   emulator::block() = &block;
+  if (static_cast<std::int64_t>(shape.shared_bytes) > emulator::shared_bytes_per_block()) {
+    throw std::runtime_error("more shared memory than the device has");
+  }
   block.shared.assign(shape.shared_bytes + 16, 0xcd);
   emulator::grid_size() = shape.blocks;
   emulator::block_size() = dim3(static_cast<unsigned>(shape.threads));

@@ -205,7 +205,7 @@ void test_plans_fit_the_device() {
                                                  n_rows, n_features, 64, 256, 16384);
         EXPECT(plan.shared_bytes <= static_cast<std::size_t>(bytes * 1024));
         EXPECT(plan.n_slices * 64 >= n_features && plan.n_chunks >= 1);
-        EXPECT(plan.n_chunks * plan.n_slices <= 132 * 4 || plan.n_chunks == 1);
+        EXPECT(plan.n_chunks * plan.n_slices <= 132 * 2 || plan.n_chunks == 1);
       }
     }
   }
@@ -260,8 +260,8 @@ struct Convolution {
   cuda::PairsBothWays<Scalar> pairs;
   FilterTable<Scalar> filters;
 
-  Convolution(Index atoms, Index most_per_atom, Index features)
-      : n_atoms(atoms), n_features(features), n_rows(least_spline_rows(0.125, 3.0)) {
+  Convolution(Index atoms, Index most_per_atom, Index features, double step = 0.125)
+      : n_atoms(atoms), n_features(features), n_rows(least_spline_rows(step, 3.0)) {
     for (Index i = 0; i < n_atoms; ++i) {
       const Index row = integer(0, most_per_atom);
       for (Index p = 0; p < row; ++p) idx_j.push_back(integer(0, n_atoms - 1));
@@ -273,7 +273,7 @@ struct Convolution {
     for (Index p = 0; p < n_room; ++p) d.push_back(uniform(0, 3.2));
     bins.resize(n_room);
     weights.resize(2 * n_room * n_taps);
-    const SplineGrid grid{0.125, 3.0, CutoffFunction::cosine, n_rows};
+    const SplineGrid grid{step, 3.0, CutoffFunction::cosine, n_rows};
     cuda::spline_weights(grid, d.data(), n_room, 0, 2, bins.data(), weights.data(), nullptr);
     table = random_numbers<Scalar>(n_rows * n_features);
     for (auto* x : {&a, &b, &u, &l}) *x = random_numbers<Scalar>(n_atoms * n_features);
@@ -364,20 +364,50 @@ void check_table_gradients(const Convolution<Scalar>& c) {
   expect_close(bar, expected);
 }
 
+/// The same numbers from arrays that begin in the middle of a pack; the scratch memory is exactly
+/// as large as said, and what lies behind it stays.
+template <class Scalar>
+void test_rows_that_are_not_aligned() {
+  const Convolution<Scalar> c(40, 30, 64);
+  const Index n = c.n_atoms * c.n_features, size = cuda::dot_scratch_size<Scalar>(64, c.n_room);
+  const auto shifted = [](const std::vector<Scalar>& from) {
+    std::vector<Scalar> to(1, Scalar(NAN));
+    to.insert(to.end(), from.begin(), from.end());
+    return to;
+  };
+  const auto a = shifted(c.a), b = shifted(c.b);
+  std::vector<Scalar> scratch(size + 1000, Scalar(7)), dot(c.n_room), expected_dot(c.n_room, 0);
+  std::vector<Scalar> x_bar(n + 1), expected(n);
+  cuda::cfconv_backward(c.pairs, c.filters, a.data() + 1, b.data() + 1, x_bar.data() + 1,
+                        dot.data(), false, scratch.data(), nullptr);
+  cpu::cfconv_backward(c.pairs.half, c.filters, c.a.data(), c.b.data(),
+                       FeatureRange{0, c.n_features}, expected.data(), expected_dot.data(),
+                       cpu::InstructionSet::generic);
+  x_bar.erase(x_bar.begin());
+  expect_close(x_bar, expected);
+  expect_close(dot, expected_dot);
+  for (Index k = size; k < size + 1000; ++k) EXPECT(scratch[k] == Scalar(7));
+}
+
 template <class Scalar>
 void test_convolutions() {
-  for (Index n_features : {1, 8, 20, 37, 64, 130}) {
-    const Convolution<Scalar> few(11, 5, n_features), many(60, 70, n_features), none(3, 0, 4);
-    check_partners(many);
-    for (Index shared : {227, 20}) {  // with and without room for tables in shared memory
-      emulator::shared_bytes_per_block() = shared * 1024;
+  // Tables in shared memory, small ones and such that need more than 48 KB; then the smallest
+  // shared memory of a supported device, where they have no room.
+  for (const auto& [shared, step] :
+       {std::pair{227, 1.0 / 8}, std::pair{227, 1.0 / 128}, std::pair{64, 1.0 / 256}}) {
+    emulator::shared_bytes_per_block() = shared * 1024;
+    for (Index n_features : {1, 8, 20, 37, 64, 130}) {
+      if (step < 0.01 && n_features % 10 == 0) continue;
+      const Convolution<Scalar> few(11, 5, n_features, step), many(60, 70, n_features, step),
+          none(3, 0, 4, step);
+      check_partners(many);
       for (const auto* c : {&few, &many, &none}) {
         check_convolution(*c);
         check_table_gradients(*c);
       }
     }
-    emulator::shared_bytes_per_block() = 227 * 1024;
   }
+  emulator::shared_bytes_per_block() = 227 * 1024;
 }
 
 template <class Scalar>
@@ -478,6 +508,8 @@ int main() {
   test_bad_input_is_reported();
   test_spline_weights<float>();
   test_spline_weights<double>();
+  test_rows_that_are_not_aligned<float>();
+  test_rows_that_are_not_aligned<double>();
   test_convolutions<float>();
   test_convolutions<double>();
   test_half_list_and_geometry();
