@@ -13,6 +13,8 @@ from scschnet.data.summary import (
     force_outliers,
     net_forces,
     shortest_distance,
+    stress_over_forces,
+    stress_slope,
 )
 
 DATA = Path(__file__).parent / "data"
@@ -107,3 +109,37 @@ def test_table_of_periodic_water_and_of_qm9():
 def test_table_of_an_empty_set():
     empty = StructureSet(np.zeros((0, 3)), np.zeros(0, int), np.array([0]))
     assert "structures" in summary_table(empty)
+
+
+def strained(factor: float = 1.0) -> StructureSet:
+    """Copper cells of 4 atoms, 20 volumes, E/V from a parabola; `factor` spoils the stress."""
+    lengths = np.linspace(3.4, 3.9, 20)
+    volumes = lengths**3
+    pressure = 0.5 * (volumes - 47.0) / 47.0  # dE/dV, eV/Å^3
+    rng = np.random.default_rng(0)
+    fcc = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    return StructureSet(
+        (fcc * lengths[:, None, None]).reshape(-1, 3),
+        np.full(80, 29),
+        np.arange(21) * 4,
+        np.eye(3) * lengths[:, None, None],
+        np.ones((20, 3), bool),
+        energy=0.25 * (volumes - 47.0) ** 2 / 47.0,
+        forces=rng.normal(0, 0.3, (80, 3)),
+        stress=factor * np.eye(3) * pressure[:, None, None],
+    )
+
+
+@pytest.mark.parametrize("factor", [1.0, -1.0, -50.0, 160.2])
+def test_stress_that_contradicts_energies(factor):
+    structures = strained(factor)
+    assert stress_slope(structures) == pytest.approx(1 / factor, rel=0.01)
+    table = summary_table(structures)
+    assert ("CONTRADICTION" in table) == (factor != 1.0)
+
+
+def test_stress_that_contradicts_forces():
+    sound = stress_over_forces(strained())
+    assert 0.05 < sound < 20
+    assert stress_over_forces(strained(500.0)) == pytest.approx(500 * sound)
+    assert stress_over_forces(embedded.load()) is None and stress_slope(embedded.load()) is None

@@ -17,6 +17,11 @@ ENERGY_OUTLIER = 10.0
 FORCE_OUTLIER = 10.0
 """A force outlier has a largest force of this many times the median over the structures."""
 
+STRESS_FACTOR = 100.0
+"""Stress contradicts forces where it is this many times larger than these can explain."""
+_LEAST_SCALE = 0.01  # eV per atom; forces of perfect crystals are rounding and explain nothing
+_CORRELATED = 0.9  # of steps in energy with the work of the stress: then the slope means something
+
 _CHUNK_ATOMS = 200_000
 _SYMBOLS_BY_NUMBER = (
     "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se "
@@ -88,6 +93,62 @@ def net_forces(structures: StructureSet) -> NDArray[np.float64]:
     sums = np.add.reduceat(structures.forces, structures.atom_ptr[filled])
     lengths = np.linalg.norm(sums, axis=1)
     return lengths[structures.labeled["forces"][filled]]
+
+
+def stress_over_forces(structures: StructureSet) -> float | None:
+    """How many times the stress exceeds what energies and forces would explain.
+
+    The median of |stress| V / n over the larger of the rms force times the cube root of the volume of
+    an atom and the spread of the energy per atom, at least 0.01 eV. Near 1 for stresses, near V for virials read as
+    stresses, 160 for GPa read as eV/Å^3.
+
+    Returns:
+        None without periodic structures that have stress and forces.
+    """
+    labeled, volumes = structures.labeled, np.abs(np.linalg.det(structures.cells))
+    chosen = labeled["stress"] & labeled["forces"] & (structures.n_atoms > 0) & (volumes > 0)
+    if structures.stress is None or structures.forces is None or not chosen.any():
+        return None
+    volume = volumes[chosen] / structures.n_atoms[chosen]
+    virial = np.linalg.norm(structures.stress[chosen], axis=(1, 2)) * volume
+    rms = np.sqrt(
+        np.nanmean(structures.forces[np.isin(structures.idx_m, np.flatnonzero(chosen))] ** 2)
+    )
+    scale = rms * np.cbrt(np.median(volume))
+    both = chosen & labeled["energy"]
+    if structures.energy is not None and both.any():
+        scale = max(scale, (structures.energy[both] / structures.n_atoms[both]).std())
+    return float(np.median(virial) / max(scale, _LEAST_SCALE))
+
+
+def stress_slope(structures: StructureSet) -> float | None:
+    """Slope of energy steps against the work of the stress, between structures of other volume.
+
+    Of structures of one composition in the order of their volume: E_j - E_i against
+    (tr s_i + tr s_j) (V_j - V_i) / 6. It is 1 where stress is (1/V) dE/dstrain, and -1 where its sign
+    is that of a pressure, as VASP and LAMMPS have it.
+
+    Returns:
+        None where volume does not explain the energies (correlation below 0.9), so nothing follows.
+    """
+    labeled, volumes = structures.labeled, np.abs(np.linalg.det(structures.cells))
+    chosen = np.flatnonzero(labeled["stress"] & labeled["energy"] & (volumes > 0))
+    if structures.stress is None or structures.energy is None or len(chosen) < 4:
+        return None
+    counts = _element_counts(structures)[chosen]
+    steps, work = [], []
+    for composition in np.unique(counts, axis=0):
+        same = chosen[(counts == composition).all(axis=1)]
+        same = same[np.argsort(volumes[same], kind="stable")]
+        trace = np.trace(structures.stress[same], axis1=1, axis2=2)
+        n_atoms = composition.sum()
+        steps.append(np.diff(structures.energy[same]) / n_atoms)
+        work.append((trace[1:] + trace[:-1]) * np.diff(volumes[same]) / (6 * n_atoms))
+    step, done = np.concatenate(steps), np.concatenate(work)
+    norm = np.sqrt((step @ step) * (done @ done))
+    if len(step) < 3 or not norm > 0 or abs(step @ done) < _CORRELATED * norm:
+        return None
+    return float((step @ done) / (done @ done))
 
 
 def shortest_distance(structures: StructureSet) -> tuple[float, int] | None:
@@ -182,11 +243,28 @@ def _check_rows(structures: StructureSet) -> dict[str, str]:
         rows[name] = f"{len(found):,} beyond {limit}"
         if len(found):
             rows[name] += f", worst: structure {', '.join(map(str, found[:5]))}"
+    rows |= _stress_rows(structures)
     shortest = shortest_distance(structures)
     if shortest is None:
         rows["shortest distance"] = "no two atoms within 12 Å"
     else:
         rows["shortest distance"] = f"{shortest[0]:.4f} Å in structure {shortest[1]}"
+    return rows
+
+
+def _stress_rows(structures: StructureSet) -> dict[str, str]:
+    rows = {}
+    ratio, slope = stress_over_forces(structures), stress_slope(structures)
+    if ratio is not None:
+        rows["stress, size"] = f"{ratio:.2g} times what energies and forces explain"
+        if ratio > STRESS_FACTOR:
+            rows["stress, size"] += ": CONTRADICTION; is it a virial, or in other units?"
+    if slope is not None:
+        rows["stress, sign"] = f"energy against its work over volume: slope {slope:.3g}"
+        if slope < 0:
+            rows["stress, sign"] += ": CONTRADICTION; its sign is that of a pressure"
+        elif not 0.1 < slope < 10:
+            rows["stress, sign"] += ": CONTRADICTION; it should be 1"
     return rows
 
 

@@ -310,7 +310,7 @@ def _frames(path: Path, format: str) -> Iterator[Frame]:
     if format == "extxyz":
         _check_extxyz_ends(path)
     index = 0
-    options = {"properties_parser": _properties} if format == "extxyz" else {}
+    options: dict[str, Any] = {"properties_parser": _properties} if format == "extxyz" else {}
     try:
         for atoms in ase.io.iread(str(path), index=":", format=format, **options):
             yield _lammps_frame(atoms) if format == LAMMPS_DUMP else _frame(atoms)

@@ -84,7 +84,7 @@ def read_hdf5(path: Path, memory_map: bool = False) -> RawSet:
     try:
         with h5py.File(path, "r") as file:
             info = _checked_header(path.name, file)
-            arrays = {
+            arrays: dict[str, Any] = {
                 name: _array(path, file, name, memory_map)
                 for name in (*_REQUIRED, *_OPTIONAL)
                 if name in file or name in _REQUIRED
