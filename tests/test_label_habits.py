@@ -207,3 +207,11 @@ def test_unusable_frames_are_named(tmp_path, how, reason):
     with pytest.raises(ValueError) as caught:
         read(tmp_path / "set.traj")
     assert reason in str(caught.value)
+
+
+def test_weights_of_an_archive(tmp_path):
+    arrays = {"R": np.zeros((2, 1, 3)), "z": [29], "E": np.zeros(2)}
+    np.savez(tmp_path / "set.npz", **arrays, weights=[0.5, 2.0], isolated=[True, False])
+    structures = read(tmp_path / "set.npz", units="ase")
+    assert structures.weights.tolist() == [0.5, 2.0]
+    assert structures.isolated.tolist() == [True, False]
