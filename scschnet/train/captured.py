@@ -107,6 +107,7 @@ class ResidentStep:
         train = split.train
         self.device = torch.device(processes.device)
         self.captures = self.device.type == "cuda"
+        self._reason = ""  # why a capture failed, until it is said
         wanted = {
             "energy": config.rho > 0,
             "forces": config.rho < 1,
@@ -162,6 +163,9 @@ class ResidentStep:
             self._programs[shape] = self._program(Places(shape, self.device))
         for call in self._programs[shape].calls:
             call()
+        if self._reason:  # a kernel that cannot run at all would have failed again
+            self.say(f"note: steps are launched operation by operation: {self._reason}")
+            self._reason = ""
         state.step += 1
         state.total_steps += 1
         state.contributions.n += 1
@@ -266,7 +270,7 @@ class ResidentStep:
             except RuntimeError as error:
                 self.captures = False
                 self._programs.clear()
-                self.say(f"note: steps are launched operation by operation: {_first_line(error)}")
+                self._reason = _first_line(error)
         return Program(places, [stage.run for stage in stages])
 
     def _captured(self, stages: list[Stage]) -> list[Callable[[], None]]:
@@ -285,7 +289,8 @@ class ResidentStep:
                             stage.run()
                     _copy(changing, before)
             main.wait_stream(side)
-            return [self._graph_of(stage) for stage in stages]
+            with torch.cuda.stream(main):  # restores it: a capture that fails does not
+                return [self._graph_of(stage) for stage in stages]
         finally:
             main.wait_stream(side)
             _copy(changing, before)
