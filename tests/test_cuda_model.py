@@ -8,7 +8,11 @@ from torch import Tensor
 
 from scschnet.data import collate
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+    # Said once in a process, where a thread of autograd begins with a product.
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS"),
+]
 DEVICE = torch.device("cuda")
 
 

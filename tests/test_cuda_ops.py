@@ -21,6 +21,8 @@ from scschnet import ops
 DEVICE = torch.device("cuda")
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+    # Said once in a process, where a thread of autograd begins with a product.
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS"),
 ]
 
 STEP, CUTOFF = 0.125, 3.0
