@@ -21,6 +21,7 @@ from scschnet.train.__main__ import main
 from scschnet.train.captured import ResidentStep
 from scschnet.train.config import TrainConfig
 from scschnet.train.ledger import Ledger
+from scschnet.train.loss import Loss, labels_of
 from scschnet.train.processes import Processes
 from scschnet.train.resident import (
     Places,
@@ -175,7 +176,8 @@ def test_few_shapes_and_little_padding():
 
 @pytest.mark.parametrize("function", ["cosine", "none"])
 @pytest.mark.parametrize("more", [(0, 0), (40, 170)])
-def test_padding_counts_exactly_nothing(function, more):
+@pytest.mark.parametrize("kind", ["per_atom", "total"])
+def test_padding_counts_exactly_nothing(function, more, kind):
     """Outputs and gradients of a padded batch are those of the batch, whatever the shape."""
     structures = random_structures(9, periodic=1.0)
     data = ResidentData(structures, np.arange(9), CUTOFF, CPU, ("energy", "forces", "stress"))
@@ -186,9 +188,11 @@ def test_padding_counts_exactly_nothing(function, more):
     padded, labels = gather(data, torch.arange(10), places)
     nodes = model.table_nodes(data.largest_distance)
     parameters = list(model.parameters())
+    options = TrainConfig(rho=0.3, stress_weight=0.2, loss=kind)
+    measure = Loss(options, structures)
 
     def outcome(result, label):
-        loss = loop.combined_loss(result, label, 0.3, 0.2, 9, len(batch.positions))
+        loss = measure(result, label, 9, len(batch.positions))
         grads = torch.autograd.grad(loss, parameters, allow_unused=True)
         return [loss.detach(), *(g for g in grads if g is not None)]
 
@@ -201,7 +205,7 @@ def test_padding_counts_exactly_nothing(function, more):
     assert (got["forces"][n:] == 0).all()
     norms = got["correction_norms"][:, :n]
     torch.testing.assert_close(norms, expected["correction_norms"], rtol=1e-11, atol=1e-11)
-    for one, other in zip(outcome(got, labels), outcome(expected, batch), strict=True):
+    for one, other in zip(outcome(got, labels), outcome(expected, labels_of(batch)), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 

@@ -119,7 +119,9 @@ def test_errors_in_detail_against_loops(model: SchNet, labels: StructureSet) -> 
         assert found[name].n == len(differences), name
         assert found[name].mae == pytest.approx(np.mean(np.abs(differences))), name
         assert found[name].rmse == pytest.approx(np.sqrt(np.mean(np.square(differences)))), name
-    assert errors(predictions, labels) == {k: found[k] for k in ("energy", "forces", "stress")}
+    assert errors(predictions, labels) == {
+        k: found[k] for k in ("energy", "energy_per_atom", "forces", "stress")
+    }
 
 
 def test_units_of_errors() -> None:
@@ -161,7 +163,7 @@ def test_command_takes_the_test_part_of_the_run(
     model = SchNet(ModelConfig(elements=(1, 6, 8), n_features=8, n_interactions=1))
     model.load_state_dict(torch.load(run / "best.pt", weights_only=True)["state_dict"])
     for name, expected in errors(predict(model, structures), structures).items():
-        unit = "eV" if name == "energy" else "eV/Å"
+        unit = "eV" if name.startswith("energy") else "eV/Å"
         numbers = {"mae": expected.mae, "rmse": expected.rmse}
         assert found[name][unit] == pytest.approx(numbers, rel=1e-6)  # float32 network
     printed = capsys.readouterr()

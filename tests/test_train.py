@@ -261,8 +261,8 @@ def test_a_lost_network_is_named(small_data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--n-train 50", "`n_train` + `n_val` must be at most 40"),
-        ("--stress-weight 1", "has stress for 0 of 40 structures, but `stress_weight` > 0 asks"),
+        ("--n-train 50", "`n_train` + `n_val` + `n_test` must be at most 40"),
+        ("--stress-weight 1", "has stress for none of 40 structures, but `stress_weight` > 0 asks"),
         ("--data absent.npz", "absent.npz"),
         ("--split-file absent.npz", "absent.npz"),
     ],

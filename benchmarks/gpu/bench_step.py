@@ -29,6 +29,7 @@ from scschnet.nn import ModelConfig, SchNet
 from scschnet.train.captured import ResidentStep
 from scschnet.train.config import PRESETS, TrainConfig
 from scschnet.train.loop import Training
+from scschnet.train.loss import Loss
 from scschnet.train.processes import Processes
 from scschnet.train.setup import build_model
 from scschnet.train.state import TrainingState
@@ -73,13 +74,17 @@ def captured_steps(structures: StructureSet, batch_size: int, **options) -> dict
         cutoff=CUTOFF,
         batch_size=batch_size,
         n_train=len(structures),
+        stress_weight=0.0,
         **options,
     )
     everything = np.arange(len(structures))
     state = TrainingState(config, build_model(config, structures, everything).to(config.device))
     notes: list[str] = []
     split = Split(everything, everything[:0], everything[:0])
-    step = ResidentStep(config, state, structures, split, Processes(config.device), notes.append)
+    loss = Loss(config, structures)
+    step = ResidentStep(
+        config, state, structures, split, loss, Processes(config.device), notes.append
+    )
     batches = [everything[k : k + batch_size] for k in range(0, len(structures), batch_size)]
     seconds = []
     for _ in range(6):

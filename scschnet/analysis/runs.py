@@ -76,6 +76,8 @@ def read_run(path: str | os.PathLike[str]) -> Run:
             name,
             units=options.get("units") or None,
             energy_key=options.get("energy_key") or None,
+            forces_key=options.get("forces_key") or None,
+            stress_key=options.get("stress_key") or None,
         )
         source = name
     else:

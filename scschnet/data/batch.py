@@ -32,6 +32,7 @@ class Batch:
         energy: (n_structures,), eV; NaN: no label. None: none in the set.
         forces: (n_atoms, 3), eV/Å, as above.
         stress: (n_structures, 3, 3), eV/Å^3, as above.
+        weights: (n_structures,), of each structure in the loss. None: all one.
     """
 
     positions: Tensor
@@ -46,6 +47,7 @@ class Batch:
     energy: Tensor | None = None
     forces: Tensor | None = None
     stress: Tensor | None = None
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of structures."""
@@ -99,6 +101,7 @@ def collate(structures: StructureSet, indices: ArrayLike, cutoff: float) -> Batc
         energy=_rows(structures.energy, chosen),
         forces=_rows(structures.forces, atoms),
         stress=_rows(structures.stress, chosen),
+        weights=_rows(structures.weights, chosen),
     )
 
 

@@ -106,13 +106,17 @@ def errors(predictions: Predictions, labels: StructureSet) -> dict[str, Error]:
         labels: the structures themselves.
 
     Returns:
-        energy (eV per structure), forces (eV/Å per component), stress (eV/Å^3 per component).
+        energy (eV per structure), energy_per_atom (eV, of the same energies divided by the numbers of
+        atoms), forces (eV/Å per component), stress (eV/Å^3 per component).
     """
     found = {}
     for name in ("energy", "forces", "stress"):
         predicted, label = getattr(predictions, name), getattr(labels, name)
         if predicted is not None and label is not None:
             found[name] = error(predicted, label)
+            if name == "energy":
+                n_atoms = np.maximum(labels.n_atoms, 1)
+                found["energy_per_atom"] = error(predicted / n_atoms, label / n_atoms)
     return found
 
 
@@ -124,17 +128,12 @@ def errors_in_detail(predictions: Predictions, labels: StructureSet) -> dict[str
         labels: the structures themselves.
 
     Returns:
-        As `errors`, with energy_per_atom (eV) after energy, and forces_H, forces_C ... (eV/Å) after
+        As `errors`, with forces_H, forces_C ... (eV/Å) after
         forces.
     """
     found: dict[str, Error] = {}
     for name, total in errors(predictions, labels).items():
         found[name] = total
-        if name == "energy":
-            n_atoms = np.maximum(labels.n_atoms, 1)
-            found["energy_per_atom"] = error(
-                predictions.energy / n_atoms, np.asarray(labels.energy) / n_atoms
-            )
         if name == "forces":
             assert predictions.forces is not None and labels.forces is not None
             for z in labels.elements:
@@ -166,6 +165,8 @@ def display_units(name: str) -> dict[str, float]:
         name: a key of `errors_in_detail`.
     """
     kcal = 1.0 / energy_factor("kcal/mol")
+    if name == "energy_per_atom":
+        return {"eV": 1.0, "meV": 1000.0, "kcal/mol": kcal}
     if name == "stress":
         return {"eV/Å^3": 1.0, "GPa": 1.0 / stress_factor("GPa"), "kcal/mol/Å^3": kcal}
     length = "/Å" if name.startswith("forces") else ""

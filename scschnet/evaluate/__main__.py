@@ -24,6 +24,7 @@ from scschnet.files import replacing
 from scschnet.nn import SchNet
 
 Part = Literal["all", "train", "val", "test"]
+HOW_TO_READ = ("units", "energy_key", "forces_key", "stress_key")
 
 
 def _argument(metavar: str) -> Any:
@@ -45,7 +46,11 @@ class Options:
     units: Annotated[str | None, _argument("UNITS")] = None
     """Units of a file that does not state them, for example 'kcal/mol, Angstrom'."""
     energy_key: Annotated[str | None, _argument("NAME")] = None
-    """Which energy to compare with where the file holds several, for example U0."""
+    """Name of the energy in the file, for example U0 or REF_energy."""
+    forces_key: Annotated[str | None, _argument("NAME")] = None
+    """Name of the forces in the file, for example REF_forces."""
+    stress_key: Annotated[str | None, _argument("NAME")] = None
+    """Name of the stress in the file, or of a virial, which is converted."""
     part: Annotated[Part | None, _argument("{all,train,val,test}")] = None
     """Part of the run's split.npz; if not given: all of --data, or test of the run's own data."""
     json: Annotated[Path | None, _argument("OUT")] = None
@@ -122,17 +127,14 @@ def _evaluate(options: Options) -> None:
 def _read(options: Options, run: Path) -> _Source:
     """The structures the options ask for, from --data or as the run folder says."""
     config = _run_options(run)
-    units, energy_key = options.units, options.energy_key
+    how = {name: getattr(options, name) for name in HOW_TO_READ}
     if options.data is None:
         if config is None:
             raise ValueError(
                 f"name a file with --data: {run} is no run folder, it has no config.toml"
             )
         name, part = config["data"], options.part or "test"
-        units, energy_key = (
-            units or config["units"] or None,
-            energy_key or config["energy_key"] or None,
-        )
+        how = {name: given or config[name] or None for name, given in how.items()}
         if name and not Path(name).is_file():
             raise FileNotFoundError(
                 f"the data of the run, {name}, are not there; name a file with --data"
@@ -142,7 +144,7 @@ def _read(options: Options, run: Path) -> _Source:
     if not name:
         structures, name = data_sets.embedded.load(), "embedded MD17 ethanol"
     else:
-        structures = data_sets.read(name, units=units, energy_key=energy_key)
+        structures = data_sets.read(name, **how)
     if part != "all":
         structures = _part(structures, run / "split.npz", part)
     elif (
@@ -177,7 +179,7 @@ def _run_options(run: Path) -> dict[str, str] | None:
         config = tomllib.loads(file.read_text())
     except tomllib.TOMLDecodeError as failure:
         raise ValueError(f"{file} is not valid TOML: {failure}") from failure
-    return {name: str(config.get(name, "")) for name in ("data", "units", "energy_key")}
+    return {name: str(config.get(name, "")) for name in ("data", *HOW_TO_READ)}
 
 
 def _check(model: SchNet, source: _Source) -> None:
@@ -192,7 +194,10 @@ def _check(model: SchNet, source: _Source) -> None:
             f"got {_symbols(unknown)} in {len(strange):,} of {len(structures):,} structures"
         )
     if not any(has.any() for has in structures.labeled.values()):
-        raise ValueError(f"{source.name} holds no energy, forces or stress to compare with")
+        raise ValueError(
+            f"{source.name} holds no energy, forces or stress to compare with"
+            + data_sets.label_hint(structures, "energy")
+        )
 
 
 def _symbols(numbers: NDArray[np.int64]) -> str:

@@ -65,5 +65,19 @@ def stress_of(virial: Tensor, cells: Tensor) -> Tensor:
     Returns:
         (n_structures, 3, 3), eV/Å^3; NaN where the cell has no volume.
     """
-    volume = torch.linalg.det(cells).abs()
-    return -virial / torch.where(volume > 0, volume, torch.nan)[:, None, None]
+    return stress_in(virial, torch.linalg.det(cells).abs())
+
+
+def stress_in(virial: Tensor, volumes: Tensor) -> Tensor:
+    """Stress from virials and volumes; where there is no volume it is NaN, with derivative zero.
+
+    Args:
+        virial: (n_structures, 3, 3), eV.
+        volumes: (n_structures,), Å^3, zero or NaN for a structure without volume.
+
+    Returns:
+        (n_structures, 3, 3), eV/Å^3.
+    """
+    has_none = ~(volumes > 0)[:, None, None]
+    stress = -virial / volumes[:, None, None].masked_fill(has_none, 1.0)
+    return stress.masked_fill(has_none, torch.nan)

@@ -20,7 +20,7 @@ from scschnet.nn.filter_table import (
     table_nodes,
     tables_on,
 )
-from scschnet.nn.geometry import pair_forces, pair_vectors, pair_virial, stress_of
+from scschnet.nn.geometry import pair_forces, pair_vectors, pair_virial, stress_in, stress_of
 from scschnet.nn.interaction import Convolution, Interaction
 from scschnet.nn.padded import PaddedBatch
 from scschnet.nn.radial import CUTOFF_FUNCTIONS, GaussianBasis
@@ -203,7 +203,7 @@ class SchNet(nn.Module):
         if forces:
             result["forces"] = atom_forces
         if stress:
-            result["stress"] = -virial[:-1] / batch.volumes[:, None, None]
+            result["stress"] = stress_in(virial[:-1], batch.volumes)
         return result
 
     def table_nodes(self, largest: float) -> TableNodes:

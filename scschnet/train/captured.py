@@ -29,7 +29,7 @@ from scschnet.evaluate import Predictions
 from scschnet.nn import SchNet
 from scschnet.train.config import TrainConfig
 from scschnet.train.ledger import Failure, Ledger
-from scschnet.train.loss import combined_loss
+from scschnet.train.loss import Loss
 from scschnet.train.processes import Processes
 from scschnet.train.resident import Places, ResidentData, ResidentPredictor, Shape
 from scschnet.train.state import TrainingState
@@ -56,6 +56,7 @@ def resident_step(
     state: TrainingState,
     structures: StructureSet,
     split: Split,
+    loss: Loss,
     processes: Processes,
     say: Callable[[str], None],
 ) -> "ResidentStep | None":
@@ -66,6 +67,7 @@ def resident_step(
         state: of the training, restored if it is resumed.
         structures: the whole set.
         split: the structures that are trained on, and those for validation.
+        loss: what is minimized.
         processes: this process and its group.
         say: takes a line for the user.
     """
@@ -78,7 +80,7 @@ def resident_step(
         reason = f"the operators were not built for {device.type}"
     else:
         try:
-            return ResidentStep(config, state, structures, split, processes, say)
+            return ResidentStep(config, state, structures, split, loss, processes, say)
         except torch.OutOfMemoryError as error:
             reason = _first_line(error)
     say(f"note: steps are launched operation by operation: {reason}")
@@ -100,22 +102,17 @@ class ResidentStep:
         state: TrainingState,
         structures: StructureSet,
         split: Split,
+        loss: Loss,
         processes: Processes,
         say: Callable[[str], None],
     ) -> None:
         self.config, self.state, self.processes, self.say = config, state, processes, say
+        self.loss = loss
         train = split.train
         self.device = torch.device(processes.device)
         self.captures = self.device.type == "cuda"
         self._reason = ""  # why a capture failed, until it is said
-        wanted = {
-            "energy": config.rho > 0,
-            "forces": config.rho < 1,
-            "stress": config.stress_weight > 0,
-        }
-        self.derivatives = {name: wanted[name] for name in ("forces", "stress")}
-        labels = tuple(name for name, is_wanted in wanted.items() if is_wanted)
-        self.data = ResidentData(structures, train, config.cutoff, self.device, labels)
+        self.data = ResidentData(structures, train, config.cutoff, self.device, loss.names)
         self._number_of = np.zeros(len(structures), np.int64)
         self._number_of[train] = np.arange(len(train))
         size = min(config.batch_size, len(train))
@@ -188,7 +185,7 @@ class ResidentStep:
         Args:
             model: on the device of the data, of the cutoff that is trained.
         """
-        return self._validation.predict(model, **self.derivatives)
+        return self._validation.predict(model, **self.loss.derivatives)
 
     def describe(self) -> str:
         """What lies on the device, in a line."""
@@ -205,16 +202,14 @@ class ResidentStep:
 
     def differentiate(self, places: Places) -> None:
         """From the number of the step to loss, gradient and norms."""
-        config, ledger, model = self.config, self.ledger, self.state.model
+        ledger, model = self.ledger, self.state.model
         rate, n_structures, n_atoms = ledger.plan.index_select(0, ledger.step).squeeze(0).unbind()
         ledger.rate.copy_(rate)
         ledger.n_structures.copy_(n_structures)
         dtype = model.contribution_weights.dtype
         batch, labels = self.data.gather(ledger.order, ledger.step, places, dtype)
-        result = model.evaluate_padded(batch, self._nodes, **self.derivatives)
-        loss = combined_loss(
-            result, labels, config.rho, config.stress_weight, n_structures, n_atoms
-        )
+        result = model.evaluate_padded(batch, self._nodes, **self.loss.derivatives)
+        loss = self.loss(result, labels, n_structures, n_atoms)
         self.state.differentiate(loss)
         ledger.loss.copy_(loss.detach())
         counts = (places.atoms < batch.sizes.sum()).double() / n_atoms

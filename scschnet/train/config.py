@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tomli_w
 import tyro
@@ -28,19 +28,29 @@ class TrainConfig:
     data: str = ""
     """File to train on (npz, xyz, extxyz, db, h5, tar); empty: the embedded MD17 ethanol frames."""
     energy_key: str = ""
-    """Which energy to train on where a file holds several, for example U0; empty: the file's default."""
+    """Name of the energy in the file, for example U0 or REF_energy; empty: the file's default."""
+    forces_key: str = ""
+    """Name of the forces in the file, for example REF_forces; empty: the file's default."""
+    stress_key: str = ""
+    """Name of the stress in the file, or of a virial, which is converted; empty: the file's default."""
     units: str = ""
-    """Units of a file that does not state them, for example 'kcal/mol, Angstrom'."""
+    """Units of a file that does not state them, for example 'kcal/mol, Angstrom', or ase (eV, Å)."""
     out: str = ""
     """Run folder to create; empty: runs/<name of the data>, with a number if that exists."""
-    n_train: int = 950
-    """Structures to train on."""
-    n_val: int = 50
-    """Structures for validation; all others are the test part."""
+    n_train: int | float = 950
+    """Structures to train on: a number, or a fraction such as 0.8; a set too small for the default is divided 8:1:1."""
+    n_val: int | float = 50
+    """Structures for validation: a number, or a fraction such as 0.1."""
+    n_test: int | float = 0
+    """Structures to test: a number, or a fraction; 0: all that are left."""
     split_file: str = ""
-    """.npz with the indices train, val, test; overrides n_train, n_val and the seed's split."""
+    """.npz with the indices train, val, test; overrides n_train, n_val, n_test and the seed's split."""
     seed: int = 0
-    """Seed of split, initial weights and order of the batches."""
+    """Seed of initial weights and order of the batches, and of the split unless split_seed is given."""
+    split_seed: int = -1
+    """Seed of the split; -1: that of seed. A committee has one split_seed and many seeds."""
+    atomic_energies: str = ""
+    """Energies of isolated atoms, eV, such as 'H=-13.6 O=-2041.8'; empty: those in the data, else fitted."""
 
     # ---- model
     skip: Literal["weighted", "plain"] = "weighted"
@@ -67,10 +77,12 @@ class TrainConfig:
     """First layer of the readout: xavier, or times (L+1) / sum of the w, to start with SchNet's output."""
 
     # ---- loss
-    rho: float = 0.1
+    loss: Literal["per_atom", "total"] = "per_atom"
+    """per_atom: errors of energy and virial divided by the number of atoms; total: of energy and stress (paper)."""
+    rho: float = 0.9
     """Loss = rho MSE(energy) + (1 - rho) MSE(force components); 1 trains on energies alone."""
-    stress_weight: float = 0.0
-    """Adds stress_weight MSE(stress components), stress in eV/Å^3; 0 leaves stress out."""
+    stress_weight: float = -1.0
+    """Adds stress_weight MSE(stress); 0 leaves stress out; -1: 1 where every structure has stress, else 0."""
 
     # ---- optimization
     epochs: int = 60
@@ -104,17 +116,25 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(TrainConfig).items():
-            choices = get_args(kind)
+            choices = get_args(kind) if get_origin(kind) is Literal else ()
             if choices and getattr(self, name) not in choices:
                 raise ValueError(
                     f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
-        at_least = {"n_train": 1, "n_val": 1, "seed": 0, "epochs": 1, "batch_size": 1}
+        for name, fewest in (("n_train", 1), ("n_val", 1), ("n_test", 0)):
+            value = getattr(self, name)
+            if not (0.0 < value < 1.0 or (value >= fewest and value == int(value))):
+                raise ValueError(
+                    f"`{name}` must be at least {fewest}, or a fraction between 0 and 1, got {value}"
+                )
+        at_least = {"seed": 0, "split_seed": -1, "epochs": 1, "batch_size": 1}
         at_least |= {"restart_period": 1, "patience": 0, "threads": 0, "clip": 0}
-        at_least |= {"stress_weight": 0, "rbf_range": 0}
+        at_least |= {"rbf_range": 0}
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}")
+        if not (self.stress_weight >= 0 or self.stress_weight == -1):
+            raise ValueError(f"`stress_weight` must be at least 0, or -1, got {self.stress_weight}")
         if not 0.0 <= self.rho <= 1.0:
             raise ValueError(f"`rho` must lie between 0 and 1, got {self.rho}")
         if not 0.0 <= self.ema < 1.0:
@@ -128,6 +148,7 @@ class TrainConfig:
 # cutoff and Gaussians: those are SchNetPack's of the time (0.1; all pairs, no cutoff function, 25 Gaussians up to
 # 5 Å). Clipping is ours: without it a warm restart can lose the network for good.
 ALL_PAIRS = {"cutoff": 30.0, "rbf_range": 5.0, "cutoff_function": "none"}
+TOTAL = {"loss": "total", "stress_weight": 0.0}
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
     "md17": {
@@ -136,12 +157,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "n_rbf": 17,
         "output_scale": "energy",
         "readout_start": "matched",
+        **TOTAL,
         "rho": 0.02,
         "epochs": 40,
     },
     "paper-md17": {
         "n_features": 256,
         **ALL_PAIRS,
+        **TOTAL,
+        "rho": 0.1,
         "epochs": 2000,
         "batch_size": 50,
         "optimizer": "adam",
@@ -155,6 +179,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "n_features": 256,
         **ALL_PAIRS,
         "output_scale": "energy",
+        **TOTAL,
         "rho": 1.0,
         "epochs": 1000,
         "batch_size": 100,
@@ -251,6 +276,8 @@ def read_config(path: Path) -> dict[str, Any]:
                 f"{path}: unknown option `{name}`; the nearest valid one is `{nearest}`"
             )
         default: object = known[name].default
+        if name in ("n_train", "n_val", "n_test") and type(value) is float:
+            continue
         if isinstance(default, float) and type(value) is int:
             options[name] = float(value)
         elif type(value) is not type(default):
@@ -259,8 +286,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_run_config(folder: Path) -> dict[str, Any]:
-    """Options of a run, as `read_config`; a run from before there was a choice of optimizers had Adam."""
-    return {"optimizer": "adam"} | read_config(folder / "config.toml")
+    """Options of a run, as `read_config`; runs from before there was a choice had Adam, and the total loss."""
+    before = {"optimizer": "adam", "loss": "total", "stress_weight": 0.0}
+    return before | read_config(folder / "config.toml")
 
 
 def write_config(path: Path, config: TrainConfig) -> None:

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from scschnet.checkpoint import Checkpoint, load, load_checkpoint, save_checkpoint
 from scschnet.data import collate, load_split
-from scschnet.evaluate import Error, errors, in_units, predict
+from scschnet.evaluate import Error, Predictions, errors, in_units, predict
 from scschnet.nn import SchNet
 from scschnet.train.captured import resident_step
 from scschnet.train.config import TrainConfig
-from scschnet.train.loss import combined_loss
+from scschnet.train.loss import Loss, labels_of
 from scschnet.train.processes import Processes
 from scschnet.train.progress import Progress
 from scschnet.train.run_folder import EpochMetrics, RunFolder
 from scschnet.train.schedule import learning_rate
-from scschnet.train.setup import build_model, choose_split, describe, read_structures
+from scschnet.train.setup import build_model, choose_split, describe, read_structures, resolve
 from scschnet.train.state import TrainingState
 
 LOST_FACTOR = 10.0  # a train loss so far above the best one, for LOST_PATIENCE epochs, is named
@@ -92,15 +92,18 @@ class Training:
     """
 
     def __init__(self, config: TrainConfig, processes: Processes, resume: Path | None) -> None:
+        self.structures = read_structures(config)
+        config = resolve(config, self.structures)
         self.config = config
         self.processes = processes
-        self.structures = read_structures(config)
         if resume is None:
             self.split = choose_split(config, self.structures)
+            self.loss = Loss(config, self.structures.select(self.split.train))
             self.run = RunFolder.create(config, self.split) if processes.is_first else RunFolder()
         else:
             self.run = RunFolder(resume)
             self.split = load_split(self.run.split, len(self.structures))
+            self.loss = Loss(config, self.structures.select(self.split.train))
         model = build_model(config, self.structures, self.split.train).to(processes.device)
         self.state = TrainingState(config, model)
         if resume is not None:
@@ -116,6 +119,7 @@ class Training:
             self.state,
             self.structures,
             self.split,
+            self.loss,
             processes,
             self.progress.message,
         )
@@ -170,7 +174,8 @@ class Training:
         content: dict[str, Any] = {"epoch": self.state.best_epoch, "n_test": len(test)}
         if len(test):
             model = load(self.run.best).to(self.processes.device)
-            for name, error in self._errors(model, test).items():
+            found = errors(self._predict(model, test), self.structures.select(test))
+            for name, error in found.items():
                 content[name] = in_units(name, error)
         self.run.write_test(content)
 
@@ -183,9 +188,6 @@ class Training:
         self.processes.wait()
         if self.processes.is_first:
             self.run.forget_after(self.state.epoch)
-
-    def _derivatives(self) -> dict[str, bool]:
-        return {"forces": self.config.rho < 1, "stress": self.config.stress_weight > 0}
 
     def _batches(self) -> list[NDArray[np.int64]]:
         """The training indices of the epoch, shuffled by (seed, epoch), in batches."""
@@ -200,8 +202,8 @@ class Training:
         n_atoms = int(self.structures.n_atoms[chosen].sum())
         share = self.processes.share(chosen)
         batch = collate(self.structures, share, config.cutoff).to(self.processes.device)
-        result = model(**batch.inputs, **self._derivatives(), correction_norms=True)
-        loss = combined_loss(result, batch, config.rho, config.stress_weight, len(chosen), n_atoms)
+        result = model(**batch.inputs, **self.loss.derivatives, correction_norms=True)
+        loss = self.loss(result, labels_of(batch), len(chosen), n_atoms)
         state.differentiate(loss)
         norms = result["correction_norms"].double().sum(dim=1) / n_atoms
         loss, signum = loss.detach(), loss.new_tensor(float(received[0] if received else 0))
@@ -245,22 +247,23 @@ class Training:
         self.table_error = self.state.averaged.refine_filters()
         self.state.model.filter_step = self.state.averaged.filter_step
         if self.resident is None:
-            return self.processes.merge(self._errors(self.state.averaged, share))
-        predictions = self.resident.predict(self.state.averaged)
-        return self.processes.merge(errors(predictions, self.structures.select(share)))
+            predictions = self._predict(self.state.averaged, share)
+        else:
+            predictions = self.resident.predict(self.state.averaged)
+        part = self.structures.select(share)
+        return self.processes.merge(errors(predictions, part) | self.loss.errors(predictions, part))
 
-    def _errors(self, model: SchNet, indices: NDArray[np.int64]) -> dict[str, Error]:
-        wanted = self._derivatives()
-        predictions = predict(
+    def _predict(self, model: SchNet, indices: NDArray[np.int64]) -> Predictions:
+        wanted = self.loss.derivatives
+        return predict(
             model, self.structures, indices, forces=wanted["forces"], stress=wanted["stress"]
         )
-        return errors(predictions, self.structures.select(indices))
 
     def _end_epoch(self, validation: dict[str, Error], rate: float) -> None:
         """Note an epoch's results, and save."""
         state = self.state
         train_loss = state.loss_sum / len(self.split.train)
-        val_loss = _loss_of(validation, self.config)
+        val_loss = self.loss.of(validation)
         state.plateau.update(val_loss)
         is_best = val_loss < state.best_val_loss
         if is_best:
@@ -313,18 +316,6 @@ class Training:
         save_checkpoint(path, Checkpoint(state.averaged, metadata, training))
 
 
-def _loss_of(validation: dict[str, Error], config: TrainConfig) -> float:
-    """The training loss, from the errors over the validation part."""
-    loss = 0.0
-    if config.rho > 0:
-        loss += config.rho * validation["energy"].rmse ** 2
-    if config.rho < 1:
-        loss += (1 - config.rho) * validation["forces"].rmse ** 2
-    if config.stress_weight > 0:
-        loss += config.stress_weight * validation["stress"].rmse ** 2
-    return loss
-
-
 def _metrics(
     state: TrainingState,
     rate: float,
@@ -333,7 +324,8 @@ def _metrics(
     validation: dict[str, Error],
 ) -> EpochMetrics:
     missing = Error(math.nan, math.nan, 0)
-    energy, forces = validation.get("energy", missing), validation.get("forces", missing)
+    names = ("energy", "forces", "energy_per_atom", "stress")
+    energy, forces, per_atom, stress = (validation.get(name, missing) for name in names)
     return EpochMetrics(
         epoch=state.epoch,
         step=state.total_steps,
@@ -345,6 +337,10 @@ def _metrics(
         val_forces_mae=forces.mae,
         val_forces_rmse=forces.rmse,
         seconds=round(state.seconds, 3),
+        val_energy_per_atom_mae=per_atom.mae,
+        val_energy_per_atom_rmse=per_atom.rmse,
+        val_stress_mae=stress.mae,
+        val_stress_rmse=stress.rmse,
     )
 
 

@@ -54,11 +54,19 @@ class Labels:
         energy: (n_structures,), eV.
         forces: (n_atoms, 3), eV/Å.
         stress: (n_structures, 3, 3), eV/Å^3.
+        sizes: (n_structures,) int64, atoms of each structure.
+        volumes: (n_structures,), Å^3; zero or NaN for a structure without volume.
+        idx_m: (n_atoms,) int64, structure of each atom.
+        weights: of each structure in the loss, a row for every number in `idx_m`; None: all one.
     """
 
     energy: Tensor | None
     forces: Tensor | None
     stress: Tensor | None
+    sizes: Tensor
+    volumes: Tensor
+    idx_m: Tensor
+    weights: Tensor | None
 
 
 class Places:
@@ -130,6 +138,9 @@ class ResidentData:
         self._labels: dict[str, Tensor | None] = dict.fromkeys(LABELS)
         for name in labels:
             self._labels[name] = _with_row(torch.from_numpy(getattr(part, name))).to(device)
+        self._weights = None
+        if part.weights is not None:
+            self._weights = _with_row(torch.from_numpy(part.weights)).to(device)
 
     def __len__(self) -> int:
         """Number of structures."""
@@ -139,7 +150,8 @@ class ResidentData:
     def n_bytes(self) -> int:
         """Memory of all arrays on the device."""
         arrays = (self._structures, self._cells, self._volumes, self._positions, self._atoms)
-        labels = (label for label in self._labels.values() if label is not None)
+        others = (*self._labels.values(), self._weights)
+        labels = (label for label in others if label is not None)
         return sum(t.nbytes for t in (*arrays, self._pairs, *labels))
 
     def shape_of(self, chosen: NDArray[np.int64]) -> Shape:
@@ -194,7 +206,14 @@ class ResidentData:
             name: None if label is None else label.index_select(0, rows[name])
             for name, label in self._labels.items()
         }
-        return batch, Labels(**found)
+        weights = None if self._weights is None else self._weights.index_select(0, chosen)
+        return batch, Labels(
+            **found,
+            sizes=batch.sizes,
+            volumes=batch.volumes,
+            idx_m=batch.idx_m,
+            weights=weights,
+        )
 
     def _gather(self, chosen: Tensor, places: Places) -> ops.GatheredBatch:
         """`ops.gather_batch` in plain torch."""

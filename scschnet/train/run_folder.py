@@ -17,7 +17,7 @@ from scschnet.train.contributions import LayerContribution
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One epoch's row of metrics.csv; energies in eV, forces in eV/Å, nan where not trained on."""
+    """One epoch's row of metrics.csv; energies in eV, forces in eV/Å, stress in eV/Å^3, nan where there is none."""
 
     epoch: int
     step: int
@@ -29,6 +29,10 @@ class EpochMetrics:
     val_forces_mae: float
     val_forces_rmse: float
     seconds: float
+    val_energy_per_atom_mae: float
+    val_energy_per_atom_rmse: float
+    val_stress_mae: float
+    val_stress_rmse: float
 
 
 METRICS_HEADER = [field.name for field in dataclasses.fields(EpochMetrics)]
@@ -82,7 +86,9 @@ class RunFolder:
 
     def append(self, metrics: EpochMetrics, contributions: Iterable[LayerContribution]) -> None:
         """Add an epoch to both tables."""
-        _append_rows(self.metrics, [list(dataclasses.astuple(metrics))])
+        with self.metrics.open(newline="") as file:
+            header = next(csv.reader(file))  # a run begun by an older scschnet has fewer columns
+        _append_rows(self.metrics, [[getattr(metrics, name) for name in header]])
         rows = [[metrics.epoch, *dataclasses.astuple(layer)] for layer in contributions]
         _append_rows(self.contributions, rows)
 

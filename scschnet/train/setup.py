@@ -1,14 +1,19 @@
 """What a training starts from: data, split and a model with its offsets."""
 
+import re
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import torch
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from scschnet import data
 from scschnet.data import Split, StructureSet, load_split, random_split
 from scschnet.nn import ModelConfig, SchNet
-from scschnet.train.config import TrainConfig
+from scschnet.train.config import PRESETS, TrainConfig
+from scschnet.train.loss import has_volume
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -21,7 +26,11 @@ def read_structures(config: TrainConfig) -> StructureSet:
     """
     if config.data:
         structures = data.read(
-            config.data, units=config.units or None, energy_key=config.energy_key or None
+            config.data,
+            units=config.units or None,
+            energy_key=config.energy_key or None,
+            forces_key=config.forces_key or None,
+            stress_key=config.stress_key or None,
         )
     else:
         structures = data.embedded.load()
@@ -31,19 +40,49 @@ def read_structures(config: TrainConfig) -> StructureSet:
         "stress": config.stress_weight > 0,
     }
     reason = {"energy": "`rho` > 0", "forces": "`rho` < 1", "stress": "`stress_weight` > 0"}
-    for name, is_wanted in wanted.items():
-        found = int(structures.labeled[name].sum()) if name in structures.labeled else 0
-        if is_wanted and found < len(structures):
-            hint = "; --rho 1 trains on energies alone" if name == "forces" else ""
+    name = config.data or "the embedded set"
+    for label, is_wanted in wanted.items():
+        if is_wanted and not structures.labeled[label].any():
+            hint = "; --rho 1 trains on energies alone" if label == "forces" else ""
             raise ValueError(
-                f"{config.data or 'the embedded set'} has {name} for {found} of {len(structures)} "
-                f"structures, but {reason[name]} asks for all of them{hint}"
+                f"{name} has {label} for none of {len(structures)} structures, "
+                f"but {reason[label]} asks for it{data.label_hint(structures, label) or hint}"
             )
+    periodic = int(structures.pbc.any(axis=1).sum())
+    if config.cutoff_function == "none" and periodic:
+        raise ValueError(
+            f"`cutoff_function` none is for molecules, whose pairs all count: {periodic} of {len(structures)} "
+            f"structures of {name} are periodic, and their energy would jump wherever a pair crosses "
+            f"{config.cutoff:g} Å; take --preset quick, or --cutoff-function cosine --cutoff 5 --rbf-range 0"
+        )
     return structures
 
 
+def resolve(config: TrainConfig, structures: StructureSet) -> TrainConfig:
+    """The options with those filled in that depend on the data: whether stress is trained on, the split's sizes.
+
+    Args:
+        config: options as they were given.
+        structures: the whole set.
+    """
+    chosen: dict[str, Any] = {}
+    if config.stress_weight < 0:
+        every = (structures.labeled["stress"] & has_volume(structures)).all()
+        chosen["stress_weight"] = 1.0 if every and len(structures) else 0.0
+    if not config.split_file:
+        n = len(structures)
+        names = ("n_train", "n_val", "n_test")
+        sizes = [getattr(config, name) for name in names]
+        defaults = [PRESETS[config.preset].get(name, getattr(TrainConfig, name)) for name in names]
+        if sizes == defaults and sum(sizes) >= n >= 3:
+            sizes = [n - 2 * max(1, n // 10), max(1, n // 10), 0]
+        whole = [size if size >= 1 or size == 0 else max(1, round(size * n)) for size in sizes]
+        chosen |= {name: int(size) for name, size in zip(names, whole, strict=True)}
+    return replace(config, **chosen)
+
+
 def describe(config: TrainConfig, structures: StructureSet, split: Split) -> str:
-    """What was found in the data, and how it is divided, in two lines."""
+    """What was found in the data, how it is divided, and what of it is trained on, in a few lines."""
     sizes = structures.n_atoms
     symbols = " ".join(chemical_symbols[z] for z in structures.elements)
     labels = ", ".join(
@@ -54,19 +93,44 @@ def describe(config: TrainConfig, structures: StructureSet, split: Split) -> str
         f"{config.data or 'embedded MD17 ethanol'}: {len(structures)} structures of {sizes.min()} to "
         f"{sizes.max()} atoms ({symbols}), {labels}, read as {units}\n"
         f"{len(split.train)} to train on, {len(split.val)} for validation, {len(split.test)} to test"
+        + (
+            f"; trained on stress, too, with weight {config.stress_weight:g}"
+            if config.stress_weight
+            else ""
+        )
+        + "".join(f"\nnote: {note}" for note in _notes(structures, split))
     )
+
+
+def _notes(structures: StructureSet, split: Split) -> list[str]:
+    """What a user would want to know of a split before the first step."""
+    notes = []
+    if not len(split.test):
+        notes.append("no structures are left to test; a smaller --n-train leaves some")
+    trained = structures.select(split.train).elements
+    unknown = np.setdiff1d(structures.elements, trained)
+    if unknown.size:
+        symbols = ", ".join(chemical_symbols[z] for z in unknown)
+        notes.append(f"{symbols}: in validation or test structures alone, never trained on")
+    return notes
 
 
 def choose_split(config: TrainConfig, structures: StructureSet) -> Split:
     """The split of `split_file`, or a random one by seed."""
     if config.split_file:
         return load_split(config.split_file, len(structures))
-    if config.n_train + config.n_val > len(structures):
+    n_train, n_val, n_test = int(config.n_train), int(config.n_val), int(config.n_test)
+    if n_train + n_val + n_test > len(structures):
         raise ValueError(
-            f"`n_train` + `n_val` must be at most {len(structures)}, the structures in "
-            f"{config.data or 'the embedded set'}, got {config.n_train} + {config.n_val}"
+            f"`n_train` + `n_val` + `n_test` must be at most {len(structures)}, the structures in "
+            f"{config.data or 'the embedded set'}, got {n_train} + {n_val} + {n_test}"
         )
-    return random_split(len(structures), config.n_train, config.n_val, config.seed)
+    seed = config.seed if config.split_seed < 0 else config.split_seed
+    split = random_split(len(structures), n_train, n_val, seed)
+    if n_test:
+        test = np.random.default_rng(seed).choice(split.test, n_test, replace=False)
+        split = Split(split.train, split.val, np.sort(test))
+    return split
 
 
 def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np.int64]) -> SchNet:
@@ -95,10 +159,10 @@ def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np
     if config.readout_start == "matched":
         match_readout(model)
     part = structures.select(train)
-    shift, spread, atomref = fit_offsets(part)
+    shift, spread, atomref = fit_offsets(part, lone_atoms(config, structures))
     scale = spread
-    if config.output_scale == "forces" and part.forces is not None:
-        scale = float(np.sqrt(np.square(part.forces).mean()))
+    if config.output_scale == "forces" and part.labeled["forces"].any():
+        scale = float(np.sqrt(np.nanmean(np.square(np.asarray(part.forces)))))
     model.offsets.shift.fill_(shift)
     model.offsets.scale.fill_(scale if scale > 0 else 1.0)
     model.offsets.atomref[: len(atomref)] = torch.from_numpy(atomref)
@@ -116,31 +180,100 @@ def match_readout(model: SchNet) -> None:
         model.readout.hidden.weight.mul_(len(weights) / weights.sum())
 
 
-def fit_offsets(structures: StructureSet) -> tuple[float, float, NDArray[np.float64]]:
-    """Mean and spread of the energy per atom, and a reference energy per element.
+def lone_atoms(config: TrainConfig, structures: StructureSet) -> dict[int, float]:
+    """Energies of isolated atoms: those of `atomic_energies`, else those of the data.
 
-    Reference energies are the data's own if it has them; otherwise, if compositions differ, the least
-    squares fit of the energies to the compositions; otherwise zero.
+    In the data an isolated atom is a structure of one atom that is not periodic or is marked as one
+    (`config_type=IsolatedAtom`); of several of one element the last counts.
 
     Args:
-        structures: with energies, eV.
+        config: options.
+        structures: the whole set.
+
+    Returns:
+        Atomic number to energy, eV; empty where nothing is known.
+
+    Raises:
+        ValueError: if `atomic_energies` is not a list of ELEMENT=NUMBER.
+    """
+    if config.atomic_energies:
+        return parse_atomic_energies(config.atomic_energies)
+    is_lone = (structures.n_atoms == 1) & structures.labeled["energy"]
+    open_or_marked = ~structures.pbc.any(axis=1)
+    if structures.isolated is not None:
+        open_or_marked |= structures.isolated
+    found = np.flatnonzero(is_lone & open_or_marked)
+    if structures.energy is None or not len(found):
+        return {}
+    numbers = structures.atomic_numbers[structures.atom_ptr[found]]
+    return {int(z): float(structures.energy[m]) for z, m in zip(numbers, found, strict=True)}
+
+
+def parse_atomic_energies(text: str) -> dict[int, float]:
+    """Energies of isolated atoms from text such as 'H=-13.6 O=-2041.8'; commas may separate them, too.
+
+    Args:
+        text: the option.
+
+    Returns:
+        Atomic number to energy, eV.
+
+    Raises:
+        ValueError: naming the part that is no ELEMENT=NUMBER.
+    """
+    energies = {}
+    for part in re.split(r"[,\s]+", text.strip()):
+        symbol, _, value = part.partition("=")
+        try:
+            energy = float(value)
+        except ValueError:
+            energy = np.nan
+        if symbol not in atomic_numbers or not np.isfinite(energy):
+            raise ValueError(
+                f"`atomic_energies` must be like 'H=-13.6 O=-2041.8', energies in eV, got {part!r}"
+            )
+        energies[atomic_numbers[symbol]] = energy
+    return energies
+
+
+def fit_offsets(
+    structures: StructureSet, known: dict[int, float] | None = None
+) -> tuple[float, float, NDArray[np.float64]]:
+    """Mean and spread of the energy per atom, and a reference energy per element.
+
+    Reference energies are the known ones, else the data's own table; elements that are not known are
+    fitted to the energies by least squares where compositions differ. With no energies at all: 0, 1, 0.
+
+    Args:
+        structures: those without energy are left out.
+        known: atomic number to energy of the isolated atom, eV.
 
     Returns:
         shift: mean of (E - sum of reference energies) / n_atoms, eV.
         spread: standard deviation of the same, eV.
         atomref: (max_z + 1,), eV.
     """
-    n_elements = int(structures.atomic_numbers.max()) + 1
-    if structures.energy is None:
-        return 0.0, 1.0, np.zeros(n_elements)
-    composition = np.zeros((len(structures), n_elements))
-    np.add.at(composition, (structures.idx_m, structures.atomic_numbers), 1.0)
+    known = known or {}
+    n_elements = max([int(structures.atomic_numbers.max()), *known]) + 1
     atomref = np.zeros(n_elements)
-    if structures.atomref is not None:
-        known = min(n_elements, len(structures.atomref))
-        atomref[:known] = structures.atomref[:known]
-    elif not np.all(composition == composition[0]):
-        atomref[:] = np.linalg.lstsq(composition, structures.energy, rcond=None)[0]
-    residual = structures.energy - composition @ atomref
-    per_atom = residual / structures.n_atoms
+    for z, energy in known.items():
+        atomref[z] = energy
+    part = structures.select(structures.labeled["energy"] & (structures.n_atoms > 0))
+    if part.energy is None or not len(part):
+        return 0.0, 1.0, atomref
+    composition = np.zeros((len(part), n_elements))
+    np.add.at(composition, (part.idx_m, part.atomic_numbers), 1.0)
+    if known:
+        fitted = np.setdiff1d(part.elements, list(known))
+    elif structures.atomref is not None:
+        fitted = np.zeros(0, np.int64)
+        size = min(n_elements, len(structures.atomref))
+        atomref[:size] = structures.atomref[:size]
+    else:
+        differ = not np.all(composition == composition[0])
+        fitted = np.arange(n_elements) if differ else np.zeros(0, np.int64)
+    if len(fitted):
+        rest = part.energy - composition @ atomref
+        atomref[fitted] = np.linalg.lstsq(composition[:, fitted], rest, rcond=None)[0]
+    per_atom = (part.energy - composition @ atomref) / part.n_atoms
     return float(per_atom.mean()), float(per_atom.std()), atomref
