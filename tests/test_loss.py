@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import write
 from conftest import make_model
 
 from scschnet.data import StructureSet, collate
 from scschnet.evaluate import Predictions
+from scschnet.train.__main__ import main
 from scschnet.train.config import TrainConfig
 from scschnet.train.loss import Loss, labels_of
 from scschnet.train.setup import (
@@ -220,10 +224,6 @@ def test_elements_that_are_never_trained_on_are_named():
 
 
 def test_all_pairs_of_a_periodic_set_are_refused(tmp_path):
-    from ase.build import bulk
-    from ase.calculators.emt import EMT
-    from ase.io import write
-
     atoms = bulk("Cu")
     atoms.calc = EMT()
     atoms.get_forces()
@@ -233,3 +233,28 @@ def test_all_pairs_of_a_periodic_set_are_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="`cutoff_function` none is for molecules"):
         read_structures(config)
+
+
+def test_stress_stands_in_every_table(tmp_path, capsys, monkeypatch):
+    """Periodic structures of two sizes: errors per atom, and stress in GPa beside eV/Å^3."""
+    frames, rng = [], np.random.default_rng(12)
+    for k in range(12):
+        atoms = bulk("Cu", cubic=k % 2 == 0)
+        atoms.rattle(0.1, rng=rng)
+        atoms.calc = EMT()
+        atoms.get_stress()
+        frames.append(atoms)
+    write(tmp_path / "cu.extxyz", frames)
+    monkeypatch.setattr("scschnet.train.__main__.describe", lambda run: None)
+    small = "--n-features 8 --n-interactions 1 --n-rbf 6 --epochs 2 --threads 1"
+    out = tmp_path / "run"
+    assert main(f"--data {tmp_path / 'cu.extxyz'} --out {out} {small}".split()) == 0
+    shown = capsys.readouterr()
+    assert "10 to train on, 1 for validation, 1 to test" in shown.err
+    assert "meV/atom" in shown.err and "GPa" in shown.err
+    for text in ("energy per atom", "meV", "GPa", "eV/Å^3"):
+        assert text in shown.out
+    header, *rows = (out / "metrics.csv").read_text().splitlines()
+    last = dict(zip(header.split(","), rows[-1].split(","), strict=True))
+    names = ("val_stress_mae", "val_stress_rmse", "val_energy_per_atom_mae")
+    assert all(float(last[name]) > 0 for name in names)

@@ -263,6 +263,7 @@ def profile(case: str, device: str) -> None:
     from scschnet.data import Split
     from scschnet.train.captured import ResidentStep
     from scschnet.train.config import TrainConfig
+    from scschnet.train.loss import Loss
     from scschnet.train.processes import Processes
     from scschnet.train.setup import build_model
     from scschnet.train.state import TrainingState
@@ -283,6 +284,7 @@ def profile(case: str, device: str) -> None:
         ema=0.0,
         clip=5.0,
         output_scale="energy",
+        stress_weight=0.0,
         **options,
     )
     state = TrainingState(config, build_model(config, structures, everything).to(device))
@@ -291,6 +293,7 @@ def profile(case: str, device: str) -> None:
         state,
         structures,
         Split(everything, everything[:0], everything[:0]),
+        Loss(config, structures),
         Processes(device),
         print,
     )

@@ -114,6 +114,11 @@ class StructureSet:
         return np.diff(self.atom_ptr)
 
     @property
+    def is_extensive(self) -> bool:
+        """Whether structures differ in size or are periodic: their errors are then compared per atom."""
+        return bool(self.pbc.any() or (len(self) > 0 and np.ptp(self.n_atoms) > 0))
+
+    @property
     def idx_m(self) -> NDArray[np.int64]:
         """Structure of each atom, (n_atoms,)."""
         return np.repeat(np.arange(len(self)), self.n_atoms)

@@ -24,7 +24,7 @@ from scschnet.report import audit, page, words
 from scschnet.report.figures import Gallery, ranking
 from scschnet.report.material import Material, hashes
 from scschnet.report.molecule import draw_molecule
-from scschnet.units import energy_factor
+from scschnet.units import energy_factor, stress_factor
 
 Draw = Callable[[Any], None]
 
@@ -148,11 +148,13 @@ def learning(m: Material, make: Maker) -> page.Section:
         "validation MAE": [
             ("val_energy_mae", 1 / kcal, "energy (kcal/mol)"),
             ("val_forces_mae", 1 / kcal, "forces (kcal/mol/Å)"),
+            ("val_stress_mae", 1 / stress_factor("GPa"), "stress (GPa)"),
         ],
     }
     drawn = []
     for label, parts in columns.items():
-        shown = [part for part in parts if np.isfinite(m.metrics[0][part[0]]).any()]
+        known = [part for part in parts if all(part[0] in metrics for metrics in m.metrics)]
+        shown = [part for part in known if np.isfinite(m.metrics[0][part[0]]).any()]
         name = label.replace(" ", "-").lower()
         rows = [
             [k, int(metrics["epoch"][row]), *(metrics[c][row] * f for c, f, _ in shown)]

@@ -55,12 +55,14 @@ def summary(run: RunFolder) -> str:
     content = json.loads(run.test.read_text())
     lines = [
         f"{run.path}: best epoch {content['epoch']}, {content['n_test']} test structures",
-        f"{'':10}{'MAE':>12}{'RMSE':>12}",
+        f"{'':16}{'MAE':>12}{'RMSE':>12}",
     ]
-    for name in ("energy", "forces", "stress"):
+    for name in ("energy", "energy_per_atom", "forces", "stress"):
         for unit, error in content.get(name, {}).items():
             if unit != "n":
-                lines.append(f"{name:10}{error['mae']:12.4f}{error['rmse']:12.4f}  {unit}")
+                lines.append(
+                    f"{name.replace('_', ' '):16}{error['mae']:12.4f}{error['rmse']:12.4f}  {unit}"
+                )
     return "\n".join(lines)
 
 

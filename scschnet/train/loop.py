@@ -110,7 +110,11 @@ class Training:
             self._restore()
         self.table_error = 0.0  # of the filter tables of the averaged model, see refine_filters
         self.progress = Progress(
-            config, len(self.split.train), self.state.epoch, silent=not processes.is_first
+            config,
+            len(self.split.train),
+            self.state.epoch,
+            silent=not processes.is_first,
+            per_atom=self.structures.is_extensive,
         )
         found = describe(config, self.structures, self.split)
         self.progress.message(f"{found}; run folder {self.run.path}")
@@ -176,7 +180,8 @@ class Training:
             model = load(self.run.best).to(self.processes.device)
             found = errors(self._predict(model, test), self.structures.select(test))
             for name, error in found.items():
-                content[name] = in_units(name, error)
+                if name != "energy_per_atom" or self.structures.is_extensive:
+                    content[name] = in_units(name, error)
         self.run.write_test(content)
 
     def _restore(self) -> None:

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from scschnet.train.config import TrainConfig
 from scschnet.train.run_folder import EpochMetrics
-from scschnet.units import energy_factor
+from scschnet.units import energy_factor, stress_factor
 
 LINES_PER_RUN = 50  # at most about so many lines in a pipe
 
@@ -21,10 +21,16 @@ class Progress:
         n_train: structures per epoch.
         epochs_done: epochs finished before (a resumed run).
         silent: show nothing (all processes but the first).
+        per_atom: show energies per atom, in meV, as for structures of several sizes or periodic ones.
     """
 
     def __init__(
-        self, config: TrainConfig, n_train: int, epochs_done: int = 0, silent: bool = False
+        self,
+        config: TrainConfig,
+        n_train: int,
+        epochs_done: int = 0,
+        silent: bool = False,
+        per_atom: bool = False,
     ) -> None:
         self.config = config
         self.n_train = n_train
@@ -32,6 +38,7 @@ class Progress:
         self.structures_done = 0
         self.every = max(1, config.epochs // LINES_PER_RUN)
         self.silent = silent
+        self.per_atom = per_atom
         self.bar: tqdm | None = None
         if sys.stderr.isatty() and not silent:
             self.bar = tqdm(
@@ -75,12 +82,17 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
-    @staticmethod
-    def _errors(metrics: EpochMetrics) -> str:
+    def _errors(self, metrics: EpochMetrics) -> str:
         kcal = 1.0 / energy_factor("kcal/mol")
-        parts = []
-        if not math.isnan(metrics.val_energy_mae):
-            parts.append(f"energy {metrics.val_energy_mae * kcal:.3f}")
-        if not math.isnan(metrics.val_forces_mae):
-            parts.append(f"forces {metrics.val_forces_mae * kcal:.3f}")
-        return "val MAE " + ", ".join(parts) + " kcal/mol(/Å)"
+        shown = [
+            ("energy", metrics.val_energy_mae * kcal, "kcal/mol"),
+            ("forces", metrics.val_forces_mae * kcal, "kcal/mol/Å"),
+        ]
+        if self.per_atom:
+            shown = [
+                ("energy", metrics.val_energy_per_atom_mae * 1000, "meV/atom"),
+                ("forces", metrics.val_forces_mae * 1000, "meV/Å"),
+            ]
+        shown.append(("stress", metrics.val_stress_mae / stress_factor("GPa"), "GPa"))
+        parts = [f"{name} {x:.3f} {unit}" for name, x, unit in shown if not math.isnan(x)]
+        return "val MAE " + ", ".join(parts)
