@@ -91,14 +91,16 @@ class Structure:
     def boundary(self) -> str:
         return "boundary " + " ".join("p" if periodic else "f" for periodic in self.pbc)
 
-    def write(self, path: Path, angstrom: float = 1.0) -> None:
-        """Write a data file; `angstrom`: one Å in its unit of length."""
+    def write(self, path: Path, angstrom: float = 1.0, dalton: float = 1.0) -> None:
+        """Write a data file; `angstrom`, `dalton`: one Å and one g/mol in its units."""
         cell = self.cell * angstrom
         lines = ["structure", "", f"{len(self.numbers)} atoms", f"{len(SYMBOLS)} atom types"]
         lines += [f"0 {cell[k, k]:.17g} {'xyz'[k]}lo {'xyz'[k]}hi" for k in range(3)]
         if np.any(cell != np.diag(np.diag(cell))):
             lines.append(f"{cell[1, 0]:.17g} {cell[2, 0]:.17g} {cell[2, 1]:.17g} xy xz yz")
-        lines += ["", "Masses", ""] + [f"{k + 1} {mass}" for k, mass in enumerate(MASSES)]
+        lines += ["", "Masses", ""] + [
+            f"{k + 1} {mass:.17g}" for k, mass in enumerate(MASSES * dalton)
+        ]
         lines += ["", "Atoms # atomic", ""]
         for k, (z, r) in enumerate(zip(self.numbers, self.positions * angstrom, strict=True)):
             kind = int(np.flatnonzero(z == NUMBERS)[0]) + 1

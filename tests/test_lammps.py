@@ -283,7 +283,7 @@ run 0
 {report("whole")}
 clear
 read_restart half.restart
-{potential(soft_model_file())}
+{potential(soft_model_file()).splitlines()[1]}
 neighbor 0.5 bin
 timestep 0.0005
 fix move all nve
@@ -465,12 +465,20 @@ PRESSURE = {  # of one energy over one length cubed, in the style's unit of pres
 }
 
 
+DALTON = {
+    "si": 1.66053906660e-27,
+    "cgs": 1.66053906660e-24,
+    "micro": 1.66053906660e-12,
+    "nano": 1.66053906660e-6,
+}
+
+
 @functools.cache
 def in_units() -> Path:
     place = Path(tempfile.mkdtemp(dir=folder()))
     script = ""
     for style, (_, angstrom) in UNITS.items():
-        structures()["skewed"].write(place / f"{style}.data", angstrom)
+        structures()["skewed"].write(place / f"{style}.data", angstrom, DALTON.get(style, 1.0))
         script += f"""clear
 units {style}
 read_data {style}.data
@@ -557,7 +565,9 @@ def test_any_atom_style_and_no_atoms_at_all():
 atom_style full
 region box block 0 9 0 9 0 9
 create_box 3 box
-mass * 1.0
+mass 1 1.008
+mass 2 12.011
+mass 3 15.999
 {potential(model_file())}
 run 0
 create_atoms 3 single 4 4 4

@@ -38,7 +38,9 @@ region box block 0 9 0 9 0 9
 create_box 3 box
 create_atoms 1 single 1 1 1
 create_atoms 2 single 2 1 1
-mass * 1.0
+mass 1 1.008
+mass 2 12.011
+mass 3 15.999
 """
 MODEL = "pair_style scschnet\npair_coeff * * model.pt H C O\n"
 ERRORS = {
@@ -48,7 +50,15 @@ ERRORS = {
     ),
     "option": (
         f"{START}pair_style scschnet deep",
-        "pair_style scschnet takes nothing or `wide`, got deep",
+        "pair_style scschnet takes nothing, `wide` or `isotopes`, got deep",
+    ),
+    "order of elements": (
+        f"{START}pair_style scschnet\npair_coeff * * model.pt O C H\nrun 0",
+        "says that type 1 is O, whose mass is 16 g/mol, but the mass of the type is 1.008 g/mol",
+    ),
+    "group left out": (
+        f"{START}{MODEL}group some type 1\nneigh_modify exclude group some all\nrun 0",
+        "pair_style scschnet cannot leave atoms out: with neigh_modify exclude group",
     ),
     "file": (
         f"{START}pair_style scschnet\npair_coeff * * nowhere.pt H C O",
@@ -178,6 +188,25 @@ def test_portable_file_needs_wide_ghosts_on_several_ranks():
 def test_excluded_pairs_are_mentioned():
     out = run(folder(), f"{START}{MODEL}neigh_modify exclude type 1 2\nrun 0\n")
     assert "does not see pairs left out by neigh_modify exclude" in out
+
+
+def test_isotopes_are_allowed_where_they_are_meant():
+    deuterium = f"{START}mass 1 2.014\n{MODEL}run 0\n"
+    with pytest.raises(AssertionError, match=r"type 1 is H, whose mass is 1.008 g/mol"):
+        run(folder(), deuterium)
+    run(folder(), deuterium.replace("pair_style scschnet", "pair_style scschnet isotopes"))
+
+
+def test_masses_are_compared_in_the_units_of_the_input():
+    si = START.replace("metal", "si").replace("0 9 0 9 0 9", "0 9e-10 0 9e-10 0 9e-10")
+    si = si.replace("single 1 1 1", "single 1e-10 1e-10 1e-10")
+    si = si.replace("single 2 1 1", "single 2e-10 1e-10 1e-10")
+    for mass, kilograms in (("1.008", 1.674e-27), ("12.011", 1.9945e-26), ("15.999", 2.6567e-26)):
+        si = si.replace(mass, str(kilograms))
+    si += "neighbor 1e-10 bin\n"
+    run(folder(), f"{si}{MODEL}run 0\n")
+    with pytest.raises(AssertionError, match=r"type 1 is H, whose mass"):
+        run(folder(), f"{si}mass 1 2.6567e-26\n{MODEL}run 0\n")
 
 
 def test_plugin_for_another_lammps_is_not_loaded(tmp_path):

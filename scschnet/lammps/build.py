@@ -70,7 +70,7 @@ def lammps_from_source(folder: Path) -> Lammps:
     if executables:
         version, git, sizes = _ask(executables[0])
     else:
-        found = re.search(r'LAMMPS_VERSION\s+"([^"]+)"', version_header.read_text())
+        found = re.search(r'LAMMPS_VERSION\s+"([^"]+)"', version_header.read_text(encoding="utf-8"))
         if found is None:
             raise BuildError(f"{version_header} does not name a version")
         version, git, sizes = found[1], _describe(folder), "SMALLBIG"

@@ -2,6 +2,8 @@
 // are added to those of other styles.
 #include "pair_scschnet.hpp"
 
+#include "masses.hpp"
+
 #include <ATen/Parallel.h>
 #include <ATen/ops/from_blob.h>
 #include <atom.h>
@@ -17,6 +19,7 @@
 #include <scschnet/exported_model.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <exception>
 
@@ -79,7 +82,6 @@ void PairScschnet::unpack_forward_comm(int n, int first, double* buffer) {
 
 PairScschnet::PairScschnet(LAMMPS* lammps) : Pair(lammps) {
   single_enable = 0;
-  restartinfo = 0;
   writedata = 0;
   one_coeff = 1;
   manybody_flag = 1;
@@ -95,10 +97,21 @@ PairScschnet::~PairScschnet() {
 }
 
 void PairScschnet::settings(int n_arguments, char** arguments) {
-  wide_ = n_arguments == 1 && std::strcmp(arguments[0], "wide") == 0;
-  if (n_arguments > 1 || (n_arguments == 1 && !wide_)) {
-    error->all(FLERR, "pair_style scschnet takes nothing or `wide`, got {}", arguments[0]);
+  wide_ = isotopes_ = false;
+  for (int k = 0; k < n_arguments; ++k) {
+    if (std::strcmp(arguments[k], "wide") == 0) {
+      wide_ = true;
+    } else if (std::strcmp(arguments[k], "isotopes") == 0) {
+      isotopes_ = true;
+    } else {
+      error->all(FLERR, "pair_style scschnet takes nothing, `wide` or `isotopes`, got {}",
+                 arguments[k]);
+    }
   }
+  take_units();
+}
+
+void PairScschnet::take_units() {
   const std::string name = update->unit_style;
   const auto* found = std::find_if(unit_styles.begin(), unit_styles.end(),
                                    [&name](const UnitStyle& u) { return u.name == name; });
@@ -147,13 +160,17 @@ void PairScschnet::set_elements(char** symbols) {
   }
 }
 
+void PairScschnet::allocate() {
+  const int n = atom->ntypes + 1;
+  memory->create(setflag, n, n, "pair:setflag");
+  memory->create(cutsq, n, n, "pair:cutsq");
+  for (int i = 0; i < n; ++i) std::fill_n(setflag[i], n, 0);
+  allocated = 1;
+}
+
 void PairScschnet::coeff(int n_arguments, char** arguments) {
   const int n_types = atom->ntypes;
-  if (!allocated) {
-    memory->create(setflag, n_types + 1, n_types + 1, "pair:setflag");
-    memory->create(cutsq, n_types + 1, n_types + 1, "pair:cutsq");
-    allocated = 1;
-  }
+  if (!allocated) allocate();
   if (n_arguments != 3 + n_types) {
     error->all(FLERR,
                "pair_coeff of scschnet must be `* * FILE` and an element or NULL for each of {} "
@@ -190,8 +207,28 @@ void PairScschnet::check_neighbor_settings() {
   }
 }
 
+/// A type whose mass is not that of its element was most likely given the wrong element.
+void PairScschnet::check_masses() {
+  if (isotopes_ || atom->mass == nullptr) return;
+  for (int type = 1; type <= atom->ntypes; ++type) {
+    const std::int64_t z = z_of_type_[type];
+    if (z == 0 || !atom->mass_setflag[type]) continue;
+    const double expected = atomic_masses[z - 1], found = atom->mass[type] / units_.dalton;
+    if (std::abs(found - expected) <= std::max(0.3, 0.02 * expected)) continue;
+    const auto& known = model_->elements();
+    const auto place = std::find(known.begin(), known.end(), z) - known.begin();
+    error->all(
+        FLERR,
+        "pair_coeff of scschnet says that type {} is {}, whose mass is {:.4g} g/mol, but the mass "
+        "of the type is {:.4g} g/mol: give the elements in the order of the types, or "
+        "`pair_style scschnet isotopes` if the masses are meant",
+        type, model_->symbols()[place], expected, found);
+  }
+}
+
 void PairScschnet::init_style() {
   check_neighbor_settings();
+  check_masses();
   at::set_num_threads(comm->nthreads);
   if (wide_) {
     neighbor->add_request(this, NeighConst::REQ_FULL | NeighConst::REQ_GHOST);
@@ -217,12 +254,43 @@ int PairScschnet::n_layers() const {
   return model_ ? static_cast<int>(model_->n_interactions()) + 1 : 0;
 }
 
+// ---- restart files: the style and its settings; pair_coeff is to be given again
+
+void PairScschnet::write_restart(FILE* file) {
+  write_restart_settings(file);
+}
+
+void PairScschnet::read_restart(FILE* file) {
+  read_restart_settings(file);
+  allocate();
+}
+
+void PairScschnet::write_restart_settings(FILE* file) {
+  const int settings[2] = {wide_ ? 1 : 0, isotopes_ ? 1 : 0};
+  fwrite(settings, sizeof(int), 2, file);
+}
+
+void PairScschnet::read_restart_settings(FILE* file) {
+  int settings[2] = {0, 0};
+  if (comm->me == 0) utils::sfread(FLERR, settings, sizeof(int), 2, file, nullptr, error);
+  MPI_Bcast(settings, 2, MPI_INT, 0, world);
+  wide_ = settings[0] != 0;
+  isotopes_ = settings[1] != 0;
+  take_units();
+}
+
 // ---- evaluation
 
 /// Rows and pairs anew whenever LAMMPS has built its neighbor list, on all ranks alike.
 void PairScschnet::update_rows() {
   if (neighbor->ago != 0 && neighbor->ncalls == built_at_) return;
   built_at_ = neighbor->ncalls;
+  if (neighbor->nex_group > 0) {  // fix gcmc makes such a group after init_style
+    error->all(
+        FLERR,
+        "pair_style scschnet cannot leave atoms out: with neigh_modify exclude group (as fix gcmc "
+        "full_energy and others set it) an atom without pairs would still have its own energy");
+  }
   const Atoms atoms{atom->nlocal, atom->nlocal + atom->nghost, atom->type, z_of_type_};
   if (wide_) {
     rows_.keep_images(atoms, list->inum, list->ilist);

@@ -21,11 +21,12 @@ class ExportedModel;
 
 namespace LAMMPS_NS {
 
-/// pair_style scschnet [wide]
+/// pair_style scschnet [wide] [isotopes]
 ///
 /// Ghosts are one cutoff deep, and between interaction blocks their features come from the ranks
 /// that own them. With `wide` ghosts are as deep as the model sees and nothing is exchanged: much
-/// slower, another way to the same numbers.
+/// slower, another way to the same numbers. With `isotopes` the mass of a type may be any; without,
+/// it must be that of its element.
 class PairScschnet : public Pair {
  public:
   explicit PairScschnet(LAMMPS* lammps);
@@ -37,6 +38,10 @@ class PairScschnet : public Pair {
   double init_one(int type_i, int type_j) override;
   void compute(int energy_flag, int virial_flag) override;
   double memory_usage() override;
+  void write_restart(FILE* file) override;
+  void read_restart(FILE* file) override;
+  void write_restart_settings(FILE* file) override;
+  void read_restart_settings(FILE* file) override;
 
   int pack_forward_comm(int n, int* atoms, double* buffer, int, int*) override;
   void unpack_forward_comm(int n, int first, double* buffer) override;
@@ -51,9 +56,12 @@ class PairScschnet : public Pair {
  private:
   class Halo;
 
+  void allocate();
+  void take_units();
   void load(const std::string& file);
   void set_elements(char** symbols);
   void check_neighbor_settings();
+  void check_masses();
   void fail(const std::string& message);
   void update_rows();
   void receive_owners();
@@ -63,6 +71,7 @@ class PairScschnet : public Pair {
   void add_virials(const scschnet::Evaluation& result);
 
   bool wide_ = false;
+  bool isotopes_ = false;
   scschnet::lammps::UnitStyle units_{};
   std::unique_ptr<scschnet::ExportedModel> model_;
   std::string file_;                     ///< as given, for messages

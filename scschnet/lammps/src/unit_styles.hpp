@@ -1,4 +1,4 @@
-// The unit systems of LAMMPS, against eV and Å.
+// The unit systems of LAMMPS, against eV, Å and g/mol.
 #pragma once
 
 #include <array>
@@ -6,22 +6,24 @@
 
 namespace scschnet::lammps {
 
-/// What one eV and one Å are in a unit style. CODATA 2018.
+/// What one eV, one Å and one g/mol are in a unit style. CODATA 2018.
 struct UnitStyle {
   std::string_view name;
   double electronvolt;
   double angstrom;
+  double dalton;
 };
 
-inline constexpr double joule = 1.602176634e-19;  // of one eV
+inline constexpr double joule = 1.602176634e-19;       // of one eV
+inline constexpr double kilogram = 1.66053906660e-27;  // of one g/mol
 inline constexpr std::array<UnitStyle, 7> unit_styles{{
-    {"metal", 1.0, 1.0},
-    {"real", joule * 6.02214076e23 / 4184.0, 1.0},              // kcal/mol, Å
-    {"electron", 1.0 / 27.211386245988, 1.0 / 0.529177210903},  // hartree, bohr
-    {"si", joule, 1e-10},                                       // J, m
-    {"cgs", joule * 1e7, 1e-8},                                 // erg, cm
-    {"micro", joule * 1e15, 1e-4},                              // pg µm²/µs², µm
-    {"nano", joule * 1e21, 0.1},                                // ag nm²/ns², nm
+    {"metal", 1.0, 1.0, 1.0},
+    {"real", joule * 6.02214076e23 / 4184.0, 1.0, 1.0},              // kcal/mol, Å
+    {"electron", 1.0 / 27.211386245988, 1.0 / 0.529177210903, 1.0},  // hartree, bohr
+    {"si", joule, 1e-10, kilogram},                                  // J, m
+    {"cgs", joule * 1e7, 1e-8, kilogram * 1e3},                      // erg, cm
+    {"micro", joule * 1e15, 1e-4, kilogram * 1e15},                  // pg µm²/µs², µm
+    {"nano", joule * 1e21, 0.1, kilogram * 1e21},                    // ag nm²/ns², nm
 }};
 
 }  // namespace scschnet::lammps
