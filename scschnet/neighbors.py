@@ -1,15 +1,21 @@
 """Neighbor list of a structure, in the form ASE and matscipy give it, and of a batch, for training."""
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from ase.data import atomic_numbers as numbers_of
+from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from scschnet import _C, ops  # noqa: F401  (ops checks the version of torch)
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+
+_SMALLEST = 1e-3  # Å, of the list that is searched where all cutoffs are zero
 
 
 class NeighborList(NamedTuple):
@@ -31,7 +37,7 @@ class NeighborList(NamedTuple):
 def neighbor_list(
     quantities: str,
     atoms: "Atoms | None" = None,
-    cutoff: float | None = None,
+    cutoff: float | Mapping[tuple[str | int, str | int], float] | ArrayLike | None = None,
     *,
     positions: ArrayLike | None = None,
     cell: ArrayLike | None = None,
@@ -50,7 +56,9 @@ def neighbor_list(
             d distance (n_pairs,) float64, Å, D vector r_j - r_i + S · cell (n_pairs, 3) float64, Å,
             S cell shift (n_pairs, 3) int32.
         atoms: structure; or give `positions` instead.
-        cutoff: Å, positive; a pair exactly at the cutoff is left out.
+        cutoff: Å, positive; a pair exactly at the cutoff is left out. Or, as ASE and matscipy take it: a
+            radius of each atom, (n_atoms,), whose sum is the cutoff of a pair; or a dictionary from pairs of
+            elements, ("H", "C") or (1, 6), in either order, to their cutoff: others are no neighbors.
         positions: (n_atoms, 3), Å.
         cell: (3, 3), rows are lattice vectors, or three lengths, Å; None if all axes are open.
         pbc: one flag or three; None: all axes are open.
@@ -71,7 +79,46 @@ def neighbor_list(
         raise ValueError("`atoms` or `positions` must be given")
     if threads is None:
         threads = torch.get_num_threads()
-    return _C.neighbor_list(quantities, positions, cell, pbc, cutoff, threads)
+    if cutoff is None or np.isscalar(cutoff) or (isinstance(cutoff, Mapping) and not cutoff):
+        return _C.neighbor_list(quantities, positions, cell, pbc, cutoff, threads)
+    limits = _cutoffs(cutoff, atoms, len(np.asarray(positions)))
+    reach = limits.largest
+    i, j, d, *found = _C.neighbor_list(f"ijd{quantities}", positions, cell, pbc, reach, threads)
+    kept = d < limits.of_pairs(i, j)
+    chosen = tuple(array[kept] for array in found)
+    return chosen[0] if len(chosen) == 1 else chosen
+
+
+class _Cutoffs(NamedTuple):
+    """Cutoffs that differ from pair to pair: a table of kinds of atoms, or a radius of each."""
+
+    largest: float
+    of_pairs: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
+
+
+def _cutoffs(cutoff: Any, atoms: "Atoms | None", n_atoms: int) -> _Cutoffs:
+    if not isinstance(cutoff, Mapping):
+        radii = np.asarray(cutoff, dtype=np.float64)
+        if radii.shape != (n_atoms,) or not (np.isfinite(radii).all() and (radii >= 0).all()):
+            raise ValueError(
+                f"`cutoff` must be a number, a dictionary, or a radius not below zero for each of {n_atoms} "
+                f"atoms, got an array of shape {radii.shape}"
+            )
+        return _Cutoffs(
+            max(2 * radii.max(initial=0.0), _SMALLEST), lambda i, j: radii[i] + radii[j]
+        )
+    if atoms is None:
+        raise ValueError("`cutoff` by elements needs `atoms`, got `positions`")
+    table = np.zeros((len(chemical_symbols), len(chemical_symbols)))
+    for pair, value in cutoff.items():
+        one, other = (numbers_of.get(kind, kind) for kind in pair)
+        if not all(isinstance(z, int | np.integer) and 0 <= z < len(table) for z in (one, other)):
+            raise ValueError(f"`cutoff` must have pairs of elements as keys, got {pair!r}")
+        if not 0.0 <= value < np.inf:
+            raise ValueError(f"`cutoff` must not be negative, got {value} for {pair!r}")
+        table[one, other] = table[other, one] = value
+    numbers = atoms.numbers
+    return _Cutoffs(max(table.max(), _SMALLEST), lambda i, j: table[numbers[i], numbers[j]])
 
 
 def batch_neighbor_list(

@@ -706,3 +706,40 @@ def test_torch_operator_errors(index, value, error, message):
     arguments[index] = value
     with pytest.raises(error, match=re.escape(message)):
         torch.ops.scschnet.neighbor_list(*arguments)
+
+
+@pytest.mark.parametrize("cell", [None, 4.0])
+@pytest.mark.parametrize("kind", ["elements", "radii"])
+def test_cutoffs_that_differ_are_those_of_ase(kind, cell):
+    """A dictionary by elements, symbols or numbers, and a radius of each atom."""
+    atoms = molecule("CH3CH2OH")
+    if cell is not None:
+        atoms.cell, atoms.pbc = np.eye(3) * cell, True
+    cutoff = {
+        "elements": {("H", "C"): 1.3, ("O", "C"): 2.6, (1, 1): 1.9},
+        "radii": ase.neighborlist.natural_cutoffs(atoms, mult=1.4),
+    }[kind]
+    ours = scschnet.neighbor_list("ijdS", atoms, cutoff)
+    theirs = ase.neighborlist.neighbor_list("ijdS", atoms, cutoff)
+
+    def pairs(found):
+        i, j, d, shifts = found
+        return sorted(zip(i, j, map(tuple, shifts.tolist()), d.round(9), strict=True))
+
+    assert pairs(ours) == pairs(theirs)
+    assert len(ours[0]) > 10
+    np.testing.assert_array_equal(scschnet.neighbor_list("j", atoms, cutoff), ours[1])
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "message"),
+    [
+        ([1.0, 1.0], r"a radius not below zero for each of 9 atoms, got an array of shape \(2,\)"),
+        ([-1.0] * 9, "a radius not below zero for each of 9 atoms"),
+        ({("H", "Qq"): 1.0}, r"must have pairs of elements as keys, got \('H', 'Qq'\)"),
+        ({("H", "H"): -1.0}, r"must not be negative, got -1.0 for \('H', 'H'\)"),
+    ],
+)
+def test_bad_cutoffs_that_differ_are_named(cutoff, message):
+    with pytest.raises(ValueError, match=message):
+        scschnet.neighbor_list("i", molecule("CH3CH2OH"), cutoff)
