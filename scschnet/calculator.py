@@ -39,9 +39,12 @@ class ScSchNetCalculator(Calculator):
 
     Results, as ASE defines them: energy and free_energy, eV, the same number; energies (n_atoms,), eV;
     forces (n_atoms, 3), eV/Å; stress (6,), eV/Å^3, xx yy zz yz xz xy of (1/V) dE/dstrain, tension
-    positive. All NumPy float64. If the checkpoint holds statistics of its training set, as every finished
-    run does, `results` also has unfamiliarity (n_atoms,): above 1 an atom is stranger than 99 % of the held-out
-    ones (scschnet.nn.unfamiliarity).
+    positive. All NumPy float64.
+
+    Attributes:
+        unfamiliarity: of the last results, (n_atoms,) float64: above 1 an atom is stranger than 99 % of the
+            held-out ones (scschnet.nn.unfamiliarity). None before a result is asked for, and where the
+            checkpoint holds no statistics of its training set, as every finished run does.
 
     Raises:
         TypeError: if `path_or_model` is neither a path nor a model.
@@ -66,6 +69,16 @@ class ScSchNetCalculator(Calculator):
         dtype: str | torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self.unfamiliarity: NDArray[np.float64] | None = None
+        with torch.inference_mode(False):  # parameters made in it could not be used outside
+            self._take(path_or_model, device, dtype)
+
+    def _take(
+        self,
+        path_or_model: str | os.PathLike[str] | SchNet,
+        device: str | torch.device,
+        dtype: str | torch.dtype | None,
+    ) -> None:
         statistics = None
         if isinstance(path_or_model, SchNet):
             model = copy.deepcopy(path_or_model)
@@ -135,8 +148,9 @@ class ScSchNetCalculator(Calculator):
                 f"cell {atoms.cell.tolist()}"
             )
         derivatives = "forces" in properties or "stress" in properties
-        self._keep_elements(atoms.numbers)
-        with torch.no_grad():
+        with torch.inference_mode(False):
+            self._keep_elements(atoms.numbers)
+        with torch.inference_mode(False), torch.no_grad():
             found = self.model(
                 *self._inputs(atoms),
                 forces=derivatives,
@@ -146,7 +160,7 @@ class ScSchNetCalculator(Calculator):
             norms = found.pop("correction_norms", None)
             if norms is not None and self._familiar is not None:
                 scores = unfamiliarity(norms, self._atomic_numbers, *self._familiar)
-                found["unfamiliarity"] = scores
+                self.unfamiliarity = scores.cpu().numpy()
         results = {name: value.cpu().numpy() for name, value in found.items()}
         results["energy"] = float(results["energy"][0])
         results["free_energy"] = results["energy"]

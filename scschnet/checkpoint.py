@@ -88,6 +88,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {file}")
+    if _is_torchscript(file):
+        raise ValueError(
+            f"{file} is an exported model; expected the run folder it was exported from, or its best.pt"
+        )
     try:
         if not zipfile.is_zipfile(file):  # torch would try its older formats
             raise ValueError("it is not a zip archive")
@@ -111,6 +115,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(model.eval(), metadata, content.get("training"))
 
 
+def _is_torchscript(file: Path) -> bool:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False  # what it is then is said by its reader
+
+
+@torch.inference_mode(False)
 def load(path: str | os.PathLike[str]) -> SchNet:
     """Load a trained model, ready to be evaluated.
 

@@ -1,6 +1,8 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and text to whatever reads the output."""
 
+import io
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +46,16 @@ def rename_durably(source: Path, target: Path) -> None:
     _sync(source)
     os.replace(source, target)
     _sync(target.parent)
+
+
+def write_any_text() -> None:
+    """Let standard output and error take characters that their encoding lacks, such as Å, as escapes.
+
+    Logs of batch systems are often ASCII; a finished training must not fail in its last line.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _sync(path: Path) -> None:

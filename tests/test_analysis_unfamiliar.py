@@ -102,7 +102,7 @@ def test_ase_shows_the_score_of_a_checkpoint_with_statistics(model, tmp_path):
     atoms = molecule("CH3CH2OH")
     atoms.calc = ScSchNetCalculator(file)
     energy = atoms.get_potential_energy()
-    assert "unfamiliarity" not in atoms.calc.results
+    assert atoms.calc.unfamiliarity is None
     found = norm_statistics(model, frames(50), frames(20, 1))
     assert store_statistics(file, found) == file
     checkpoint = load_checkpoint(file)
@@ -113,9 +113,9 @@ def test_ase_shows_the_score_of_a_checkpoint_with_statistics(model, tmp_path):
     assert atoms.get_potential_energy() == energy
     single = StructureSet(atoms.positions, atoms.numbers, np.array([0, 9]))
     expected = unfamiliarity_of(model, single, found)
-    np.testing.assert_allclose(atoms.calc.results["unfamiliarity"], expected, rtol=1e-9)
+    np.testing.assert_allclose(atoms.calc.unfamiliarity, expected, rtol=1e-9)
     atoms.get_forces()
-    np.testing.assert_allclose(atoms.calc.results["unfamiliarity"], expected, rtol=1e-9)
+    np.testing.assert_allclose(atoms.calc.unfamiliarity, expected, rtol=1e-9)
 
 
 def test_a_rare_element_and_one_that_is_not_held_out(model):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import ase.io
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,7 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import FrechetCellFilter
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE
@@ -368,3 +370,26 @@ def test_bad_arguments_are_named(model: SchNet, tmp_path_factory: pytest.TempPat
         ScSchNetCalculator(model).calculate()
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         ScSchNetCalculator(tmp_path_factory.mktemp("empty"))
+
+
+def test_results_are_those_of_ase_alone(tmp_path):
+    """Usual idioms of ASE take `results` apart, and stop at a name that ASE does not know."""
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = ScSchNetCalculator(make_model())
+    atoms.get_forces()
+    frozen = SinglePointCalculator(atoms, **atoms.calc.results)
+    assert frozen.get_potential_energy() == atoms.get_potential_energy()
+    np.testing.assert_array_equal(atoms.calc.export_properties()["forces"], atoms.get_forces())
+    ase.io.write(tmp_path / "atoms.extxyz", atoms)
+    read = ase.io.read(tmp_path / "atoms.extxyz")
+    np.testing.assert_allclose(read.get_forces(), atoms.get_forces(), atol=1e-7)
+
+
+def test_a_calculator_of_inference_mode_is_like_any_other():
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = ScSchNetCalculator(make_model())
+    expected = atoms.get_forces()
+    with torch.inference_mode():
+        made = ScSchNetCalculator(make_model())
+        np.testing.assert_array_equal(made.get_forces(atoms), expected)
+    np.testing.assert_array_equal(made.get_forces(atoms), expected)

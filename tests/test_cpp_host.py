@@ -183,7 +183,7 @@ def test_host_prints_the_largest_score_of_ase(programs, files, tmp_path, kind):
     found = re.search(r"^largest unfamiliarity ([\d.]+), of atom (\d+); above 1", done.stdout, re.M)
     atoms.calc = ScSchNetCalculator(files[kind].with_name("best.pt"))
     atoms.get_potential_energy()
-    scores = atoms.calc.results["unfamiliarity"]
+    scores = atoms.calc.unfamiliarity
     assert float(found[1]) == pytest.approx(scores.max(), rel=1e-12, abs=1e-10)
     assert int(found[2]) == np.argmax(scores)
     assert "unfamiliarity" not in run(programs / "cpp_host/cpp_host", files["full"], xyz, 0).stdout

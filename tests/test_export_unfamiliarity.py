@@ -62,7 +62,7 @@ def in_ase(checkpoint) -> list[np.ndarray]:
     for atoms in frames():
         atoms.calc = scschnet.ScSchNetCalculator(checkpoint)
         atoms.get_potential_energy()
-        scores.append(atoms.calc.results["unfamiliarity"])
+        scores.append(atoms.calc.unfamiliarity)
     assert np.median(scores[0]) < 1.0 < scores[1].max() < scores[2].max()
     return scores
 
@@ -168,7 +168,7 @@ def test_an_element_that_was_not_trained_on_is_infinitely_strange(tmp_path):
     atoms = Atoms("HNXe", [[0, 0, 0], [1, 0, 0], [0, 2, 0]])
     atoms.calc = scschnet.ScSchNetCalculator(tmp_path / "best.pt")
     atoms.get_potential_energy()
-    scores = atoms.calc.results["unfamiliarity"]
+    scores = atoms.calc.unfamiliarity
     assert np.isfinite(scores[0]) and np.isposinf(scores[1:]).all()
     for kind in KINDS:
         scschnet.export(tmp_path / "best.pt", tmp_path / "m.pt", portable=kind == "portable")

@@ -7,6 +7,7 @@ from typing import Any
 import tyro
 
 from scschnet.analysis import commands
+from scschnet.files import write_any_text
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "contributions": commands.Contributions,
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None: those of the process.
     """
+    write_any_text()
     command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="python -m scschnet.analysis",

@@ -113,7 +113,7 @@ def read_contributions(run: str | os.PathLike[str]) -> Contributions:
 
 def _read_rows(path: Path) -> list[list[float]]:
     """The numbers in COLUMNS of every whole line."""
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
     header, *rest = csv.reader(lines) if lines else [[]]

@@ -15,6 +15,7 @@ from scschnet.data.download import fetch, remote_files
 from scschnet.data.readers import read, write_hdf5
 from scschnet.data.structure import StructureSet
 from scschnet.data.summary import summary_table
+from scschnet.files import write_any_text
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ Command = OmitArgPrefixes[OmitSubcommandPrefixes[Convert | Info | Download]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command: exit code 0 done, 1 failed; wrong usage leaves with 2."""
+    write_any_text()
     command = tyro.cli(
         Annotated[Command, tyro.conf.arg(name="")],
         prog="python -m scschnet.data",

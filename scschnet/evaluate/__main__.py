@@ -20,7 +20,7 @@ from scschnet.analysis.plots import check_format
 from scschnet.checkpoint import checkpoint_path, load
 from scschnet.data import StructureSet, load_split
 from scschnet.evaluate import Error, display_units, errors_in_detail, in_units, predict
-from scschnet.files import replacing
+from scschnet.files import replacing, write_any_text
 from scschnet.nn import SchNet
 
 Part = Literal["all", "train", "val", "test"]
@@ -77,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; None: those of the process. Wrong usage ends the
             process with status 2.
     """
+    write_any_text()
     options = tyro.cli(Options, prog="python -m scschnet.evaluate", args=arguments)
     try:
         _evaluate(options)
@@ -118,7 +119,9 @@ def _evaluate(options: Options) -> None:
             **{name: in_units(name, value) for name, value in found.items()},
         }
         with replacing(options.json) as temporary:
-            temporary.write_text(json_format.dumps(content, indent=2, ensure_ascii=False) + "\n")
+            temporary.write_text(
+                json_format.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
         print(options.json)
     if options.plot is not None:
         print(plot_parity(predictions, labels, options.plot))
@@ -176,7 +179,7 @@ def _run_options(run: Path) -> dict[str, str] | None:
     if not file.is_file():
         return None
     try:
-        config = tomllib.loads(file.read_text())
+        config = tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as failure:
         raise ValueError(f"{file} is not valid TOML: {failure}") from failure
     return {name: str(config.get(name, "")) for name in ("data", *HOW_TO_READ)}

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from scschnet.export.writer import Dtype, Format, Host, export
+from scschnet.files import write_any_text
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; None: those of the process. Wrong usage ends the
             process with status 2.
     """
+    write_any_text()
     options = tyro.cli(Options, prog="python -m scschnet.export", args=arguments)
     try:
         metadata = export(

@@ -80,7 +80,7 @@ def read_source(path: Path) -> Source:
         training["config"] = config
     errors = file.parent / "test.json"
     if path.is_dir() and errors.is_file():
-        training["errors"] = json.loads(errors.read_text())
+        training["errors"] = json.loads(errors.read_text(encoding="utf-8"))
     norms = _layer_norms(file.parent, found.get("epoch")) if path.is_dir() else []
     statistics = NormStatistics.from_json(found[KEY]) if KEY in found else None
     return Source(checkpoint.model, training, norms, found.get("versions", {}), statistics)

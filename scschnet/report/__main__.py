@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from scschnet.files import write_any_text
 from scschnet.report import write_report
 from scschnet.report.report import data_folder
 
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None: those of the process.
     """
+    write_any_text()
     options = tyro.cli(Options, prog="python -m scschnet.report", args=arguments)
     if not options.runs:
         print("error: name at least one run folder; --help says more", file=sys.stderr)

@@ -170,7 +170,7 @@ def read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
     file = path / "metrics.csv"
     if not file.is_file():
         raise FileNotFoundError(f"there are no metrics at {file}")
-    header, *rows = [line.split(",") for line in file.read_text().splitlines()]
+    header, *rows = [line.split(",") for line in file.read_text(encoding="utf-8").splitlines()]
     whole = [row for row in rows if len(row) == len(header)]
     if not whole:
         raise ValueError(f"{file} holds no epoch yet")
@@ -193,7 +193,7 @@ def hashes(run: Run) -> list[tuple[str, int, str]]:
 
 def _read_test(path: Path) -> dict[str, Any]:
     file = path / "test.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _held_out(run: Run) -> StructureSet:

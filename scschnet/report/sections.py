@@ -503,7 +503,7 @@ def familiarity(m: Material, make: Maker) -> page.Section:
     body = page.paragraph(
         "The norms of an atom's corrections against those of its element in the training set, as a Mahalanobis "
         "distance divided by its 99 % quantile over held-out atoms: above 1 an atom is stranger than 99 % of them. "
-        "It costs nothing, and the ASE calculator returns it as results['unfamiliarity']. Ours, not the paper's."
+        "It costs nothing, and the ASE calculator has it as its attribute `unfamiliarity`. Ours, not the paper's."
     )
     levels = [f"{100 * level:g} %" for level in m.statistics.levels]
     body += page.table(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from scschnet.analysis.contributions import plot_contributions
 from scschnet.analysis.runs import read_run
 from scschnet.analysis.unfamiliar import run_statistics, store_statistics
+from scschnet.files import write_any_text
 from scschnet.report import write_report
 from scschnet.train.config import parse_command_line
 from scschnet.train.loop import Interrupted, TrainingFailed, train
@@ -15,6 +16,7 @@ from scschnet.train.run_folder import RunFolder
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    write_any_text()
     try:
         invocation = parse_command_line(sys.argv[1:] if arguments is None else arguments)
     except ValueError as error:
@@ -52,7 +54,7 @@ def describe(run: RunFolder) -> None:
 
 def summary(run: RunFolder) -> str:
     """The test errors of a finished run as a table."""
-    content = json.loads(run.test.read_text())
+    content = json.loads(run.test.read_text(encoding="utf-8"))
     lines = [
         f"{run.path}: best epoch {content['epoch']}, {content['n_test']} test structures",
         f"{'':16}{'MAE':>12}{'RMSE':>12}",

@@ -263,7 +263,7 @@ def read_config(path: Path) -> dict[str, Any]:
             name is given) or a value of the wrong type.
     """
     try:
-        options = tomllib.loads(path.read_text())
+        options = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"cannot read the options in {path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
@@ -294,7 +294,7 @@ def read_run_config(folder: Path) -> dict[str, Any]:
 def write_config(path: Path, config: TrainConfig) -> None:
     """Write every option as TOML; `read_config` reads it back."""
     with replacing(path) as temporary:
-        temporary.write_text(tomli_w.dumps(dataclasses.asdict(config)))
+        temporary.write_text(tomli_w.dumps(dataclasses.asdict(config)), encoding="utf-8")
 
 
 def _take(arguments: Sequence[str], option: str) -> tuple[list[str], str | None]:

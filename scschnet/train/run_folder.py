@@ -103,7 +103,7 @@ class RunFolder:
     def write_test(self, content: dict[str, Any]) -> None:
         """Write test.json."""
         with replacing(self.test) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _free_name(config: TrainConfig) -> Path:
