@@ -21,6 +21,7 @@ from scschnet.train.setup import (
     parse_atomic_energies,
     read_structures,
     resolve,
+    threads_for,
 )
 
 SIZES = (1, 4, 2, 7, 3)
@@ -258,3 +259,9 @@ def test_stress_stands_in_every_table(tmp_path, capsys, monkeypatch):
     last = dict(zip(header.split(","), rows[-1].split(","), strict=True))
     names = ("val_stress_mae", "val_stress_rmse", "val_energy_per_atom_mae")
     assert all(float(last[name]) > 0 for name in names)
+
+
+def test_small_batches_take_one_thread():
+    data = structures(np.random.default_rng(13))
+    assert threads_for(TrainConfig(batch_size=10), data) == 1
+    assert threads_for(TrainConfig(batch_size=1000), data) == 0

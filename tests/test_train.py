@@ -297,3 +297,20 @@ def test_real_training_reaches_its_accuracy(tmp_path):
     test = json.loads((tmp_path / "run" / "test.json").read_text())
     assert test["forces"]["kcal/mol/Å"]["mae"] < 2.7
     assert test["energy"]["kcal/mol"]["mae"] < 1.1
+
+
+def test_a_missing_gpu_leaves_no_folder(small_data, tmp_path, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert main(command(small_data, tmp_path / "run", "--device cuda")) == 1
+    assert "`device` must be cpu, torch finds no CUDA device, got cuda" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_resuming_a_finished_run_says_so(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = (run / "last.pt").read_bytes()
+    assert main(["--resume", str(run)]) == 0
+    assert "is finished: 6 of 6 epochs; more --epochs go on" in capsys.readouterr().err
+    assert (run / "last.pt").read_bytes() == before

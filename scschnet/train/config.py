@@ -110,7 +110,7 @@ class TrainConfig:
     device: str = "cpu"
     """cpu, cuda or cuda:1."""
     threads: int = 0
-    """CPU threads of torch; 0: torch's own choice."""
+    """CPU threads; 0: one for batches of less than 500 atoms, otherwise torch's own choice."""
     step: Literal["auto", "resident", "eager"] = "auto"
     """resident: data stay on the device, on a GPU a step is one graph; eager; auto: resident on a GPU."""
 

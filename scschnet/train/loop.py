@@ -25,7 +25,14 @@ from scschnet.train.processes import Processes
 from scschnet.train.progress import Progress
 from scschnet.train.run_folder import EpochMetrics, RunFolder
 from scschnet.train.schedule import learning_rate
-from scschnet.train.setup import build_model, choose_split, describe, read_structures, resolve
+from scschnet.train.setup import (
+    build_model,
+    choose_split,
+    describe,
+    read_structures,
+    resolve,
+    threads_for,
+)
 from scschnet.train.state import TrainingState
 
 LOST_FACTOR = 10.0  # a train loss so far above the best one, for LOST_PATIENCE epochs, is named
@@ -70,10 +77,14 @@ def train(config: TrainConfig, resume: Path | None = None) -> RunFolder:
         TrainingFailed: if the loss or the gradients are no longer finite.
         ValueError, OSError: for unusable options, data or folders.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"`device` must be cpu, torch finds no CUDA device, got {config.device}")
     processes = Processes(config.device)
     training = Training(config, processes, resume)
+    if resume is not None and training.is_done():
+        training.progress.message(
+            f"{resume} is finished: {training.state.epoch} of {config.epochs} epochs; more --epochs go on"
+        )
     with _signals() as received:
         while not training.is_done():
             training.run_epoch(received)
@@ -94,6 +105,9 @@ class Training:
     def __init__(self, config: TrainConfig, processes: Processes, resume: Path | None) -> None:
         self.structures = read_structures(config)
         config = resolve(config, self.structures)
+        threads = config.threads or threads_for(config, self.structures)
+        if threads:
+            torch.set_num_threads(threads)
         self.config = config
         self.processes = processes
         if resume is None:

@@ -15,6 +15,9 @@ from scschnet.nn import ModelConfig, SchNet
 from scschnet.train.config import PRESETS, TrainConfig
 from scschnet.train.loss import has_volume
 
+ATOMS_FOR_THREADS = (
+    500  # of a batch; below, more than one thread is no faster, and slower on a busy machine
+)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -79,6 +82,20 @@ def resolve(config: TrainConfig, structures: StructureSet) -> TrainConfig:
         whole = [size if size >= 1 or size == 0 else max(1, round(size * n)) for size in sizes]
         chosen |= {name: int(size) for name, size in zip(names, whole, strict=True)}
     return replace(config, **chosen)
+
+
+def threads_for(config: TrainConfig, structures: StructureSet) -> int:
+    """CPU threads that a batch can use: one if it is small, 0 (torch's own choice) otherwise.
+
+    Threads that share a few microseconds of work mostly wait for each other, by spinning, and on a machine
+    that has other work to do they wait long.
+
+    Args:
+        config: options.
+        structures: the whole set.
+    """
+    atoms = config.batch_size * float(structures.n_atoms.mean()) if len(structures) else 0.0
+    return 1 if atoms < ATOMS_FOR_THREADS else 0
 
 
 def describe(config: TrainConfig, structures: StructureSet, split: Split) -> str:
