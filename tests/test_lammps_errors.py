@@ -54,11 +54,9 @@ ERRORS = {
     ),
     "order of elements": (
         f"{START}pair_style scschnet\npair_coeff * * model.pt O C H\nrun 0",
-        "says that type 1 is O, whose mass is 16 g/mol, but the mass of the type is 1.008 g/mol",
-    ),
-    "group left out": (
-        f"{START}{MODEL}group some type 1\nneigh_modify exclude group some all\nrun 0",
-        "pair_style scschnet cannot leave atoms out: with neigh_modify exclude group",
+        "`pair_coeff * * model.pt O C H` says that type 1 is O, whose mass is 15.999 g/mol, but the mass of the "
+        "type is 1.008 g/mol: give the elements in the order of the types, or `pair_style scschnet isotopes` if "
+        "the masses are meant",
     ),
     "file": (
         f"{START}pair_style scschnet\npair_coeff * * nowhere.pt H C O",
@@ -190,23 +188,80 @@ def test_excluded_pairs_are_mentioned():
     assert "does not see pairs left out by neigh_modify exclude" in out
 
 
-def test_isotopes_are_allowed_where_they_are_meant():
-    deuterium = f"{START}mass 1 2.014\n{MODEL}run 0\n"
-    with pytest.raises(AssertionError, match=r"type 1 is H, whose mass is 1.008 g/mol"):
-        run(folder(), deuterium)
-    run(folder(), deuterium.replace("pair_style scschnet", "pair_style scschnet isotopes"))
+UNIT_STYLES = {  # Å and g/mol, and how masses read
+    "real": (1.0, 1.0, "15.999 g/mol", "1.008 g/mol"),
+    "electron": (1.8897261, 1.0, "15.999 g/mol", "1.008 g/mol"),
+    "si": (1e-10, 1.66053907e-27, "2.6567e-26 kg", "1.6738e-27 kg"),
+    "cgs": (1e-8, 1.66053907e-24, "2.6567e-23 g", "1.6738e-24 g"),
+    "micro": (1e-4, 1.66053907e-12, "2.6567e-11 pg", "1.6738e-12 pg"),
+    "nano": (1e-1, 1.66053907e-6, "2.6567e-05 ag", "1.6738e-06 ag"),
+}
 
 
-def test_masses_are_compared_in_the_units_of_the_input():
-    si = START.replace("metal", "si").replace("0 9 0 9 0 9", "0 9e-10 0 9e-10 0 9e-10")
-    si = si.replace("single 1 1 1", "single 1e-10 1e-10 1e-10")
-    si = si.replace("single 2 1 1", "single 2e-10 1e-10 1e-10")
-    for mass, kilograms in (("1.008", 1.674e-27), ("12.011", 1.9945e-26), ("15.999", 2.6567e-26)):
-        si = si.replace(mass, str(kilograms))
-    si += "neighbor 1e-10 bin\n"
-    run(folder(), f"{si}{MODEL}run 0\n")
-    with pytest.raises(AssertionError, match=r"type 1 is H, whose mass"):
-        run(folder(), f"{si}mass 1 2.6567e-26\n{MODEL}run 0\n")
+@pytest.mark.parametrize("units", UNIT_STYLES)
+def test_masses_are_compared_and_named_in_the_units_of_the_input(units):
+    angstrom, dalton, oxygen, hydrogen = UNIT_STYLES[units]
+    script = f"""units {units}
+region box block 0 {9 * angstrom} 0 {9 * angstrom} 0 {9 * angstrom}
+create_box 3 box
+create_atoms 1 single {angstrom} {angstrom} {angstrom}
+create_atoms 2 single {2 * angstrom} {angstrom} {angstrom}
+mass 1 {1.008 * dalton}
+mass 2 {12.011 * dalton}
+mass 3 {15.999 * dalton}
+neighbor {angstrom} bin
+{MODEL}run 0
+"""
+    run(folder(), script)
+    message = rf"type 1 is O, whose mass is {oxygen}, but the mass of the type is {hydrogen}"
+    with pytest.raises(AssertionError, match=message):
+        run(folder(), script.replace("H C O", "O C H"))
+
+
+def test_masses_of_atoms_count_where_they_have_their_own():
+    """rmass, of atom styles and of fix property/atom; found on whichever rank the atom is."""
+    script = START.replace("mass 1", "#").replace("mass 2", "#").replace("mass 3", "#")
+    sphere = script.replace("units metal", "units metal\natom_style sphere") + (
+        "set type 1 diameter 1.0 density 1.9251\nset type 2 diameter 1.0 density 22.939\n"
+    )
+    run(folder(), f"{sphere}{MODEL}run 0\n")
+    message = (
+        r"type 2 is H, whose mass is 1.008 g/mol, but the mass of an atom of the type is 12.011"
+    )
+    for ranks in (1, 2):
+        with pytest.raises(AssertionError, match=message):
+            run(folder(), f"{sphere}{MODEL}run 0\n".replace("H C O", "H H O"), ranks)
+    fix = f"{START}fix own all property/atom rmass\nset type 2 mass 13.003\nset type 1 mass 1.008\n"
+    with pytest.raises(
+        AssertionError, match=r"type 2 is C, .* an atom of the type is 13.003 g/mol"
+    ):
+        run(folder(), f"{fix}{MODEL}run 0\n")
+
+
+def test_masses_of_types_that_the_model_has_no_atoms_of_do_not_matter():
+    unused = f"{START}mass 3 1.0\n{MODEL}run 0\n"
+    run(folder(), unused, ranks=2)
+    another = f"""{START}mass 2 197.0
+pair_style hybrid scschnet zero 4.0
+pair_coeff * * scschnet model.pt H NULL O
+pair_coeff * 2 zero
+pair_coeff 2 3 zero
+run 0
+"""
+    run(folder(), another)
+
+
+@pytest.mark.parametrize("mass", ["1", "1.0", "1.00794", "1.00784", "1.1"])
+def test_rounded_masses_are_those_of_the_element(mass):
+    run(folder(), f"{START}mass 1 {mass}\n{MODEL}run 0\n")
+
+
+@pytest.mark.parametrize("mass", ["2.014", "3.016", "4.0"])
+def test_isotopes_and_repartitioned_masses_need_the_word(mass):
+    script = f"{START}mass 1 {mass}\n{MODEL}run 0\n"
+    with pytest.raises(AssertionError, match=r"`pair_style scschnet isotopes` if the masses are"):
+        run(folder(), script)
+    run(folder(), script.replace("pair_style scschnet", "pair_style scschnet isotopes"))
 
 
 def test_plugin_for_another_lammps_is_not_loaded(tmp_path):

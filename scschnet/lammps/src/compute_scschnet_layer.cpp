@@ -3,7 +3,6 @@
 
 #include <atom.h>
 #include <error.h>
-#include <force.h>
 #include <memory.h>
 #include <update.h>
 
@@ -30,12 +29,7 @@ ComputeScschnetLayer::~ComputeScschnetLayer() {
 }
 
 PairScschnet* ComputeScschnetLayer::pair() const {
-  auto* found = dynamic_cast<PairScschnet*>(force->pair_match("scschnet", 1));
-  if (!found) {
-    error->all(FLERR, "compute scschnet/layer needs one pair_style scschnet, got {}",
-               force->pair_style ? force->pair_style : "none");
-  }
-  return found;
+  return PairScschnet::find(lmp, "compute scschnet/layer");
 }
 
 void ComputeScschnetLayer::init() {

@@ -5,11 +5,14 @@
 #include "masses.hpp"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
 #include <atom.h>
 #include <comm.h>
 #include <error.h>
 #include <force.h>
+#include <lammps.h>
 #include <memory.h>
 #include <neigh_list.h>
 #include <neighbor.h>
@@ -22,6 +25,7 @@
 #include <cmath>
 #include <cstring>
 #include <exception>
+#include <numeric>
 
 namespace LAMMPS_NS {
 namespace {
@@ -143,6 +147,7 @@ void PairScschnet::load(const std::string& file) {
   }
   fail(message);
   file_ = file;
+  scored_at_ = -1;
 }
 
 void PairScschnet::set_elements(char** symbols) {
@@ -177,6 +182,7 @@ void PairScschnet::coeff(int n_arguments, char** arguments) {
                "atom types, got `{}`",
                n_types, joined({arguments, arguments + n_arguments}));
   }
+  command_ = "pair_coeff " + joined({arguments, arguments + n_arguments});
   load(arguments[2]);
   z_of_type_.assign(n_types + 1, 0);
   set_elements(arguments + 3);
@@ -190,10 +196,15 @@ void PairScschnet::check_neighbor_settings() {
   if (force->newton_pair == 0) {
     error->all(FLERR, "pair_style scschnet needs `newton on` for pairs, got off");
   }
-  const int exclusions = neighbor->nex_type + neighbor->nex_group + neighbor->nex_mol;
-  if (exclusions > 0 && comm->me == 0) {
-    error->warning(FLERR,
-                   "pair_style scschnet does not see pairs left out by neigh_modify exclude");
+  bool some = neighbor->nex_type + neighbor->nex_mol > 0;
+  for (int k = 0; k < neighbor->nex_group; ++k) {  // group 0 is `all`: see kinds_without_pairs
+    some = some || (neighbor->ex1_group[k] != 0 && neighbor->ex2_group[k] != 0);
+  }
+  if (some && comm->me == 0) {
+    error->warning(
+        FLERR,
+        "pair_style scschnet does not see pairs left out by neigh_modify exclude: atoms "
+        "that lose some have the energy of another environment, atoms that lose all none");
   }
   const bool bonded = atom->molecular == Atom::TEMPLATE || atom->nbonds > 0;
   for (int k = 1; k <= 3 && bonded; ++k) {
@@ -207,22 +218,30 @@ void PairScschnet::check_neighbor_settings() {
   }
 }
 
-/// A type whose mass is not that of its element was most likely given the wrong element.
+/// Atoms whose mass is not that of their element were most likely given the wrong element.
 void PairScschnet::check_masses() {
-  if (isotopes_ || atom->mass == nullptr) return;
+  if (isotopes_) return;
+  const auto expected = [this](int type) { return atomic_masses[z_of_type_[type] - 1]; };
+  std::vector<double> wrong(atom->ntypes + 1), found(wrong);  // by type, 0: no such atom
+  for (int i = 0; i < atom->nlocal; ++i) {
+    const int type = atom->type[i];
+    if (z_of_type_[type] == 0 || (!atom->rmass && !atom->mass_setflag[type])) continue;
+    const double mass = (atom->rmass ? atom->rmass[i] : atom->mass[type]) / units_.dalton;
+    if (std::abs(mass - expected(type)) > mass_tolerance) wrong[type] = mass;
+  }
+  MPI_Allreduce(wrong.data(), found.data(), atom->ntypes + 1, MPI_DOUBLE, MPI_MAX, world);
   for (int type = 1; type <= atom->ntypes; ++type) {
-    const std::int64_t z = z_of_type_[type];
-    if (z == 0 || !atom->mass_setflag[type]) continue;
-    const double expected = atomic_masses[z - 1], found = atom->mass[type] / units_.dalton;
-    if (std::abs(found - expected) <= std::max(0.3, 0.02 * expected)) continue;
+    if (found[type] == 0.0) continue;
     const auto& known = model_->elements();
-    const auto place = std::find(known.begin(), known.end(), z) - known.begin();
+    const auto place = std::find(known.begin(), known.end(), z_of_type_[type]) - known.begin();
     error->all(
         FLERR,
-        "pair_coeff of scschnet says that type {} is {}, whose mass is {:.4g} g/mol, but the mass "
-        "of the type is {:.4g} g/mol: give the elements in the order of the types, or "
-        "`pair_style scschnet isotopes` if the masses are meant",
-        type, model_->symbols()[place], expected, found);
+        "`{}` says that type {} is {}, whose mass is {:.5g} {}, but the mass of {} is {:.5g} "
+        "{}: give the elements in the order of the types, or `pair_style scschnet isotopes` "
+        "if the masses are meant",
+        command_, type, model_->symbols()[place], expected(type) * units_.dalton, units_.mass_unit,
+        atom->rmass ? "an atom of the type" : "the type", found[type] * units_.dalton,
+        units_.mass_unit);
   }
 }
 
@@ -279,31 +298,89 @@ void PairScschnet::read_restart_settings(FILE* file) {
   take_units();
 }
 
+// ---- atoms of the model
+
+/// An atom that fix gcmc takes out is in no group but the excluded one: `all` is taken at its word.
+bool PairScschnet::pairs_are_excluded(const Kind& a, const Kind& b) const {
+  if (neighbor->nex_type > 0 && neighbor->ex_type[a.first][b.first]) return true;
+  const auto member = [](const Kind& kind, int bit) {
+    return bit == 1 || (kind.second & bit) != 0;
+  };
+  for (int k = 0; k < neighbor->nex_group; ++k) {
+    const int one = neighbor->ex1_bit[k], other = neighbor->ex2_bit[k];
+    if ((member(a, one) && member(b, other)) || (member(a, other) && member(b, one))) return true;
+  }
+  return false;
+}
+
+/// Of the atoms that pair_coeff gave to the model, on all ranks.
+std::set<PairScschnet::Kind> PairScschnet::kinds() const {
+  std::set<Kind> here;
+  for (int i = 0; i < atom->nlocal; ++i) {
+    if (z_of_type_[atom->type[i]] != 0) here.emplace(atom->type[i], atom->mask[i]);
+  }
+  std::vector<int> flat;
+  for (const auto& [type, mask] : here) flat.insert(flat.end(), {type, mask});
+  int size = static_cast<int>(flat.size());
+  std::vector<int> sizes(comm->nprocs), starts(comm->nprocs + 1);
+  MPI_Allgather(&size, 1, MPI_INT, sizes.data(), 1, MPI_INT, world);
+  std::partial_sum(sizes.begin(), sizes.end(), starts.begin() + 1);
+  std::vector<int> all(starts.back());
+  MPI_Allgatherv(flat.data(), size, MPI_INT, all.data(), sizes.data(), starts.data(), MPI_INT,
+                 world);
+  for (std::size_t k = 0; k < all.size(); k += 2) here.emplace(all[k], all[k + 1]);
+  return here;
+}
+
+/// Of atoms that neigh_modify exclude takes every pair from. fix gcmc asks so for the energy
+/// without an atom; with the energy of a lone atom it would never be the inverse of an insertion.
+std::set<PairScschnet::Kind> PairScschnet::kinds_without_pairs() const {
+  std::set<Kind> found;
+  if (neighbor->nex_type + neighbor->nex_group == 0) return found;
+  const std::set<Kind> present = kinds();
+  for (const Kind& a : present) {
+    const auto excluded = [this, &a](const Kind& b) { return pairs_are_excluded(a, b); };
+    if (std::all_of(present.begin(), present.end(), excluded)) found.insert(a);
+  }
+  return found;
+}
+
+void PairScschnet::choose_atoms() {
+  const std::set<Kind> absent = kinds_without_pairs();
+  z_of_atom_.resize(atom->nlocal + atom->nghost);
+  for (std::size_t i = 0; i < z_of_atom_.size(); ++i) {
+    const bool there = absent.empty() || !absent.count({atom->type[i], atom->mask[i]});
+    z_of_atom_[i] = there ? z_of_type_[atom->type[i]] : 0;
+  }
+  centers_.clear();
+  const int n_listed = list->inum + (wide_ ? list->gnum : 0);
+  for (int k = 0; k < n_listed; ++k) {
+    if (k == list->inum) n_local_centers_ = static_cast<int>(centers_.size());
+    if (z_of_atom_[list->ilist[k]] != 0) centers_.push_back(list->ilist[k]);
+  }
+  if (n_listed == list->inum) n_local_centers_ = static_cast<int>(centers_.size());
+}
+
 // ---- evaluation
 
 /// Rows and pairs anew whenever LAMMPS has built its neighbor list, on all ranks alike.
 void PairScschnet::update_rows() {
   if (neighbor->ago != 0 && neighbor->ncalls == built_at_) return;
   built_at_ = neighbor->ncalls;
-  if (neighbor->nex_group > 0) {  // fix gcmc makes such a group after init_style
-    error->all(
-        FLERR,
-        "pair_style scschnet cannot leave atoms out: with neigh_modify exclude group (as fix gcmc "
-        "full_energy and others set it) an atom without pairs would still have its own energy");
-  }
-  const Atoms atoms{atom->nlocal, atom->nlocal + atom->nghost, atom->type, z_of_type_};
+  choose_atoms();
+  const Atoms atoms{atom->nlocal, atom->nlocal + atom->nghost, z_of_atom_.data()};
   if (wide_) {
-    rows_.keep_images(atoms, list->inum, list->ilist);
+    rows_.keep_images(atoms, n_local_centers_, centers_.data());
   } else {
     receive_owners();
-    rows_.merge_images(atoms, list->inum, list->ilist, owners_.data(), comm->me);
+    rows_.merge_images(atoms, n_local_centers_, centers_.data(), owners_.data(), comm->me);
     exchange_.start(world, rows_);
     if (comm->nprocs > 1 && rows_.n_rows() == rows_.n_local()) {
       rows_.add_empty_row(model_->elements().front());
     }
   }
-  const int n_centers = list->inum + (wide_ ? list->gnum : 0);
-  pairs_.choose({n_centers, list->ilist, list->numneigh, list->firstneigh, NEIGHMASK}, rows_,
+  const int n_centers = static_cast<int>(centers_.size());
+  pairs_.choose({n_centers, centers_.data(), list->numneigh, list->firstneigh, NEIGHMASK}, rows_,
                 atom->x, cutforce);
 }
 
@@ -333,6 +410,7 @@ void PairScschnet::compute(int energy_flag, int virial_flag) {
   add_forces(result);
   if (eflag_either) add_energies(result);
   if (vflag_either) add_virials(result);
+  keep_scores(result);
 }
 
 void PairScschnet::add_forces(const Evaluation& result) {
@@ -387,9 +465,40 @@ void PairScschnet::layer_energies(double** to) {
   }
 }
 
+void PairScschnet::keep_scores(const Evaluation& result) {
+  scores_ = std::make_unique<at::Tensor>(result.unfamiliarity);
+  scored_at_ = update->ntimestep;
+}
+
+bool PairScschnet::has_unfamiliarity() const {
+  if (!model_) return false;
+  const auto integers = at::TensorOptions().dtype(at::kLong);
+  const at::Tensor z = at::full({1}, model_->elements().front(), integers);
+  const at::Tensor none = at::empty({0}, integers), r_ij = at::empty({0, 3}, at::kDouble);
+  return model_->evaluate_pairs(z, none, none, r_ij, 1, false).unfamiliarity.defined();
+}
+
+void PairScschnet::unfamiliarity(double* to) {
+  if (scored_at_ != update->ntimestep) keep_scores(evaluate({}));
+  const auto* scores = scores_->const_data_ptr<double>();
+  for (int row = 0; row < rows_.n_local(); ++row) to[rows_.atom(row)] = scores[row];
+}
+
+PairScschnet* PairScschnet::find(LAMMPS* lammps, const char* command) {
+  const Force* force = lammps->force;
+  auto* found = dynamic_cast<PairScschnet*>(lammps->force->pair_match("scschnet", 1));
+  if (!found) {
+    lammps->error->all(FLERR, "{} needs one pair_style scschnet, got {}", command,
+                       force->pair_style ? force->pair_style : "none");
+  }
+  return found;
+}
+
 double PairScschnet::memory_usage() {
   return Pair::memory_usage() + rows_.memory() + pairs_.memory() + exchange_.memory() +
-         static_cast<double>(sizeof(double) * owners_.capacity());
+         static_cast<double>(sizeof(double) * owners_.capacity() +
+                             sizeof(int) * centers_.capacity() +
+                             sizeof(std::int64_t) * z_of_atom_.capacity());
 }
 
 }  // namespace LAMMPS_NS

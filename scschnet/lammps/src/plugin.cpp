@@ -1,11 +1,12 @@
-// Entry of the plugin: registers pair style scschnet and compute scschnet/layer with the LAMMPS
-// that it was compiled for, and with no other.
+// Entry of the plugin: registers pair style scschnet and its computes with the LAMMPS that it was
+// compiled for, and with no other.
 #include <lammps.h>
 
 #include <cstdio>
 #include <cstring>
 
 #include "compute_scschnet_layer.hpp"
+#include "compute_scschnet_unfamiliarity.hpp"
 #include "pair_scschnet.hpp"
 #include "plugin_interface.hpp"
 
@@ -34,9 +35,9 @@ void* new_pair(void* lammps) {
   return static_cast<Pair*>(new PairScschnet(static_cast<LAMMPS*>(lammps)));
 }
 
+template <class Style>
 void* new_compute(void* lammps, int n_arguments, char** arguments) {
-  return static_cast<Compute*>(
-      new ComputeScschnetLayer(static_cast<LAMMPS*>(lammps), n_arguments, arguments));
+  return static_cast<Compute*>(new Style(static_cast<LAMMPS*>(lammps), n_arguments, arguments));
 }
 
 }  // namespace
@@ -59,6 +60,11 @@ extern "C" [[gnu::visibility("default")]] void lammpsplugin_init(void* lammps, v
   plugin.style = "compute";
   plugin.name = "scschnet/layer";
   plugin.info = "Energy of each layer per atom " SCSCHNET_VERSION;
-  plugin.creator.v2 = new_compute;
+  plugin.creator.v2 = new_compute<ComputeScschnetLayer>;
+  add(&plugin, lammps);
+
+  plugin.name = "scschnet/unfamiliarity";
+  plugin.info = "How unfamiliar atoms are to the model " SCSCHNET_VERSION;
+  plugin.creator.v2 = new_compute<ComputeScschnetUnfamiliarity>;
   add(&plugin, lammps);
 }

@@ -10,7 +10,7 @@ void Rows::start(const Atoms& atoms, int n_centers, const int* centers) {
   atom_of_.clear();
   atomic_numbers_.clear();
   owners_.clear();
-  for (int k = 0; k < n_centers; ++k) add(centers[k], atoms.z_of_type[atoms.types[centers[k]]]);
+  for (int k = 0; k < n_centers; ++k) add(centers[k], atoms.atomic_numbers[centers[k]]);
   n_local_ = n_centers;
 }
 
@@ -25,7 +25,7 @@ void Rows::merge_images(const Atoms& atoms, int n_centers, const int* centers, c
   start(atoms, n_centers, centers);
   remote_.clear();
   for (int ghost = atoms.n_local; ghost < atoms.n_all; ++ghost) {
-    if (atoms.z_of_type[atoms.types[ghost]] == 0) continue;
+    if (atoms.atomic_numbers[ghost] == 0) continue;
     const auto whose = static_cast<std::int64_t>(owners[ghost]);
     if (owning_rank(whose) == rank) {
       row_of_[ghost] = row_of_[owned_index(whose)];
@@ -39,7 +39,7 @@ void Rows::merge_images(const Atoms& atoms, int n_centers, const int* centers, c
     if (whose == last) {
       row_of_[ghost] = n_rows() - 1;
     } else {
-      add(ghost, atoms.z_of_type[atoms.types[ghost]]);
+      add(ghost, atoms.atomic_numbers[ghost]);
       owners_.push_back(whose);
     }
     last = whose;
@@ -49,7 +49,7 @@ void Rows::merge_images(const Atoms& atoms, int n_centers, const int* centers, c
 void Rows::keep_images(const Atoms& atoms, int n_centers, const int* centers) {
   start(atoms, n_centers, centers);
   for (int ghost = atoms.n_local; ghost < atoms.n_all; ++ghost) {
-    const std::int64_t z = atoms.z_of_type[atoms.types[ghost]];
+    const std::int64_t z = atoms.atomic_numbers[ghost];
     if (z != 0) add(ghost, z);
   }
 }

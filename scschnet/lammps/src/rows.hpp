@@ -23,16 +23,15 @@ constexpr int owned_index(std::int64_t owner) {
 /// Atoms of one rank as LAMMPS keeps them: local ones first, then ghosts.
 struct Atoms {
   int n_local, n_all;
-  const int* types;                            ///< (n_all,)
-  const std::vector<std::int64_t>& z_of_type;  ///< atomic number, 0: not in the model
+  const std::int64_t* atomic_numbers;  ///< (n_all,), 0: not in the model
 };
 
 /// Rows of the model: local atoms in the order of the neighbor list, then ghosts.
 class Rows {
  public:
   /// One row per atom, however many images it has: images of local atoms are these atoms, images of
-  /// one atom of another rank share a row. `owners` (n_all,), see owner(); `n_centers` local atoms.
-  /// Ghosts come in the order of their owners.
+  /// one atom of another rank share a row. `owners` (n_all,), see owner(); `n_centers` local atoms,
+  /// all of them in the model. Ghosts come in the order of their owners.
   void merge_images(const Atoms& atoms, int n_centers, const int* centers, const double* owners,
                     int rank);
 
