@@ -397,6 +397,18 @@ def test_executable_in_a_source_tree_tells_what_it_was_built_as(tmp_path):
     assert lammps.sizes == "BIGBIG"
 
 
+def test_executable_without_the_package_plugin(tmp_path):
+    tree = source_tree(tmp_path / "lammps")
+    executable = tree / "src" / "lmp_mpi"
+    text = "Massively Parallel Simulator - 10 Sep 2025\n\nInstalled packages:\n\nKSPACE {} MANYBODY\n\nmore\n"
+    executable.write_text(f"#!/bin/sh\ncat << EOF\n{text.format('MC')}EOF\n")
+    executable.chmod(0o755)
+    with pytest.raises(BuildError, match="lmp_mpi` was built without the package PLUGIN"):
+        lammps_from_source(tree)
+    executable.write_text(f"#!/bin/sh\ncat << EOF\n{text.format('PLUGIN')}EOF\n")
+    assert lammps_from_source(tree).version == "10 Sep 2025"
+
+
 @pytest.fixture
 def somewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

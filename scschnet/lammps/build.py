@@ -158,6 +158,12 @@ def _ask(executable: Path) -> tuple[str, str, str]:
     version = re.search(r"Massively Parallel Simulator - (\d+ \w+ \d+)", text)
     if version is None:
         raise BuildError(f"`{executable} -h` does not name a version of LAMMPS")
+    packages = re.search(r"Installed packages:\s+(.*?)\n\n", text, re.S)
+    if packages is not None and "PLUGIN" not in packages[1].split():
+        raise BuildError(
+            f"`{executable}` was built without the package PLUGIN, which loads pair styles: build LAMMPS with "
+            "cmake -D PKG_PLUGIN=yes -D BUILD_SHARED_LIBS=yes"
+        )
     git = re.search(r"Git info \(.* / (.+)\)", text)
     sizes = re.search(r"-DLAMMPS_(SMALLBIG|BIGBIG)", text)
     return version[1], git[1] if git else "(unknown)", sizes[1] if sizes else "SMALLBIG"
