@@ -3,6 +3,7 @@
 import functools
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
+import ase.data
+import numpy as np
 import pytest
 from conftest import make_model
 from lammps_host import environment, outputs, run, run_python
@@ -249,6 +252,18 @@ pair_coeff 2 3 zero
 run 0
 """
     run(folder(), another)
+
+
+def test_the_table_of_masses_is_that_of_ase_and_tells_elements_apart():
+    header = Path(scschnet_lammps.__file__).parent.parent / "scschnet/lammps/src/masses.hpp"
+    text = header.read_text()
+    (table,) = re.findall(r"atomic_masses\[\] = \{(.*?)\}", text, re.S)
+    (tolerance,) = re.findall(r"mass_tolerance = ([\d.]+);", text)
+    masses = np.array([float(word) for word in table.split(",")])
+    np.testing.assert_allclose(masses, ase.data.atomic_masses_iupac2016[1:], rtol=1e-5)
+    near = np.abs(masses[:83, None] - masses[:83]) <= float(tolerance)  # up to bismuth
+    pairs = np.argwhere(np.triu(near, 1)) + 1
+    assert pairs.tolist() == [[18, 20]]  # argon and calcium
 
 
 @pytest.mark.parametrize("mass", ["1", "1.0", "1.00794", "1.00784", "1.1"])

@@ -146,3 +146,52 @@ run 0
 """
     before, after = (table["PotEng"][0] for table in thermo_rows(run(place, script)))
     assert before == pytest.approx(after, abs=1e-9)
+
+
+def test_widom_insertions_find_the_energy_of_the_inserted_atom():
+    """Of an ideal gas: the excess chemical potential is the energy of the atom alone, whatever the insertion."""
+    place = Path(tempfile.mkdtemp(dir=folder()))
+    model = make_model(n_interactions=0)
+    model.offsets.atomref[6] = -1.0
+    export(model, place / "ideal.pt")
+    atom = Structure(np.array([[4.0, 4, 4]]), np.array([6]), np.diag([20.0] * 3))
+    energy = float(reference(atom, str(place / "ideal.pt"))["energy"])
+    script = f"""units metal
+region box block 0 20 0 20 0 20
+create_box 3 box
+mass 1 1.008
+mass 2 12.011
+mass 3 15.999
+{potential(str(place / "ideal.pt"))}
+create_atoms 1 random 20 7 box overlap 1.5 maxtry 500
+fix insert all widom 1 10 2 4711 3000.0 full_energy
+thermo_style custom step f_insert[1]
+run 2
+"""
+    (table,) = thermo_rows(run(place, script, ranks=2))
+    assert table["f_insert[1]"][-1] == pytest.approx(energy, rel=1e-6)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_types_that_change_between_neighbor_lists_are_seen(ranks):
+    """fix atom/swap exchanges types and asks for the energy with the list that it has."""
+    place = Path(tempfile.mkdtemp(dir=folder()))
+    water().write(place / "water.data")
+    script = f"""units metal
+read_data water.data
+{potential(model_file())}
+fix swap all atom/swap 1 20 4711 1e5 ke no types 1 3
+thermo_style custom step pe f_swap[2]
+run 3
+unfix swap
+{outputs("swapped")}
+run 0
+{report("swapped")}
+"""
+    out = run(place, script, ranks)
+    assert thermo_rows(out)[0]["f_swap[2]"][-1] > 0
+    result = read(place, "swapped")
+    assert np.any(result.structure.numbers != water().numbers)
+    expected = reference(result.structure, model_file())
+    assert result.energy == pytest.approx(expected["energy"], abs=1e-8)
+    assert thermo_rows(out)[0]["PotEng"][-1] == pytest.approx(expected["energy"], rel=1e-7)

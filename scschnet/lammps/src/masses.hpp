@@ -19,7 +19,8 @@ constexpr double atomic_masses[] = {
     258.098, 259.101, 262.11,  267.122, 268.126, 271.134, 270.133, 269.134, 278.156, 281.165,
     281.166, 285.177, 286.182, 289.19,  289.194, 293.204, 293.208, 294.214};
 
-/// g/mol; allows weights that are rounded to one decimal place, and tells cobalt from nickel.
+/// g/mol; allows weights that are rounded to one decimal place, and tells all stable elements apart
+/// but argon and calcium.
 constexpr double mass_tolerance = 0.22;
 
 }  // namespace scschnet::lammps
