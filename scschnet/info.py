@@ -7,6 +7,7 @@ from typing import Any
 
 from scschnet.export.exported import NotExported, read_metadata
 from scschnet.export.metadata import describe, read_source
+from scschnet.files import write_any_text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,6 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None: those of the process.
     """
+    write_any_text()
     parser = argparse.ArgumentParser(prog="python -m scschnet.info", description=__doc__)
     parser.add_argument("file", type=Path, help="exported model, checkpoint or run folder")
     file = parser.parse_args(arguments).file

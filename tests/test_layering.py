@@ -25,7 +25,7 @@ ALLOWED = {
     "report": {"analysis", "nn", "data", "checkpoint", "units", "files", "evaluate"},
     "train": {"ops", "nn", "data", "checkpoint", "units", "files", "evaluate"},
     "export": {"nn", "checkpoint", "units", "files"},
-    "info": {"export"},
+    "info": {"export", "files"},
     "lammps": set(),
 }
 # Third-party packages that only some rooms may use.

@@ -17,6 +17,7 @@ import torch
 from scschnet.checkpoint import load_checkpoint
 from scschnet.data import embedded, load_split
 from scschnet.evaluate import errors, predict
+from scschnet.evaluate.__main__ import main as evaluate
 from scschnet.train import loop
 from scschnet.train.__main__ import main
 from scschnet.train.config import parse_command_line
@@ -314,3 +315,25 @@ def test_resuming_a_finished_run_says_so(finished, tmp_path, capsys):
     assert main(["--resume", str(run)]) == 0
     assert "is finished: 6 of 6 epochs; more --epochs go on" in capsys.readouterr().err
     assert (run / "last.pt").read_bytes() == before
+
+
+def test_a_run_opens_from_another_folder(small_data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(small_data.parent)
+    run = tmp_path / "run"
+    assert main(command(Path(small_data.name), run)) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["--resume", str(run), "--epochs", "7"]) == 0
+    assert evaluate([str(run)]) == 0
+    assert "10 structures" in capsys.readouterr().out
+
+
+def test_what_a_run_says_fits_an_ascii_log(finished):
+    for module in ("info", "evaluate"):
+        done = subprocess.run(
+            [sys.executable, "-m", f"scschnet.{module}", str(finished)],
+            env=os.environ | {"PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert r"\xc5" in done.stdout
