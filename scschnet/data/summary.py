@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from scschnet.data.close_pairs import close_pairs
 from scschnet.data.structure import StructureSet
-from scschnet.neighbors import batch_neighbor_list
 from scschnet.units import energy_factor
 
 ENERGY_OUTLIER = 10.0
@@ -22,7 +22,6 @@ STRESS_FACTOR = 100.0
 _LEAST_SCALE = 0.01  # eV per atom; forces of perfect crystals are rounding and explain nothing
 _CORRELATED = 0.9  # of steps in energy with the work of the stress: then the slope means something
 
-_CHUNK_ATOMS = 200_000
 _SYMBOLS_BY_NUMBER = (
     "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se "
     "Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy "
@@ -297,19 +296,7 @@ def _worst_first(values: NDArray[np.float64], limit: float) -> NDArray[np.int64]
 
 def _shortest_by_chunk(structures: StructureSet, cutoff: float) -> Iterator[tuple[float, int]]:
     """Shortest distance below `cutoff` and its structure, for each chunk of structures with one."""
-    start = 0
-    while start < len(structures):
-        limit = structures.atom_ptr[start] + _CHUNK_ATOMS
-        stop = max(start + 1, int(np.searchsorted(structures.atom_ptr, limit, "right")) - 1)
-        part = structures.select(np.arange(start, stop))
-        pairs = batch_neighbor_list(
-            part.positions, part.atom_ptr, cutoff, cells=part.cells, pbc=part.pbc
-        )
-        if len(pairs.idx_i):
-            idx_m = part.idx_m[pairs.idx_i]
-            shifts = np.einsum("ij,ijk->ik", pairs.shifts, part.cells[idx_m])
-            r_ij = part.positions[pairs.idx_j] - part.positions[pairs.idx_i] + shifts
-            squared = np.einsum("ij,ij->i", r_ij, r_ij)
-            nearest = int(squared.argmin())
-            yield float(np.sqrt(squared[nearest])), start + int(idx_m[nearest])
-        start = stop
+    for pairs in close_pairs(structures, cutoff):
+        if len(pairs.d_ij):
+            nearest = int(pairs.d_ij.argmin())
+            yield float(pairs.d_ij[nearest]), int(pairs.idx_m[nearest])
