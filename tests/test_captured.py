@@ -3,6 +3,7 @@
 import os
 import signal
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -228,6 +229,25 @@ def test_resident_steps_are_those_of_the_loop(trained, case):
     assert both[1].resident is not None
     assert both[0].state.total_steps == 12  # the last of every four is short of structures
     assert_same_training(*both)
+
+
+def test_resident_steps_with_weights_and_missing_labels(trained):
+    """Molecules among crystals, some without energy, forces or stress, counted two, one or half times."""
+    structures = random_structures(18, periodic=0.5)
+    structures.energy[::5] = np.nan
+    structures.stress[1::4] = np.nan
+    for m in range(2, 18, 6):
+        structures.forces[slice(*structures.atom_ptr[m : m + 2])] = np.nan
+    weighted = replace(structures, weights=np.resize([2.0, 1.0, 0.5], 18))
+    both = [
+        trained(f"{kind}-{s}", 3, weighted, step=s, stress_weight=0.3, split_seed=2, loss=kind)
+        for kind in ("per_atom", "total")
+        for s in ("eager", "resident")
+    ]
+    for eager, resident_one in (both[:2], both[2:]):
+        assert resident_one.resident is not None
+        assert_same_training(eager, resident_one)
+        assert 0 < eager.state.best_val_loss < np.inf
 
 
 def test_the_shape_does_not_matter(trained, monkeypatch):

@@ -130,6 +130,15 @@ def test_no_label_of_a_kind_is_an_error():
         Loss(TrainConfig(stress_weight=1.0), labels)
 
 
+def test_a_validation_part_without_labels_is_an_error():
+    """Its loss would be zero, and the first epoch the best one for good."""
+    labels = structures(np.random.default_rng(6), missing=[("energy", 4)])
+    loss = Loss(TrainConfig(stress_weight=0.0), labels.select([0, 1, 2, 3]))
+    loss.check_validation(labels.select([3]))
+    with pytest.raises(ValueError, match="energy is trained on, but no structure of the valid"):
+        loss.check_validation(labels.select([4]))
+
+
 def test_missing_energies_do_not_reach_the_offsets():
     rng = np.random.default_rng(7)
     whole = structures(rng)
@@ -252,6 +261,7 @@ def test_stress_stands_in_every_table(tmp_path, capsys, monkeypatch):
     assert main(f"--data {tmp_path / 'cu.extxyz'} --out {out} {small}".split()) == 0
     shown = capsys.readouterr()
     assert "10 to train on, 1 for validation, 1 to test" in shown.err
+    assert "950 to train on and 50 for validation leave nothing to test of 12" in shown.err
     assert "meV/atom" in shown.err and "GPa" in shown.err
     for text in ("energy per atom", "meV", "GPa", "eV/Å^3"):
         assert text in shown.out

@@ -114,6 +114,11 @@ class StructureSet:
         return np.diff(self.atom_ptr)
 
     @property
+    def has_volume(self) -> NDArray[np.bool_]:
+        """Which structures have a cell with a volume, and so can have a stress, (n_structures,) bool."""
+        return np.abs(np.linalg.det(self.cells)) > 0
+
+    @property
     def is_extensive(self) -> bool:
         """Whether structures differ in size or are periodic: their errors are then compared per atom."""
         return bool(self.pbc.any() or (len(self) > 0 and np.ptp(self.n_atoms) > 0))

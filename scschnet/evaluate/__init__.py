@@ -113,6 +113,8 @@ def errors(predictions: Predictions, labels: StructureSet) -> dict[str, Error]:
     for name in ("energy", "forces", "stress"):
         predicted, label = getattr(predictions, name), getattr(labels, name)
         if predicted is not None and label is not None:
+            if name == "stress":  # without volume there is none, whatever the file says
+                label = np.where(labels.has_volume[:, None, None], label, np.nan)
             found[name] = error(predicted, label)
             if name == "energy":
                 n_atoms = np.maximum(labels.n_atoms, 1)

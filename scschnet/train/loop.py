@@ -104,7 +104,7 @@ class Training:
 
     def __init__(self, config: TrainConfig, processes: Processes, resume: Path | None) -> None:
         self.structures = read_structures(config)
-        config = resolve(config, self.structures)
+        given, config = config, resolve(config, self.structures)
         threads = config.threads or threads_for(config, self.structures)
         if threads:
             torch.set_num_threads(threads)
@@ -112,12 +112,12 @@ class Training:
         self.processes = processes
         if resume is None:
             self.split = choose_split(config, self.structures)
-            self.loss = Loss(config, self.structures.select(self.split.train))
+            self.loss = self._make_loss()
             self.run = RunFolder.create(config, self.split) if processes.is_first else RunFolder()
         else:
             self.run = RunFolder(resume)
             self.split = load_split(self.run.split, len(self.structures))
-            self.loss = Loss(config, self.structures.select(self.split.train))
+            self.loss = self._make_loss()
         model = build_model(config, self.structures, self.split.train).to(processes.device)
         self.state = TrainingState(config, model)
         if resume is not None:
@@ -132,6 +132,11 @@ class Training:
         )
         found = describe(config, self.structures, self.split)
         self.progress.message(f"{found}; run folder {self.run.path}")
+        if given.n_train >= 1 and config.n_train != given.n_train:
+            self.progress.message(
+                f"note: {given.n_train} to train on and {given.n_val} for validation leave nothing to test of "
+                f"{len(self.structures)} structures, which are divided 8:1:1 instead"
+            )
         self.resident = resident_step(
             config,
             self.state,
@@ -141,6 +146,11 @@ class Training:
             processes,
             self.progress.message,
         )
+
+    def _make_loss(self) -> Loss:
+        loss = Loss(self.config, self.structures.select(self.split.train))
+        loss.check_validation(self.structures.select(self.split.val))
+        return loss
 
     def is_done(self) -> bool:
         """Whether all epochs are run, or `patience` is out."""

@@ -38,8 +38,7 @@ class Loss:
         self.per_atom = config.loss == "per_atom"
         given = (config.rho, 1.0 - config.rho, config.stress_weight)
         self.weights = dict(zip(LABELS, given, strict=True))
-        labeled = structures.labeled
-        labeled["stress"] = labeled["stress"] & has_volume(structures)
+        labeled = _labeled(structures)
         self._scaled: dict[str, float] = {}
         self._is_partial: dict[str, bool] = {}
         for name, weight in self.weights.items():
@@ -101,6 +100,22 @@ class Loss:
             loss = loss + weight / entries[name] * squares.sum()
         return loss
 
+    def check_validation(self, structures: StructureSet) -> None:
+        """Check that the validation part can tell which epoch was best.
+
+        Args:
+            structures: the validation part.
+
+        Raises:
+            ValueError: naming what is trained on and no structure of it has.
+        """
+        for name in self.names:
+            if not _labeled(structures)[name].any():
+                raise ValueError(
+                    f"{name} is trained on, but no structure of the validation part has it, so that the "
+                    "best epoch could not be told; a larger --n-val or another --split-seed may help"
+                )
+
     def errors(self, predictions: Predictions, structures: StructureSet) -> dict[str, Error]:
         """Errors as the loss counts them, over structures that have labels.
 
@@ -116,6 +131,8 @@ class Loss:
             predicted, label = getattr(predictions, name), getattr(structures, name)
             if predicted is not None and label is not None:
                 factor = self._factors(name, structures).reshape(-1, *[1] * (label.ndim - 1))
+                if name == "stress":
+                    label = np.where(structures.has_volume[:, None, None], label, np.nan)
                 found[f"loss_{name}"] = error(predicted * factor, label * factor)
         return found
 
@@ -144,13 +161,10 @@ class Loss:
         return factors[structures.idx_m] if name == "forces" else factors
 
 
-def has_volume(structures: StructureSet) -> NDArray[np.bool_]:
-    """Which structures can have a stress, (n_structures,).
-
-    Args:
-        structures: any set.
-    """
-    return np.abs(np.linalg.det(structures.cells)) > 0
+def _labeled(structures: StructureSet) -> dict[str, NDArray[np.bool_]]:
+    """Which structures have each label; what has no volume has no stress, whatever its file says."""
+    labeled = structures.labeled
+    return labeled | {"stress": labeled["stress"] & structures.has_volume}
 
 
 def labels_of(batch: Batch) -> Labels:

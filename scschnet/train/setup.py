@@ -14,7 +14,6 @@ from scschnet import data
 from scschnet.data import Split, StructureSet, load_split, random_split
 from scschnet.nn import ModelConfig, SchNet
 from scschnet.train.config import PRESETS, TrainConfig
-from scschnet.train.loss import has_volume
 
 ATOMS_FOR_THREADS = 500  # of a batch
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -72,7 +71,7 @@ def resolve(config: TrainConfig, structures: StructureSet) -> TrainConfig:
         if getattr(config, name):
             chosen[name] = str(Path(getattr(config, name)).resolve())
     if config.stress_weight < 0:
-        every = (structures.labeled["stress"] & has_volume(structures)).all()
+        every = (structures.labeled["stress"] & structures.has_volume).all()
         chosen["stress_weight"] = 1.0 if every and len(structures) else 0.0
     if not config.split_file:
         n = len(structures)
