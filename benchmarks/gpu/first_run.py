@@ -10,10 +10,12 @@ A stage that fails or is out of time costs only itself. What does not fit into t
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +33,7 @@ class Stage(NamedTuple):
     needs: str = ""  # stage that must have passed, or with ! must have failed
 
 
-SITE = "/tmp/site"
+SITE = Path(tempfile.gettempdir()) / "site"
 PYTEST = "cd $ROOT/tests && $PY -m pytest -p no:cacheprovider --timeout=60 --durations=5"
 BENCH = "$PY $ROOT/benchmarks/gpu"
 SELF = f"$PY {HERE}"
@@ -46,7 +48,7 @@ FIRST = [
         "install",
         60,
         f"$PY -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target {SITE} $KIT/wheels/*.whl"
-        " && cd /tmp && $PY -c 'from scschnet import ops; assert ops._GPU_KERNELS'",
+        " && cd $TMP && $PY -c 'from scschnet import ops; assert ops._GPU_KERNELS'",
     ),
     Stage(
         "build",
@@ -101,7 +103,7 @@ def run(stages: list[Stage], out: Path, kit: Path, budget: float) -> int:
         "KIT": str(kit),
         "OUT": str(out),
         "ROOT": str(ROOT),
-        "TMP": "/tmp",
+        "TMP": tempfile.gettempdir(),
     }
     env |= {
         "PYTHONPATH": f"{SITE}:{env.get('PYTHONPATH', '')}",
@@ -119,21 +121,7 @@ def run(stages: list[Stage], out: Path, kit: Path, budget: float) -> int:
             )
             continue
         log, start = logs / f"{len(rows):02d}-{stage.name.replace(' ', '-')}.log", time.monotonic()
-        with log.open("w") as file:
-            process = subprocess.Popen(
-                ["bash", "-c", stage.command],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=env,
-                cwd=ROOT,
-                start_new_session=True,
-            )
-            try:
-                code: int | str = process.wait(min(stage.limit, left))
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                code = "time"
+        code = run_stage(stage, log, env, min(stage.limit, left))
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         if code == 0 and lines and " skipped" in lines[-1] and " passed" not in lines[-1]:
             code = "skipped"  # pytest is content where there is no GPU
@@ -157,6 +145,32 @@ def run(stages: list[Stage], out: Path, kit: Path, budget: float) -> int:
         with tarfile.open(out / "logs.tgz.part", "w:gz") as archive:
             archive.add(logs, "logs")
         (out / "logs.tgz.part").rename(out / "logs.tgz")
+    show(rows, logs)
+    shutil.rmtree(logs, ignore_errors=True)  # at most eight files come back: the archive has them
+    return sum(row[1] not in ("ok", "left out") for row in rows)
+
+
+def run_stage(stage: Stage, log: Path, env: dict[str, str], limit: float) -> int | str:
+    """Runs a stage with its output in a file; returns its exit status, or "time"."""
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            ["bash", "-c", stage.command],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=env,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return "time"
+
+
+def show(rows: list[tuple[str, str, float, str]], logs: Path) -> None:
+    """Prints the ends of the logs that matter, and last the table of all stages."""
     bad = [r for r in rows if r[1] not in ("ok", "left out")]
     for name, *_ in bad:  # the reply carries the last 12,000 characters
         log = next(logs.glob(f"*-{name.replace(' ', '-')}.log"))
@@ -170,10 +184,6 @@ def run(stages: list[Stage], out: Path, kit: Path, budget: float) -> int:
     print()
     for name, result, seconds, last in rows:
         print(f"{name:16}{result:10}{seconds:6.0f} s  {last}")
-    subprocess.run(
-        ["rm", "-rf", str(logs)], check=False
-    )  # at most eight files come back: the archive has them
-    return len(bad)
 
 
 # ---- what stages run
