@@ -30,7 +30,8 @@ from scschnet import _C, batch_neighbor_list, ops
 from scschnet.nn.cfconv import cfconv as dense_cfconv
 from scschnet.nn.filter import FilterGenerator
 from scschnet.nn.filter_table import FilterGrid, filter_tables, grid_step
-from scschnet.nn.radial import GaussianBasis, cosine_cutoff
+from scschnet.nn.basis import GaussianBasis
+from scschnet.nn.cutoff import CosineCutoff
 
 HERE = Path(__file__).parent
 CUTOFF, N_RBF = 5.0, 50

@@ -57,13 +57,14 @@ def lines(title: str, found: dict[str, Any]) -> list[str]:
         found: from `read`.
     """
     skip = "sc-SchNet" if found["skip"] == "weighted" else "SchNet"
+    basis = found.get("radial_basis", "gaussian")
     rows = {
         "elements": f"{' '.join(found['symbols'])}  (in this order)",
         "cutoff": f"{found['cutoff']:g} Å, cutoff function: {found['cutoff_function']}",
         "ghosts": _ghosts(found),
         "units": f"{found['units']['energy']}, {found['units']['length']}",
-        "network": f"{found['n_interactions']} blocks, {found['n_features']} features, {found['n_rbf']} Gaussians, "
-        f"{found['dtype']}",
+        "network": f"{found['n_interactions']} blocks, {found['n_features']} features, "
+        f"{found['n_rbf']} functions ({basis}), {found['dtype']}",
         **_file(found),
         **_training(found["training"]),
         "unfamiliar": _unfamiliar(found.get("unfamiliarity")),

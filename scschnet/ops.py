@@ -210,7 +210,7 @@ def spline_weights(
     d_ij: Tensor,
     step: float,
     cutoff: float,
-    cutoff_function: str,
+    cutoff_pieces: Tensor,
     n_rows: int,
     n_orders: int,
     dtype: torch.dtype,
@@ -224,21 +224,21 @@ def spline_weights(
         d_ij: pair distances, (n_pairs,) float32 or float64, Å; evaluated in float64.
         step: of the grid, Å, a power of two.
         cutoff: Å.
-        cutoff_function: "cosine" or "none".
-        n_rows: of the table, at least floor(cutoff / step) + 6.
+        cutoff_pieces: the cutoff function fc, (n_pieces, n_coefficients) float64, from `CutoffFunction.pieces`.
+        n_rows: of the table; floor(cutoff / step) + 6 serve every distance below the cutoff.
         n_orders: 1 for the filter, 2 with its first derivative, up to 9.
         dtype: of the weights, float32 or float64.
 
     Returns:
-        bins (n_pairs,) int32 and weights (n_orders, n_pairs, 6). A pair at or beyond a cosine cutoff has zero
+        bins (n_pairs,) int32 and weights (n_orders, n_pairs, 6). A pair at or beyond the cutoff has zero
         weights. Not differentiable: the operators on pairs differentiate in `d_ij`.
 
     Raises:
         ValueError, TypeError: naming the argument that is wrong; a distance must be finite, not negative, and
-            without cutoff function within the table.
+            if it is below the cutoff within the table.
     """
-    return torch.ops.scschnet.spline_weights(
-        d_ij, step, cutoff, cutoff_function, n_rows, n_orders, dtype
+    return torch.ops.scschnet.spline_weights.pieces(
+        d_ij, step, cutoff, cutoff_pieces, n_rows, n_orders, dtype
     )
 
 
@@ -262,8 +262,8 @@ class Pairs(NamedTuple):
     """of the grid, Å"""
     cutoff: float
     """Å"""
-    cutoff_function: str
-    """either cosine or none"""
+    cutoff_pieces: Tensor
+    """(n_pieces, n_coefficients) float64, the cutoff function, from `CutoffFunction.pieces`"""
 
 
 def filter_tables(rbf: Tensor, prefilter: Tensor, parameters: list[Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scschnet import ops
+from scschnet.nn.cutoff import CUTOFF_FUNCTIONS
 from scschnet.ops import Pairs
 
 CORE = Path(__file__).parents[1] / "csrc/core"
@@ -24,6 +25,10 @@ FLAGS = {
 }
 STEP, CUTOFF = 0.25, 2.1
 N_ROWS = math.floor(CUTOFF / STEP) + 6
+
+
+def cutoff_pieces(name, cutoff=CUTOFF):
+    return CUTOFF_FUNCTIONS[name](cutoff).pieces
 
 
 class Graph:
@@ -44,10 +49,11 @@ class Graph:
     def pairs(self, dtype=torch.float64, d=None) -> Pairs:
         d = torch.tensor(self.d) if d is None else d
         bins, weights = ops.spline_weights(
-            d, STEP, CUTOFF, self.cutoff_function, N_ROWS, self.n_orders, dtype
+            d, STEP, CUTOFF, cutoff_pieces(self.cutoff_function), N_ROWS, self.n_orders, dtype
         )
         j = torch.tensor(self.j)
-        return Pairs(d, bins, weights, self.row_ptr, j, STEP, CUTOFF, self.cutoff_function)
+        pieces = cutoff_pieces(self.cutoff_function)
+        return Pairs(d, bins, weights, self.row_ptr, j, STEP, CUTOFF, pieces)
 
     def atoms(self, n_features, dtype=torch.float64, grad=False):
         values = torch.tensor(self.rng.normal(size=(self.n_atoms, n_features)), dtype=dtype)
@@ -119,11 +125,11 @@ def assert_close(got, expected, dtype):
 
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-CUTOFF_FUNCTIONS = pytest.mark.parametrize("cutoff_function", ["cosine", "none"])
+EACH_CUTOFF_FUNCTION = pytest.mark.parametrize("cutoff_function", ["cosine", "none"])
 
 
 @DTYPES
-@CUTOFF_FUNCTIONS
+@EACH_CUTOFF_FUNCTION
 @pytest.mark.parametrize("n_features", [1, 16, 37])
 def test_family_matches_loops(dtype, cutoff_function, n_features):
     graph = Graph(cutoff_function=cutoff_function)
@@ -146,7 +152,7 @@ def test_family_matches_loops(dtype, cutoff_function, n_features):
 
 
 @DTYPES
-@CUTOFF_FUNCTIONS
+@EACH_CUTOFF_FUNCTION
 @pytest.mark.parametrize("n_features", [3, 32, 100])
 def test_fused_operators_match_loops(dtype, cutoff_function, n_features):
     graph = Graph(seed=1, cutoff_function=cutoff_function)
@@ -245,7 +251,7 @@ NAMES = list(operators(Graph()))
 
 
 @pytest.mark.parametrize("name", NAMES)
-@CUTOFF_FUNCTIONS
+@EACH_CUTOFF_FUNCTION
 def test_first_and_second_gradients(name, cutoff_function):
     function, inputs = operators(Graph(3, cutoff_function=cutoff_function))[name]
     assert torch.autograd.gradcheck(function, inputs)
@@ -354,7 +360,10 @@ def test_opcheck():
         (o.cfconv_derivative, (x, None, table, *pairs, 0)),
         (o.cfconv_dot, (x, y, table, *pairs, 2)),
         (o.cfconv_table_gradient, (x, y, v, *pairs, N_ROWS, 1)),
-        (o.spline_weights, (pairs.d_ij, STEP, CUTOFF, "cosine", N_ROWS, 2, torch.float32)),
+        (
+            o.spline_weights.pieces,
+            (pairs.d_ij, STEP, CUTOFF, cutoff_pieces("cosine"), N_ROWS, 2, torch.float32),
+        ),
         (o.half_list, full_list(graph)),
     ]:
         torch.library.opcheck(op, arguments)
@@ -434,7 +443,7 @@ def test_spline_weights_of_a_table_that_is_a_polynomial(distance, dtype):
         nodes**3 - nodes * STEP**2 * 1.5
     )  # central moments of the B-spline: 1/2 step^2
     d = torch.tensor([0.0, 0.1, 0.25, 1.3, 2.09], dtype=distance)
-    bins, weights = ops.spline_weights(d, STEP, CUTOFF, "none", N_ROWS, 5, dtype)
+    bins, weights = ops.spline_weights(d, STEP, CUTOFF, cutoff_pieces("none"), N_ROWS, 5, dtype)
     assert weights.shape == (5, 5, 6) and weights.dtype == dtype and bins.dtype == torch.int32
     rows = table[bins[:, None] + torch.arange(6)].to(dtype)
     values = (weights * rows).sum(2).double()
@@ -447,14 +456,18 @@ def test_spline_weights_of_a_table_that_is_a_polynomial(distance, dtype):
 
 def test_pairs_beyond_the_cutoff_have_no_weight():
     d = torch.tensor([CUTOFF - 1e-3, CUTOFF, CUTOFF + 0.3, 1e6], dtype=torch.float64)
-    bins, weights = ops.spline_weights(d, STEP, CUTOFF, "cosine", N_ROWS, 4, torch.float64)
+    bins, weights = ops.spline_weights(
+        d, STEP, CUTOFF, cutoff_pieces("cosine"), N_ROWS, 4, torch.float64
+    )
     assert weights[:, 0].any() and not weights[:, 1:].any()
     assert bins.tolist() == [8, 0, 0, 0]
 
 
 def test_spline_weights_are_constants_for_autograd():
     d = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    bins, weights = ops.spline_weights(d, STEP, CUTOFF, "cosine", N_ROWS, 2, torch.float64)
+    bins, weights = ops.spline_weights(
+        d, STEP, CUTOFF, cutoff_pieces("cosine"), N_ROWS, 2, torch.float64
+    )
     assert not weights.requires_grad and not bins.requires_grad
 
 
@@ -497,8 +510,10 @@ def test_half_list_convolves_like_the_full_list():
         d_of[p] = 0.3 + 0.2 * s  # by the shift, which both ways share
     d = torch.tensor([d_of[p] for p in range(len(i))], dtype=torch.float64)
     x, table = graph.atoms(4), graph.table(4)
-    bins, weights = ops.spline_weights(d[pairs], STEP, CUTOFF, "cosine", N_ROWS, 1, torch.float64)
-    half = Pairs(d[pairs], bins, weights, row_ptr, half_j, STEP, CUTOFF, "cosine")
+    bins, weights = ops.spline_weights(
+        d[pairs], STEP, CUTOFF, cutoff_pieces("cosine"), N_ROWS, 1, torch.float64
+    )
+    half = Pairs(d[pairs], bins, weights, row_ptr, half_j, STEP, CUTOFF, cutoff_pieces("cosine"))
     expected = np.zeros((n_atoms, 4))
     for p in range(len(i)):
         W = reference.spline_filter(table.numpy(), float(d[p]), STEP, CUTOFF, "cosine", 0)
@@ -544,7 +559,7 @@ def spline_arguments(**changed):
         "d_ij": torch.ones(2, dtype=torch.float64),
         "step": STEP,
         "cutoff": CUTOFF,
-        "cutoff_function": "cosine",
+        "cutoff_pieces": cutoff_pieces("cosine"),
         "n_rows": N_ROWS,
         "n_orders": 2,
         "dtype": torch.float64,
@@ -560,11 +575,13 @@ def spline_arguments(**changed):
         ({"d_ij": torch.tensor([1, math.nan])}, ValueError, "`d_ij` must be finite and not negative, got nan for pair 1"),
         ({"d_ij": torch.tensor([math.inf])}, ValueError, "`d_ij` must be finite and not negative, got inf"),
         ({"d_ij": torch.tensor([-0.5])}, ValueError, "`d_ij` must be finite and not negative, got -0.5"),
-        ({"d_ij": torch.tensor([2.3]), "cutoff_function": "none"}, ValueError, "`d_ij` must lie within the table, which ends at 2.25"),
+        ({"d_ij": torch.tensor([2.05]), "n_rows": 13}, ValueError, "`d_ij` must lie within the table, which ends at 2"),
         ({"step": 0.3}, ValueError, "`step` must be a power of two, got 0.3"),
         ({"cutoff": -1.0}, ValueError, "`cutoff` must be positive and finite, got -1"),
-        ({"cutoff_function": "tanh"}, ValueError, "`cutoff_function` must be one of cosine, none, got tanh"),
-        ({"n_rows": 13}, ValueError, "`table` must have at least 14 rows to reach the cutoff, got 13"),
+        ({"cutoff_pieces": torch.ones(3).double()}, ValueError, r"`cutoff_pieces` must have shape \(n_pieces, n_coefficients\), got \[3\]"),
+        ({"cutoff_pieces": torch.ones(0, 3).double()}, ValueError, "`cutoff_pieces` must have shape"),
+        ({"cutoff_pieces": torch.ones(1, 3)}, TypeError, "`cutoff_pieces` must be float64, got Float"),
+        ({"n_rows": 5}, ValueError, "`table` must have at least 6 rows, got 5"),
         ({"n_orders": 0}, ValueError, "`n_orders` must lie between 1 and 9, got 0"),
         ({"n_orders": 10}, ValueError, "`n_orders` must lie between 1 and 9, got 10"),
         ({"dtype": torch.float16}, TypeError, "`dtype` must be float32 or float64, got Half"),
@@ -597,7 +614,7 @@ def test_spline_weights_errors(changed, error, message):
         ({"row_ptr": index(0, 1, 2, 3, 4, 5)}, ValueError, "`row_ptr` must begin at 0 and end at 6, .*, got 0 and 5"),
         ({"idx_j": torch.zeros(6).int()}, TypeError, "`idx_j` must be int64, got Int"),
         ({"idx_j": torch.zeros(7).long()}, ValueError, r"`idx_j` must have shape \(6,\) like `d_ij`, got \[7\]"),
-        ({"cutoff_function": "Cosine"}, ValueError, "`cutoff_function` must be one of cosine, none, got Cosine"),
+        ({"cutoff_pieces": torch.ones(1, 3)}, TypeError, "`cutoff_pieces` must be float64, got Float"),
     ],
 )  # fmt: skip
 def test_cfconv_errors(changed, error, message):

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from scschnet import ops
+from scschnet.nn.cutoff import CUTOFF_FUNCTIONS
 
 DEVICE = torch.device("cuda")
 pytestmark = [
@@ -159,17 +160,18 @@ def test_half_list_and_geometry():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_spline_weights(function, dtype):
     d = torch.cat([torch.linspace(0, 2.999, 501), torch.tensor([0.125, 0.125 - 1e-16])]).double()
-    if function == "cosine":
-        d = torch.cat([d, torch.tensor([3.0, 9.0], dtype=torch.float64)])
-    bins, weights = ops.spline_weights(d, STEP, CUTOFF, function, N_ROWS, 9, dtype)
-    gpu_bins, gpu = ops.spline_weights(d.to(DEVICE), STEP, CUTOFF, function, N_ROWS, 9, dtype)
+    d = torch.cat([d, torch.tensor([3.0, 9.0], dtype=torch.float64)])
+    pieces = CUTOFF_FUNCTIONS[function](CUTOFF).pieces
+    on = pieces.to(DEVICE)
+    bins, weights = ops.spline_weights(d, STEP, CUTOFF, pieces, N_ROWS, 9, dtype)
+    gpu_bins, gpu = ops.spline_weights(d.to(DEVICE), STEP, CUTOFF, on, N_ROWS, 9, dtype)
     assert torch.equal(gpu_bins.cpu(), bins)
     for order in range(9):
         assert relative_error(gpu[order], weights[order]) < (
             1e-6 if dtype == torch.float32 else 1e-12
         )
     bad = torch.tensor([-1.0, float("nan")], dtype=torch.float64, device=DEVICE)
-    assert ops.spline_weights(bad, STEP, CUTOFF, function, N_ROWS, 1, dtype)[1].isnan().all()
+    assert ops.spline_weights(bad, STEP, CUTOFF, on, N_ROWS, 1, dtype)[1].isnan().all()
 
 
 # ---- convolutions
@@ -194,9 +196,10 @@ class Case:
 
     def pairs(self, dtype: torch.dtype, device: torch.device, d: Tensor | None = None) -> ops.Pairs:
         d = self.d.to(device) if d is None else d
-        bins, weights = ops.spline_weights(d.detach(), STEP, CUTOFF, "cosine", N_ROWS, 2, dtype)
+        pieces = CUTOFF_FUNCTIONS["cosine"](CUTOFF).pieces.to(device)
+        bins, weights = ops.spline_weights(d.detach(), STEP, CUTOFF, pieces, N_ROWS, 2, dtype)
         row_ptr, idx_j = self.row_ptr.to(device), self.idx_j.to(device)
-        return ops.Pairs(d, bins, weights, row_ptr, idx_j, STEP, CUTOFF, "cosine")
+        return ops.Pairs(d, bins, weights, row_ptr, idx_j, STEP, CUTOFF, pieces)
 
     def results(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         """Every operator of the family once."""

@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation
 from scschnet.data import StructureSet, collate
 from scschnet.nn import ModelConfig, SchNet
 from scschnet.nn.activation import shifted_softplus
-from scschnet.nn.radial import GaussianBasis, cosine_cutoff
+from scschnet.nn.basis import GaussianBasis
+from scschnet.nn.cutoff import CosineCutoff
 
 CONFIG = {"n_interactions": 2, "n_rbf": 7, "cutoff": 4.0, "cutoff_function": "cosine"}
 
@@ -273,7 +274,7 @@ def test_rbf_range_sets_the_last_gaussian():
 def test_functions_of_the_distance():
     d = torch.tensor([0.0, 2.0, 3.999, 4.0, 5.0], dtype=torch.float64)
     expected = [reference.cosine_cutoff(x, 4.0) for x in d.tolist()]
-    np.testing.assert_allclose(cosine_cutoff(d, 4.0), expected, atol=1e-16)
+    np.testing.assert_allclose(CosineCutoff(4.0)(d), expected, atol=1e-16)
     basis = [reference.gaussian_basis(x, 7, 4.0) for x in d.tolist()]
     np.testing.assert_allclose(GaussianBasis(7, 4.0)(d), basis, atol=1e-19)
     x = torch.linspace(-30, 30, 61, dtype=torch.float64)

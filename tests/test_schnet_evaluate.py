@@ -55,7 +55,13 @@ class System:
         model = self.model
         tables, grid = model._tables(self.d)
         bins, weights = ops.spline_weights(
-            self.d, grid.step, grid.cutoff, "cosine", grid.n_rows, 2, tables.dtype
+            self.d,
+            grid.step,
+            grid.cutoff,
+            model.cutoff_function.pieces,
+            grid.n_rows,
+            2,
+            tables.dtype,
         )
         row_ptr = ops.pair_rows(self.i, self.j, len(self.z))
         return ops.schnet_evaluate(
@@ -166,7 +172,7 @@ def test_without_ghosts_it_is_the_operator_of_training():
     system = System(model, ghosts=False)
     tables, grid = model._tables(system.d)
     bins, weights = ops.spline_weights(
-        system.d, grid.step, grid.cutoff, "cosine", grid.n_rows, 2, tables.dtype
+        system.d, grid.step, grid.cutoff, model.cutoff_function.pieces, grid.n_rows, 2, tables.dtype
     )
     row_ptr = ops.pair_rows(system.i, system.j, len(system.z))
     expected = ops.schnet(
@@ -246,7 +252,7 @@ def test_operators_follow_their_declarations():
     model = system.model
     tables, grid = model._tables(system.d)
     bins, weights = ops.spline_weights(
-        system.d, grid.step, grid.cutoff, "cosine", grid.n_rows, 2, tables.dtype
+        system.d, grid.step, grid.cutoff, model.cutoff_function.pieces, grid.n_rows, 2, tables.dtype
     )
     row_ptr = ops.pair_rows(system.i, system.j, len(system.z))
     arguments = (

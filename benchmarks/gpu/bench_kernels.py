@@ -16,6 +16,7 @@ from systems import liquid, list_arguments, molecules
 from timing import graph_microseconds, hardware, microseconds
 
 from scschnet import ops
+from scschnet.nn.cutoff import CosineCutoff
 
 CUTOFF, STEP = 5.0, 2.0**-6
 N_ROWS = int(CUTOFF / STEP) + 6
@@ -53,9 +54,17 @@ def bench_convolution(structures, n_features: int, rates: dict) -> dict[str, obj
     pairs, row_ptr, half_j = ops.half_list(idx_i, idx_j, shifts, n_atoms)
     geometry = (positions.double(), cells.double(), idx_m, idx_i, idx_j, shifts, pairs)
     r_ij, d_ij = ops.pair_vectors(*geometry)
-    weigh = (d_ij, STEP, CUTOFF, "cosine", N_ROWS, 2, torch.float32)
+    weigh = (
+        d_ij,
+        STEP,
+        CUTOFF,
+        CosineCutoff(CUTOFF).pieces.to(d_ij.device),
+        N_ROWS,
+        2,
+        torch.float32,
+    )
     bins, weights = ops.spline_weights(*weigh)
-    p = ops.Pairs(d_ij, bins, weights, row_ptr, half_j, STEP, CUTOFF, "cosine")
+    p = ops.Pairs(d_ij, bins, weights, row_ptr, half_j, STEP, CUTOFF, weigh[3])
     x, y, u = (torch.randn(n_atoms, n_features, device="cuda") for _ in range(3))
     table = torch.randn(N_ROWS, n_features, device="cuda")
     v, g_d = torch.randn(len(d_ij), device="cuda"), torch.randn_like(d_ij)

@@ -196,6 +196,7 @@ def smoke() -> None:
     import torch
 
     from scschnet import ops
+    from scschnet.nn.cutoff import CosineCutoff
 
     device, failed = torch.device("cuda"), 0
     assert ops.runs_on(device), "no kernels for GPUs"
@@ -204,10 +205,11 @@ def smoke() -> None:
     row_ptr = torch.searchsorted(i, torch.arange(n + 1)).to(device)
     j = torch.randint(0, n, (half,)).to(device)
     d = (0.4 + 2.0 * torch.rand(half, dtype=torch.float64)).to(device)
+    pieces = CosineCutoff(2.8).pieces.to(device)
 
     def calls(dtype: torch.dtype, n_rows: int, f: int) -> dict[str, Callable[[], object]]:
-        bins, weights = ops.spline_weights(d, 2.0**-5, 2.8, "cosine", n_rows, 2, dtype)
-        p = ops.Pairs(d, bins, weights, row_ptr, j, 2.0**-5, 2.8, "cosine")
+        bins, weights = ops.spline_weights(d, 2.0**-5, 2.8, pieces, n_rows, 2, dtype)
+        p = ops.Pairs(d, bins, weights, row_ptr, j, 2.0**-5, 2.8, pieces)
         x = torch.randn(n, f, device=device, dtype=dtype)
         table = torch.randn(n_rows, f, device=device, dtype=dtype)
         v = d.to(dtype)

@@ -6,10 +6,14 @@
 
 namespace scschnet {
 
-/// Factor fc(d) between the table and the filter.
-enum class CutoffFunction {
-  none,    ///< 1: the hard edge of the pair list
-  cosine,  ///< (1 + cos(pi d / cutoff)) / 2 below the cutoff, 0 at and beyond it
+/// The cutoff function fc(d), the factor between the table and the filter, as data: on piece k of
+/// [0, cutoff), all of one length, fc is the polynomial sum_p coefficients[k][p] y^p of y, which
+/// runs from -1 to 1 over the piece. At and beyond the cutoff fc is zero. scschnet/nn/cutoff makes
+/// the pieces of any function.
+struct CutoffPieces {
+  const double* coefficients;  ///< (n_pieces, n_coefficients), in the memory of the kernel's device
+  std::int64_t n_pieces;
+  std::int64_t n_coefficients;
 };
 
 /// A filter is W_f(d) = fc(d) sum_m B_m(t) table[k + m][f] with k = floor(d / step), t = d / step -
@@ -19,17 +23,24 @@ enum class CutoffFunction {
 struct SplineGrid {
   double step;    ///< Å, a power of two: then d / step is exact
   double cutoff;  ///< Å
-  CutoffFunction cutoff_function;
+  CutoffPieces cutoff_function;
   std::int64_t n_rows;  ///< of the table
 };
 
 /// Table rows that one distance touches.
 constexpr int n_taps = 6;
+/// 120 B_m(t) = sum_p quintic_pieces[m][p] t^p: the quintic B-spline on one cell, seen from its six
+/// nodes.
+constexpr double quintic_pieces[n_taps][6] = {
+    {1, -5, 10, -10, 5, -1},    {26, -50, 20, 20, -20, 5}, {66, 0, -60, 0, 30, -10},
+    {26, 50, 20, -20, -20, 10}, {1, 5, 10, 10, 5, -5},     {0, 0, 0, 0, 0, 1},
+};
 /// Highest derivative of a filter. (From the fifth on the splines are piecewise constant, then
 /// zero.)
 constexpr int max_spline_order = 8;
 
-/// Fewest rows of a table that serves all distances up to the cutoff.
+/// Rows of a table that serves all distances up to the cutoff. A table may be shorter where all
+/// distances are.
 std::int64_t least_spline_rows(double step, double cutoff);
 
 namespace cpu {
@@ -39,12 +50,11 @@ namespace cpu {
 /// evaluated in double precision.
 ///
 /// d: (n_pairs,) Å; bins: (n_pairs,) written, or null if known already; weights: (n_orders,
-/// n_pairs, n_taps) written. A pair at or beyond the cutoff has zero weights, and bin 0, if the
-/// cutoff function is `cosine`.
+/// n_pairs, n_taps) written. A pair at or beyond the cutoff has zero weights, and bin 0.
 ///
 /// Throws std::invalid_argument, naming the argument in backticks, when a distance is negative, not
-/// finite or (without cutoff function) beyond the table; when the table is shorter than
-/// least_spline_rows; when step is no power of two; or when an order exceeds max_spline_order.
+/// finite, or below the cutoff and beyond the table; when step is no power of two; or when an order
+/// exceeds max_spline_order.
 /// Scalar: float or double; Distance: float or double.
 template <class Distance, class Scalar>
 void spline_weights(const SplineGrid& grid, const Distance* d, std::int64_t n_pairs,

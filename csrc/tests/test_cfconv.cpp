@@ -40,13 +40,33 @@ double b_spline_derivative(int degree, int order, double x) {
          b_spline_derivative(degree - 1, order - 1, x - 1);
 }
 
+/// Cutoff functions as pieces: 1, and in two pieces (1 - sin(pi y / 2)) / 2 by Taylor's series
+/// about the middle of each.
+struct Cutoff {
+  bool cosine;
+  std::vector<double> coefficients = cosine ? cosine_pieces() : std::vector<double>{1};
+
+  CutoffPieces pieces() const { return {coefficients.data(), cosine ? 2 : 1, cosine ? 20 : 1}; }
+  static std::vector<double> cosine_pieces() {
+    std::vector<double> c;
+    for (double middle : {0.25, 0.75}) {
+      double factor = 0.5;
+      for (int p = 0; p < 20; ++p) {
+        c.push_back(factor * std::cos(pi * middle + p * pi / 2) + (p == 0 ? 0.5 : 0));
+        factor *= pi / 4 / (p + 1);
+      }
+    }
+    return c;
+  }
+};
+
 /// Derivative `order` of fc(d) B(d / step - node - 2 ...) for the node of one table row.
-double weight(const SplineGrid& grid, double d, std::int64_t row, int order) {
+double weight(const SplineGrid& grid, bool cosine, double d, std::int64_t row, int order) {
   double total = 0, binomial = 1;
   for (int k = 0; k <= order; ++k) {
     const int n = order - k;  // derivatives of the cutoff function
-    double fc = n == 0 ? 1 : 0;
-    if (grid.cutoff_function == CutoffFunction::cosine) {
+    double fc = n == 0 && d < grid.cutoff ? 1 : 0;
+    if (cosine) {
       const double a = pi / grid.cutoff;
       fc = d >= grid.cutoff ? 0 : 0.5 * (std::pow(a, n) * std::cos(a * d + n * pi / 2) + (n == 0));
     }
@@ -58,13 +78,13 @@ double weight(const SplineGrid& grid, double d, std::int64_t row, int order) {
 }
 
 template <class Distance, class Scalar>
-void check_weights(CutoffFunction cutoff_function, double tolerance) {
+void check_weights(bool cosine, double tolerance) {
   const double cutoff = 3.1;
-  const SplineGrid grid{0.125, cutoff, cutoff_function, least_spline_rows(0.125, cutoff)};
+  const Cutoff function{cosine};
+  const SplineGrid grid{0.125, cutoff, function.pieces(), least_spline_rows(0.125, cutoff)};
   std::mt19937 random(3);
   std::vector<Distance> d{0, Distance(0.125), Distance(3.099999), Distance(1.0)};
-  std::uniform_real_distribution<double> distance(
-      0, cutoff_function == CutoffFunction::none ? 3.12 : 3.3);
+  std::uniform_real_distribution<double> distance(0, 3.3);
   while (d.size() < 77) d.push_back(static_cast<Distance>(distance(random)));
   constexpr int n_orders = 7;
   std::vector<std::int32_t> bins(d.size());
@@ -79,7 +99,7 @@ void check_weights(CutoffFunction cutoff_function, double tolerance) {
     for (std::size_t p = 0; p < d.size(); ++p) {
       expect(bins[p] >= 0 && bins[p] + n_taps <= grid.n_rows, "bin within the table");
       for (int m = 0; m < n_taps; ++m) {
-        const double exact = weight(grid, static_cast<double>(d[p]), bins[p] + m, n);
+        const double exact = weight(grid, cosine, static_cast<double>(d[p]), bins[p] + m, n);
         const double got = static_cast<double>(weights[(n * d.size() + p) * n_taps + m]);
         expect(std::abs(got - exact) <= tolerance * std::pow(2.5 / grid.step, n), "spline weight");
       }
@@ -100,11 +120,13 @@ void expect_error(const std::string& message, const Call& call) {
 }
 
 void check_weight_errors() {
-  const auto weights = [](double step, double cutoff, std::int64_t n_rows, double d, int order = 0,
-                          CutoffFunction function = CutoffFunction::cosine) {
+  const Cutoff function{true};
+  const auto weights = [&](double step, double cutoff, std::int64_t n_rows, double d,
+                           int order = 0) {
     std::int32_t bin;
     float w[n_taps];
-    cpu::spline_weights(SplineGrid{step, cutoff, function, n_rows}, &d, 1, order, 1, &bin, w);
+    const SplineGrid grid{step, cutoff, function.pieces(), n_rows};
+    cpu::spline_weights(grid, &d, 1, order, 1, &bin, w);
   };
   const double nan = std::numeric_limits<double>::quiet_NaN(),
                inf = std::numeric_limits<double>::infinity();
@@ -112,9 +134,9 @@ void check_weight_errors() {
   expect_error("`d_ij` must be finite", [&] { weights(0.5, 2, 10, nan); });
   expect_error("`d_ij` must be finite", [&] { weights(0.5, 2, 10, inf); });
   expect_error("`d_ij` must be finite", [&] { weights(0.5, 2, 10, -0.1); });
-  expect_error("`d_ij` must lie within the table",
-               [&] { weights(0.5, 2, 10, 2.6, 0, CutoffFunction::none); });
-  expect_error("`table` must have at least 10 rows", [&] { weights(0.5, 2, 9, 1.0); });
+  expect_error("`d_ij` must lie within the table", [&] { weights(0.5, 2, 7, 1.1); });
+  weights(0.5, 2, 7, 2.1);  // beyond the cutoff
+  expect_error("`table` must have at least 6 rows", [&] { weights(0.5, 2, 5, 1.0); });
   expect_error("`step` must be a power of two", [&] { weights(0.3, 2, 20, 1.0); });
   expect_error("`step` must be a power of two", [&] { weights(-0.5, 2, 20, 1.0); });
   expect_error("`step` must be at least", [&] { weights(std::ldexp(1, -40), 2, 20, 1.0); });
@@ -318,11 +340,11 @@ void check_graphs() {
 }  // namespace
 
 int main() {
-  for (const auto function : {CutoffFunction::none, CutoffFunction::cosine}) {
-    check_weights<double, double>(function, 1e-13);
-    check_weights<float, double>(function, 1e-13);
-    check_weights<double, float>(function, 1e-6);
-    check_weights<float, float>(function, 1e-6);
+  for (const bool cosine : {false, true}) {
+    check_weights<double, double>(cosine, 1e-13);
+    check_weights<float, double>(cosine, 1e-13);
+    check_weights<double, float>(cosine, 1e-6);
+    check_weights<float, float>(cosine, 1e-6);
   }
   check_weight_errors();
   check_graphs<float>();

@@ -229,6 +229,16 @@ void test_scan() {
 
 // ---- convolutions
 
+/// Random polynomials on equal pieces in place of a cutoff function.
+CutoffPieces cutoff_pieces(Index n_pieces) {
+  static const std::vector<double> coefficients = [] {
+    std::vector<double> c(4 * 7);
+    for (double& value : c) value = uniform(-1, 1);
+    return c;
+  }();
+  return {coefficients.data(), n_pieces, 7};
+}
+
 template <class Scalar>
 std::vector<Scalar> random_numbers(Index n) {
   std::vector<Scalar> numbers(n);
@@ -273,7 +283,7 @@ struct Convolution {
     for (Index p = 0; p < n_room; ++p) d.push_back(uniform(0, 3.2));
     bins.resize(n_room);
     weights.resize(2 * n_room * n_taps);
-    const SplineGrid grid{step, 3.0, CutoffFunction::cosine, n_rows};
+    const SplineGrid grid{step, 3.0, cutoff_pieces(1), n_rows};
     cuda::spline_weights(grid, d.data(), n_room, 0, 2, bins.data(), weights.data(), nullptr);
     table = random_numbers<Scalar>(n_rows * n_features);
     for (auto* x : {&a, &b, &u, &l}) *x = random_numbers<Scalar>(n_atoms * n_features);
@@ -412,10 +422,9 @@ void test_convolutions() {
 
 template <class Scalar>
 void test_spline_weights() {
-  for (auto function : {CutoffFunction::cosine, CutoffFunction::none}) {
-    const SplineGrid grid{0.125, 3.0, function, least_spline_rows(0.125, 3.0)};
-    std::vector<double> d{0, 1e-9, 0.125, 0.125 - 1e-16, 1.3, 2.99, 3 - 1e-12};
-    if (function == CutoffFunction::cosine) d.insert(d.end(), {3.0, 7.0});
+  for (const int n_pieces : {1, 4}) {
+    const SplineGrid grid{0.125, 3.0, cutoff_pieces(n_pieces), least_spline_rows(0.125, 3.0)};
+    std::vector<double> d{0, 1e-9, 0.125, 0.125 - 1e-16, 1.3, 2.99, 3 - 1e-12, 3.0, 7.0};
     const Index n = static_cast<Index>(d.size());
     std::vector<std::int32_t> bins(n), expected_bins(n);
     std::vector<Scalar> weights(9 * n * n_taps), expected(weights.size());

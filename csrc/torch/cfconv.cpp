@@ -59,7 +59,7 @@ void check_pairs(const Pairs& pairs, const Tensor& x, const char* name) {
   TORCH_CHECK_VALUE(pairs.idx_j.dim() == 1 && pairs.idx_j.sym_size(0) == n_pairs,
                     "`idx_j` must have shape (", n_pairs, ",) like `d_ij`, got ",
                     pairs.idx_j.sym_sizes());
-  parse_cutoff_function(pairs.cutoff_function);
+  check_cutoff_pieces(pairs.cutoff_pieces, pairs.d_ij);
 }
 
 /// A per-atom array with as many features as `like`.
@@ -150,9 +150,8 @@ struct CoreArguments {
 
 template <class Scalar>
 void compute_weights(const Pairs& pairs, std::int64_t n_rows, std::int64_t order, Tensor& weights) {
-  const SplineGrid grid{pairs.step, pairs.cutoff, parse_cutoff_function(pairs.cutoff_function),
-                        n_rows};
-  const Tensor d = pairs.d_ij.contiguous();
+  const Tensor d = pairs.d_ij.contiguous(), pieces = pairs.cutoff_pieces.contiguous();
+  const SplineGrid grid = spline_grid(pairs.step, pairs.cutoff, pieces, n_rows);
   Scalar* const out = weights.mutable_data_ptr<Scalar>();
   try {
     if (d.scalar_type() == at::kDouble) {
@@ -244,7 +243,7 @@ Tensor cfconv_derivative(const Tensor& x, const OptionalTensor& v, const Tensor&
 
 Tensor cfconv(const Tensor& x, const Tensor& table, SCSCHNET_PAIRS_PARAMETERS) {
   return cfconv_derivative(x, {}, table, d_ij, bins, weights, row_ptr, idx_j, step, cutoff,
-                           cutoff_function, 0);
+                           cutoff_pieces, 0);
 }
 
 Tensor cfconv_dot(const Tensor& a, const Tensor& b, const Tensor& table, SCSCHNET_PAIRS_PARAMETERS,

@@ -28,7 +28,7 @@ using torch::autograd::variable_list;
 
 #define SCSCHNET_PAIRS_TYPES                                                                 \
   const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, double, double, \
-      std::string_view
+      const Tensor&
 
 template <class Signature>
 c10::TypedOperatorHandle<Signature> find(const char* name) {
@@ -104,7 +104,7 @@ void save(AutogradContext* ctx, const variable_list& variables, const Pairs& pai
   ctx->saved_data["idx_j"] = pairs.idx_j;
   ctx->saved_data["step"] = pairs.step;
   ctx->saved_data["cutoff"] = pairs.cutoff;
-  ctx->saved_data["cutoff_function"] = pairs.cutoff_function;
+  ctx->saved_data["cutoff_pieces"] = pairs.cutoff_pieces;
 }
 
 /// The variables as saved, d_ij among the pairs.
@@ -117,7 +117,7 @@ struct Saved {
     pairs = {variables.back(),           data["bins"].toTensor(),
              data["weights"].toTensor(), data["row_ptr"].toTensor(),
              data["idx_j"].toTensor(),   data["step"].toDouble(),
-             data["cutoff"].toDouble(),  data["cutoff_function"].toStringRef()};
+             data["cutoff"].toDouble(),  data["cutoff_pieces"].toTensor()};
   }
   const Tensor& operator[](std::size_t k) const { return variables[k]; }
 };

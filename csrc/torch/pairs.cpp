@@ -6,6 +6,8 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/stable/c/shim.h>  // torch_parallel_for: runs inside torch's own thread pool
 #include <torch/library.h>
 
@@ -19,10 +21,14 @@ namespace scschnet {
 
 using at::Tensor;
 
-CutoffFunction parse_cutoff_function(std::string_view name) {
-  TORCH_CHECK_VALUE(name == "cosine" || name == "none",
-                    "`cutoff_function` must be one of cosine, none, got ", name);
-  return name == "cosine" ? CutoffFunction::cosine : CutoffFunction::none;
+void check_cutoff_pieces(const Tensor& cutoff_pieces, const Tensor& like) {
+  TORCH_CHECK_VALUE(cutoff_pieces.dim() == 2 && cutoff_pieces.sym_numel() > 0,
+                    "`cutoff_pieces` must have shape (n_pieces, n_coefficients), got ",
+                    cutoff_pieces.sym_sizes());
+  TORCH_CHECK_TYPE(cutoff_pieces.scalar_type() == at::kDouble,
+                   "`cutoff_pieces` must be float64, got ", cutoff_pieces.scalar_type());
+  TORCH_CHECK_VALUE(cutoff_pieces.device() == like.device(), "`cutoff_pieces` must be on ",
+                    like.device(), " like `d_ij`, got ", cutoff_pieces.device());
 }
 
 namespace detail {
@@ -143,17 +149,18 @@ void fill(const SplineGrid& grid, const Tensor& d, std::int64_t n_orders, Tensor
   }
 }
 
-/// (d_ij (n_pairs,), step, cutoff, cutoff_function, n_rows, n_orders, dtype) -> bins (n_pairs,)
+/// (d_ij (n_pairs,), step, cutoff, cutoff_pieces, n_rows, n_orders, dtype) -> bins (n_pairs,)
 /// int32, weights (n_orders, n_pairs, 6). Not differentiable: the operators that use them
 /// differentiate in d_ij.
 std::tuple<Tensor, Tensor> spline_weights(const Tensor& d_ij, double step, double cutoff,
-                                          std::string_view cutoff_function, std::int64_t n_rows,
+                                          const Tensor& cutoff_pieces, std::int64_t n_rows,
                                           std::int64_t n_orders, at::ScalarType dtype) {
   check_distances(d_ij, dtype);
+  check_cutoff_pieces(cutoff_pieces, d_ij);
   TORCH_CHECK_VALUE(n_orders >= 1 && n_orders <= max_spline_order + 1,
                     "`n_orders` must lie between 1 and ", max_spline_order + 1, ", got ", n_orders);
-  const SplineGrid grid{step, cutoff, parse_cutoff_function(cutoff_function), n_rows};
-  const Tensor d = d_ij.contiguous();
+  const Tensor d = d_ij.contiguous(), pieces = cutoff_pieces.contiguous();
+  const SplineGrid grid = spline_grid(step, cutoff, pieces, n_rows);
   Tensor bins = at::empty({d.size(0)}, at::TensorOptions().dtype(at::kInt));
   Tensor weights = at::empty({n_orders, d.size(0), n_taps}, at::TensorOptions().dtype(dtype));
   const bool from_double = d.scalar_type() == at::kDouble;
@@ -166,24 +173,50 @@ std::tuple<Tensor, Tensor> spline_weights(const Tensor& d_ij, double step, doubl
 }
 
 std::tuple<Tensor, Tensor> spline_weights_meta(const Tensor& d_ij, double, double,
-                                               std::string_view cutoff_function, std::int64_t,
+                                               const Tensor& cutoff_pieces, std::int64_t,
                                                std::int64_t n_orders, at::ScalarType dtype) {
   check_distances(d_ij, dtype);
-  parse_cutoff_function(cutoff_function);
+  check_cutoff_pieces(cutoff_pieces, d_ij);
   const c10::SymInt n = d_ij.sym_size(0);
   return {at::empty_symint({n}, d_ij.options().dtype(at::kInt)),
           at::empty_symint({n_orders, n, n_taps}, d_ij.options().dtype(dtype))};
 }
 
 std::tuple<Tensor, Tensor> spline_weights_detached(const Tensor& d_ij, double step, double cutoff,
-                                                   std::string_view cutoff_function,
-                                                   std::int64_t n_rows, std::int64_t n_orders,
-                                                   at::ScalarType dtype) {
+                                                   const Tensor& cutoff_pieces, std::int64_t n_rows,
+                                                   std::int64_t n_orders, at::ScalarType dtype) {
   static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("scschnet::spline_weights", "")
+                             .findSchemaOrThrow("scschnet::spline_weights", "pieces")
                              .typed<decltype(spline_weights)>();
   const at::AutoDispatchBelowADInplaceOrView guard;
-  return op.call(d_ij, step, cutoff, cutoff_function, n_rows, n_orders, dtype);
+  return op.call(d_ij, step, cutoff, cutoff_pieces, n_rows, n_orders, dtype);
+}
+
+/// The pieces of a cutoff function that files exported before version 0.2 know by its name.
+Tensor named_cutoff_pieces(std::string_view name) {
+  TORCH_CHECK_VALUE(name == "cosine" || name == "none",
+                    "`cutoff_function` must be one of cosine, none, got ", name);
+  if (name == "none") return at::ones({1, 1}, at::kDouble);
+  constexpr double half_pi = 1.57079632679489661923;
+  Tensor pieces = at::zeros({1, 22}, at::kDouble);  // (1 - sin(half_pi y)) / 2, Taylor's series
+  double* const c = pieces.mutable_data_ptr<double>();
+  c[0] = 0.5;
+  double term = -0.5 * half_pi;
+  for (int p = 1; p < 22; p += 2) {
+    c[p] = term;
+    term *= -half_pi * half_pi / ((p + 1) * (p + 2));
+  }
+  return pieces;
+}
+
+/// spline_weights as files exported before version 0.2 call it.
+std::tuple<Tensor, Tensor> spline_weights_named(const Tensor& d_ij, double step, double cutoff,
+                                                std::string_view cutoff_function,
+                                                std::int64_t n_rows, std::int64_t n_orders,
+                                                at::ScalarType dtype) {
+  return spline_weights_detached(d_ij, step, cutoff,
+                                 named_cutoff_pieces(cutoff_function).to(d_ij.device()), n_rows,
+                                 n_orders, dtype);
 }
 
 }  // namespace
@@ -197,20 +230,27 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
       {at::Tag::pt2_compliant_tag});
   library.def(
       "spline_weights(Tensor d_ij, float step, float cutoff, str cutoff_function, int n_rows, int "
-      "n_orders, ScalarType "
-      "dtype) -> (Tensor bins, Tensor weights)",
+      "n_orders, ScalarType dtype) -> (Tensor bins, Tensor weights)",
+      {at::Tag::pt2_compliant_tag});
+  library.def(
+      "spline_weights.pieces(Tensor d_ij, float step, float cutoff, Tensor cutoff_pieces, int "
+      "n_rows, int n_orders, ScalarType dtype) -> (Tensor bins, Tensor weights)",
       {at::Tag::pt2_compliant_tag});
 }
 
 TORCH_LIBRARY_IMPL(scschnet, CPU, library) {
   library.impl("half_list", scschnet::half_list);
-  library.impl("spline_weights", scschnet::spline_weights);
+  library.impl("spline_weights.pieces", scschnet::spline_weights);
 }
 
 TORCH_LIBRARY_IMPL(scschnet, Meta, library) {
-  library.impl("spline_weights", scschnet::spline_weights_meta);
+  library.impl("spline_weights.pieces", scschnet::spline_weights_meta);
 }
 
 TORCH_LIBRARY_IMPL(scschnet, Autograd, library) {
-  library.impl("spline_weights", scschnet::spline_weights_detached);
+  library.impl("spline_weights.pieces", scschnet::spline_weights_detached);
+}
+
+TORCH_LIBRARY_IMPL(scschnet, CompositeImplicitAutograd, library) {
+  library.impl("spline_weights", scschnet::spline_weights_named);
 }

@@ -25,28 +25,39 @@ struct Pairs {
   at::Tensor idx_j;    ///< (n_pairs,) int64
   double step;
   double cutoff;
-  std::string cutoff_function;
+  at::Tensor cutoff_pieces;  ///< (n_pieces, n_coefficients) float64, see CutoffPieces
 };
 
 /// Schema of these arguments, and their types and names in a C++ signature.
 #define SCSCHNET_PAIRS_SCHEMA                                                                  \
   "Tensor d_ij, Tensor bins, Tensor weights, Tensor row_ptr, Tensor idx_j, float step, float " \
   "cutoff, "                                                                                   \
-  "str cutoff_function"
+  "Tensor cutoff_pieces"
 #define SCSCHNET_PAIRS_PARAMETERS                                                     \
   const at::Tensor &d_ij, const at::Tensor &bins, const at::Tensor &weights,          \
       const at::Tensor &row_ptr, const at::Tensor &idx_j, double step, double cutoff, \
-      std::string_view cutoff_function
+      const at::Tensor &cutoff_pieces
 #define SCSCHNET_PAIRS_ARGUMENTS(pairs)                                                      \
   (pairs).d_ij, (pairs).bins, (pairs).weights, (pairs).row_ptr, (pairs).idx_j, (pairs).step, \
-      (pairs).cutoff, (pairs).cutoff_function
-#define SCSCHNET_PAIRS                                                              \
-  Pairs {                                                                           \
-    d_ij, bins, weights, row_ptr, idx_j, step, cutoff, std::string(cutoff_function) \
+      (pairs).cutoff, (pairs).cutoff_pieces
+#define SCSCHNET_PAIRS                                               \
+  Pairs {                                                            \
+    d_ij, bins, weights, row_ptr, idx_j, step, cutoff, cutoff_pieces \
   }
 
-/// "cosine" or "none"; else a ValueError.
-[[gnu::visibility("default")]] CutoffFunction parse_cutoff_function(std::string_view name);
+/// Raises ValueError or TypeError unless `cutoff_pieces` is a matrix of float64 on the device of
+/// `like`.
+[[gnu::visibility("default")]] void check_cutoff_pieces(const at::Tensor& cutoff_pieces,
+                                                        const at::Tensor& like);
+
+/// The grid that operators pass to core; `cutoff_pieces`, contiguous, must outlive it.
+inline SplineGrid spline_grid(double step, double cutoff, const at::Tensor& cutoff_pieces,
+                              std::int64_t n_rows) {
+  return {step,
+          cutoff,
+          {cutoff_pieces.const_data_ptr<double>(), cutoff_pieces.size(0), cutoff_pieces.size(1)},
+          n_rows};
+}
 
 /// Calls work(b) for b = 0 .. n - 1 on torch's threads.
 template <class Work>

@@ -23,7 +23,6 @@ from scschnet.data import StructureSet
 from scschnet.evaluate import predict
 from scschnet.neighbors import batch_neighbor_list
 from scschnet.nn import SchNet
-from scschnet.nn.radial import CUTOFF_FUNCTIONS
 
 N_COMPONENTS = 3
 SQUEEZE_TO = 0.5  # of the shortest distance trained on
@@ -101,7 +100,7 @@ def filter_curves(model: SchNet, distance: NDArray[np.float64]) -> NDArray[np.fl
     config, dtype = model.config, model.embedding.weight.dtype
     if not model.interactions:
         return np.zeros((0, len(d), config.n_features))
-    envelope = CUTOFF_FUNCTIONS[config.cutoff_function](d, config.cutoff)[:, None]
+    envelope = model.cutoff_function(d)[:, None]
     rbf = model.radial_basis(d).to(dtype)
     with torch.no_grad():
         curves = [b.filter_generator(rbf).double() * envelope for b in model.interactions]  # type: ignore[operator]

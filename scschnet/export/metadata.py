@@ -90,7 +90,8 @@ def describe(source: Source) -> dict[str, Any]:
     """What is true of a model in any form, JSON types.
 
     Returns:
-        elements, symbols, cutoff (Å), cutoff_function, n_interactions, n_features, n_rbf, skip, dtype,
+        elements, symbols, cutoff (Å), cutoff_function, n_interactions, n_features, n_rbf, radial_basis, skip,
+        dtype,
         ghost_range (Å), units, layers, training, versions, unfamiliarity (atoms of each element that its statistics
         come from; None: there are none).
     """
@@ -104,6 +105,7 @@ def describe(source: Source) -> dict[str, Any]:
         "n_interactions": n,
         "n_features": config.n_features,
         "n_rbf": config.n_rbf,
+        "radial_basis": config.radial_basis,
         "skip": config.skip,
         "dtype": str(model.embedding.weight.dtype).removeprefix("torch."),
         "ghost_range": {"halo": config.cutoff, "wide": n * config.cutoff},

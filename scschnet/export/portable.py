@@ -207,15 +207,28 @@ class PortablePotential(Potential):
         t = d / self.step - bins
         powers = torch.stack([torch.ones_like(t), t, t**2, t**3, t**4, t**5], 1)
         weights, slopes = powers @ self.splines, powers @ self.spline_slopes
-        if self.cutoff_function == "cosine":
-            rate = math.pi / self.cutoff
-            fc = (0.5 * (1.0 + torch.cos(d * rate))).unsqueeze(1)
-            fc_slope = (-0.5 * rate * torch.sin(d * rate)).unsqueeze(1)
-            slopes = slopes * fc + weights * fc_slope
-            weights = weights * fc
+        fc, fc_slope = self.cutoff_function(d)
+        slopes = slopes * fc + weights * fc_slope
+        weights = weights * fc
         counts = inside.unsqueeze(1)
         rows = bins.long().unsqueeze(1) + torch.arange(6, device=d.device)
         return rows, (weights * counts).to(self.dtype), (slopes * counts).to(self.dtype)
+
+    def cutoff_function(self, d: Tensor) -> tuple[Tensor, Tensor]:
+        """The cutoff function and its derivative at distances below the cutoff, (n_pairs, 1) each.
+
+        Horner's scheme on the polynomial of the distance's piece.
+        """
+        n_pieces, n_coefficients = self.cutoff_pieces.size(0), self.cutoff_pieces.size(1)
+        u = d * (n_pieces / self.cutoff)
+        piece = u.long().clamp(max=n_pieces - 1)
+        y = 2.0 * (u - piece) - 1.0
+        fc, slope = torch.zeros_like(d), torch.zeros_like(d)
+        for k in range(n_coefficients):
+            coefficients = self.cutoff_pieces[:, n_coefficients - 1 - k]
+            slope = slope * y + fc
+            fc = fc * y + coefficients.index_select(0, piece)
+        return fc.unsqueeze(1), (slope * (2.0 * n_pieces / self.cutoff)).unsqueeze(1)
 
     def filters(self, block: int, rows: Tensor, weights: Tensor) -> Tensor:
         """Filters of one block, (n_pairs, n_features), or their derivatives, as the weights are."""

@@ -44,6 +44,7 @@ class Potential(nn.Module):
     readout_bias: Tensor
     readout_output: Tensor
     energy_at_zero: Tensor
+    cutoff_pieces: Tensor
     norm_mean: Tensor
     norm_whitening: Tensor
 
@@ -54,7 +55,7 @@ class Potential(nn.Module):
         config, offsets = model.config, model.offsets
         grid = FilterGrid(model.filter_step, config.cutoff)
         self.cutoff = config.cutoff
-        self.cutoff_function: str = config.cutoff_function
+        self.register_buffer("cutoff_pieces", model.cutoff_function.pieces.clone())
         self.n_interactions = config.n_interactions
         self.dtype = model.embedding.weight.dtype
         self.step = grid.step
@@ -414,14 +415,9 @@ class FullPotential(Potential):
         corrections: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The fused network, scschnet::schnet_evaluate."""
-        d = d_ij
-        if self.cutoff_function == "none":  # the table ends at the cutoff
-            d = d_ij.clamp(max=self.cutoff)
         bins, weights = torch.ops.scschnet.spline_weights(
-            d, self.step, self.cutoff, self.cutoff_function, self.n_rows, 2, self.dtype
+            d_ij, self.step, self.cutoff, self.cutoff_pieces, self.n_rows, 2, self.dtype
         )
-        if self.cutoff_function == "none":
-            weights = weights * (d_ij < self.cutoff).unsqueeze(1)
         return self.weights(features, centers, idx_j, bins, weights, n_local, halo, corrections)
 
     def pair_forces(

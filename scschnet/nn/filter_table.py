@@ -11,8 +11,8 @@ from torch import Tensor
 
 from scschnet import ops
 from scschnet.nn.activation import shifted_softplus
+from scschnet.nn.basis import RadialBasis
 from scschnet.nn.filter import FilterGenerator
-from scschnet.nn.radial import GaussianBasis
 
 PREFILTER_ORDER = 4
 """Nodes on either side that enter the coefficient of one node."""
@@ -87,7 +87,7 @@ def grid_step(width: float) -> float:
 
 def filter_tables(
     generators: Sequence[FilterGenerator],
-    basis: GaussianBasis,
+    basis: RadialBasis,
     grid: FilterGrid,
     dtype: torch.dtype,
 ) -> Tensor:
@@ -117,19 +117,28 @@ def filter_tables(
     return tables_on(nodes, generators, dtype)
 
 
-def table_nodes(basis: GaussianBasis, grid: FilterGrid, device: torch.device) -> TableNodes:
+def table_nodes(basis: RadialBasis, grid: FilterGrid, device: torch.device) -> TableNodes:
     """What `tables_on` needs besides parameters.
 
     Args:
         basis: radial basis.
         grid: grid of distances.
         device: where the tables are to be.
+
+    Raises:
+        ValueError: if the basis has parameters that are trained.
     """
     first = -(2 + PREFILTER_ORDER)
     n_nodes = grid.n_rows + 2 * PREFILTER_ORDER
     nodes = torch.arange(first, first + n_nodes, dtype=torch.float64, device=device)
     prefilter = torch.tensor(prefilter_taps(PREFILTER_ORDER), dtype=torch.float64, device=device)
-    return TableNodes(grid, basis(nodes * grid.step), prefilter)
+    rbf = basis(nodes * grid.step)
+    if rbf.requires_grad:
+        raise ValueError(
+            f"a radial basis must have no trainable parameters, because filter tables have no gradient in it; "
+            f"{type(basis).__name__} has some"
+        )
+    return TableNodes(grid, rbf, prefilter)
 
 
 def tables_on(
@@ -175,7 +184,7 @@ def prefilter_taps(order: int) -> tuple[float, ...]:
 
 
 def table_errors(
-    tables: Tensor, generators: Sequence[FilterGenerator], basis: GaussianBasis, grid: FilterGrid
+    tables: Tensor, generators: Sequence[FilterGenerator], basis: RadialBasis, grid: FilterGrid
 ) -> Tensor:
     """How far tables are from the networks they stand for, between the nodes.
 
@@ -198,7 +207,7 @@ def table_errors(
         d = torch.cat([cells + 0.29, cells + 0.71]) * grid.step
         exact, exact_slope = _filters_and_slopes(generators, basis, d)
         bins, weights = ops.spline_weights(
-            d, grid.step, grid.cutoff, "none", grid.n_rows, 2, torch.float64
+            d, grid.step, grid.cutoff, torch.ones_like(d[:1, None]), grid.n_rows, 2, torch.float64
         )
         rows = tables.double()[
             :, bins[:, None] + torch.arange(6, device=bins.device)
@@ -211,7 +220,7 @@ def table_errors(
 
 def accurate_grid(
     generators: Sequence[FilterGenerator],
-    basis: GaussianBasis,
+    basis: RadialBasis,
     cutoff: float,
     dtype: torch.dtype,
     tolerance: float = TOLERANCE,
@@ -270,7 +279,7 @@ def _stacked(
 
 
 def _filters_and_slopes(
-    generators: Sequence[FilterGenerator], basis: GaussianBasis, d: Tensor
+    generators: Sequence[FilterGenerator], basis: RadialBasis, d: Tensor
 ) -> tuple[Tensor, Tensor]:
     """W and W' of the networks in float64, (n_blocks, n_points, n_filters) each."""
     hidden_weight, hidden_bias, output_weight, output_bias = _stacked(generators, torch.float64)

@@ -1,7 +1,7 @@
 """SchNet and sc-SchNet: from positions to energies, forces and stress."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args, get_type_hints
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from scschnet import ops
+from scschnet.nn.basis import RADIAL_BASES, RadialBasisName
 from scschnet.nn.cfconv import cfconv
+from scschnet.nn.cutoff import CUTOFF_FUNCTIONS, CutoffFunctionName
 from scschnet.nn.filter import FilterGenerator
 from scschnet.nn.filter_table import (
     FilterGrid,
@@ -23,12 +25,10 @@ from scschnet.nn.filter_table import (
 from scschnet.nn.geometry import pair_forces, pair_vectors, pair_virial, stress_in, stress_of
 from scschnet.nn.interaction import Convolution, Interaction
 from scschnet.nn.padded import PaddedBatch
-from scschnet.nn.radial import CUTOFF_FUNCTIONS, GaussianBasis
 from scschnet.nn.readout import EnergyOffsets, Readout
 
 Skip = Literal["weighted", "plain"]
 WeightInit = Literal["uniform", "random", "one"]
-CutoffFunction = Literal["cosine", "none"]
 Filters = Literal["spline", "dense"]
 
 # positions, cells, idx_m, idx_i, idx_j, shifts
@@ -36,6 +36,12 @@ Geometry = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 HalfList = tuple[Tensor, Tensor, Tensor]  # pairs, row_ptr, idx_j
 # energies of atoms; forces and virial, undefined where no derivatives were asked for; norms of the corrections
 Evaluated = tuple[Tensor, Tensor, Tensor, Tensor]
+
+# The options of `ModelConfig` that name a class; what can be named is what is registered.
+REGISTRIES: dict[str, Collection[str]] = {
+    "radial_basis": RADIAL_BASES,
+    "cutoff_function": CUTOFF_FUNCTIONS,
+}
 
 MAX_Z = 118
 
@@ -47,11 +53,12 @@ class ModelConfig:
     elements: tuple[int, ...]  # atomic numbers the model was made for, ascending
     n_features: int = 128  # features per atom, and filters per convolution
     n_interactions: int = 6  # interaction blocks L
-    n_rbf: int = 25  # Gaussians of the radial basis
+    n_rbf: int = 25  # functions of the radial basis
     cutoff: float = 5.0  # Å, pairs beyond it do not exist for the model
     rbf_range: float | None = None  # Å, center of the last Gaussian; None: the cutoff
-    cutoff_function: CutoffFunction = "cosine"
+    cutoff_function: CutoffFunctionName = "cosine"
     skip: Skip = "weighted"  # weighted: sc-SchNet, plain: SchNet
+    radial_basis: RadialBasisName = "gaussian"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elements", tuple(int(z) for z in self.elements))
@@ -66,7 +73,8 @@ class ModelConfig:
             raise ValueError(f"`cutoff` must be positive and finite, got {self.cutoff}")
         for name, choices in get_type_hints(ModelConfig).items():
             if get_args(choices) and getattr(choices, "__origin__", None) is Literal:
-                _check_choice(name, getattr(self, name), get_args(choices))
+                known = REGISTRIES.get(name, get_args(choices))
+                _check_choice(name, getattr(self, name), tuple(known))
 
 
 class SchNet(nn.Module):
@@ -104,7 +112,9 @@ class SchNet(nn.Module):
         self.config = config
         self.filters = filters
         self.embedding = nn.Embedding(MAX_Z + 1, config.n_features, padding_idx=0)
-        self.radial_basis = GaussianBasis(config.n_rbf, config.rbf_range or config.cutoff)
+        make_basis = RADIAL_BASES[config.radial_basis]
+        self.radial_basis = make_basis(config.n_rbf, config.rbf_range or config.cutoff)
+        self.cutoff_function = CUTOFF_FUNCTIONS[config.cutoff_function](config.cutoff)
         self.interactions = nn.ModuleList(
             Interaction(config.n_features, config.n_rbf) for _ in range(config.n_interactions)
         )
@@ -256,9 +266,8 @@ class SchNet(nn.Module):
             idx_i: center of each pair, (n_pairs,) int64.
             idx_j: neighbor of each pair, (n_pairs,) int64.
         """
-        cutoff_function = CUTOFF_FUNCTIONS[self.config.cutoff_function]
         dtype = self.embedding.weight.dtype
-        cutoff_ij = cutoff_function(d_ij, self.config.cutoff).to(dtype)[:, None]
+        cutoff_ij = self.cutoff_function(d_ij).to(dtype)[:, None]
         rbf = self.radial_basis(d_ij).to(dtype)
 
         def convolution(interaction: Interaction) -> Convolution:
@@ -279,8 +288,9 @@ class SchNet(nn.Module):
         """
         tables, grid = self._tables(d_ij)
         bins, weights = self._spline_weights(d_ij, grid)
+        pieces = self.cutoff_function.pieces
         pairs = ops.Pairs(
-            d_ij, bins, weights, row_ptr, idx_j, grid.step, grid.cutoff, self.config.cutoff_function
+            d_ij, bins, weights, row_ptr, idx_j, grid.step, self.config.cutoff, pieces
         )
 
         def convolution(table: Tensor) -> Convolution:
@@ -317,11 +327,10 @@ class SchNet(nn.Module):
         on_tables = self.filters == "spline" and ops.runs_on(self.embedding.weight.device)
         if not on_tables or not self.interactions:
             return 0.0
-        range_ = self.config.rbf_range or self.config.cutoff
         grid, error = accurate_grid(
             self.filter_generators(),
             self.radial_basis,
-            min(self.config.cutoff, range_ + 1.0),  # beyond the last Gaussian filters are constant
+            min(self.config.cutoff, self.radial_basis.reach),  # beyond it filters are constant
             self.embedding.weight.dtype,
         )
         self.filter_step = grid.step
@@ -403,12 +412,12 @@ class SchNet(nn.Module):
         return self._new_tables(grid) if kept is None else kept.tables, grid
 
     def _grid(self, d_ij: Tensor) -> FilterGrid:
-        read = self.config.cutoff_function == "none" and d_ij.shape[0]
+        read = self.config.cutoff > self.radial_basis.reach and d_ij.shape[0]
         return self._grid_to(float(d_ij.detach().max()) if read else math.inf)
 
     def _grid_to(self, largest: float) -> FilterGrid:
         cutoff = self.config.cutoff
-        if self.config.cutoff_function == "none" and largest < cutoff:  # as long as is needed
+        if cutoff > self.radial_basis.reach and largest < cutoff:  # as long as is needed
             cutoff = min(cutoff, math.floor(largest) + 1.0)
         return FilterGrid(self.filter_step, cutoff)
 
@@ -441,9 +450,9 @@ class SchNet(nn.Module):
 
     def _spline_weights(self, d_ij: Tensor, grid: FilterGrid) -> tuple[Tensor, Tensor]:
         """Bins and weights of the pairs, for the filters and their first derivative."""
-        function, dtype = self.config.cutoff_function, self.embedding.weight.dtype
+        pieces, dtype = self.cutoff_function.pieces, self.embedding.weight.dtype
         return ops.spline_weights(
-            d_ij.detach(), grid.step, grid.cutoff, function, grid.n_rows, 2, dtype
+            d_ij.detach(), grid.step, self.config.cutoff, pieces, grid.n_rows, 2, dtype
         )
 
     def _blocks(self) -> list[Interaction]:

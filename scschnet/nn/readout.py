@@ -1,12 +1,10 @@
 """From atom features to energies: the readout network, and the offsets kept in float64."""
 
-from collections.abc import Callable
-from typing import Self
-
 import torch
 from torch import Tensor, nn
 
 from scschnet.nn.activation import shifted_softplus
+from scschnet.nn.float64 import Float64Buffers
 from scschnet.nn.linear import xavier_linear
 
 
@@ -29,7 +27,7 @@ class Readout(nn.Module):
         return self.output(shifted_softplus(self.hidden(x))).squeeze(1)
 
 
-class EnergyOffsets(nn.Module):
+class EnergyOffsets(Float64Buffers):
     """Scale, shift and reference energies per element, always float64.
 
     E_i = g_i * scale + shift + atomref[Z_i].  Total energies reach 10^4 eV and more, where float32
@@ -53,10 +51,3 @@ class EnergyOffsets(nn.Module):
     def forward(self, g: Tensor, atomic_numbers: Tensor) -> Tensor:
         """Args: g (n_atoms,), atomic_numbers (n_atoms,). Returns: energies (n_atoms,) float64, eV."""
         return g.double() * self.scale + self.shift + self.atomref[atomic_numbers]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # Module.to(dtype) goes through here: follow the device, keep the numbers.
-        for name, buffer in self._buffers.items():
-            if buffer is not None:
-                self._buffers[name] = buffer.to(fn(buffer).device)
-        return self

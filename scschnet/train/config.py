@@ -12,6 +12,8 @@ import tomli_w
 import tyro
 
 from scschnet.files import replacing
+from scschnet.nn.basis import RadialBasisName
+from scschnet.nn.cutoff import CutoffFunctionName
 
 PresetName = Literal["quick", "md17", "paper-md17", "paper-qm9"]
 Schedule = Literal["sgdr", "cosine", "plateau", "constant"]
@@ -61,13 +63,15 @@ class TrainConfig:
     """Features per atom, and filters per convolution."""
     n_interactions: int = 6
     """Interaction blocks L."""
+    radial_basis: RadialBasisName = "gaussian"
+    """Functions of the distance from which filters are made."""
     n_rbf: int = 25
-    """Gaussians of the radial basis."""
+    """Number of these functions."""
     cutoff: float = 5.0
     """Cutoff radius, Å; pairs beyond it do not exist for the model."""
     rbf_range: float = 0.0
-    """Center of the last Gaussian, Å; 0: the cutoff."""
-    cutoff_function: Literal["cosine", "none"] = "cosine"
+    """Center of the last Gaussian, or where the Bessel functions end, Å; 0: the cutoff."""
+    cutoff_function: CutoffFunctionName = "cosine"
     """Weight of a pair by its distance: smooth to zero at the cutoff, or one for every pair."""
     filters: Literal["spline", "dense"] = "spline"
     """Evaluation of the filters: interpolated in tables, or by the network for every pair (slow)."""

@@ -1,7 +1,7 @@
 """What a training starts from: data, split and a model with its offsets."""
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from scschnet import data
 from scschnet.data import Split, StructureSet, load_split, random_split
 from scschnet.nn import ModelConfig, SchNet
+from scschnet.nn.cutoff import CUTOFF_FUNCTIONS
 from scschnet.train.config import PRESETS, TrainConfig
 
 ATOMS_FOR_THREADS = 500  # of a batch
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# Options of a training that are handed to the model as they are.
+MODEL_OPTIONS = {f.name for f in fields(ModelConfig)} & {f.name for f in fields(TrainConfig)}
 
 
 def read_structures(config: TrainConfig) -> StructureSet:
@@ -50,9 +53,9 @@ def read_structures(config: TrainConfig) -> StructureSet:
                 f"but {reason[label]} asks for it{data.label_hint(structures, label) or hint}"
             )
     periodic = int(structures.pbc.any(axis=1).sum())
-    if config.cutoff_function == "none" and periodic:
+    if periodic and not CUTOFF_FUNCTIONS[config.cutoff_function].smooth:
         raise ValueError(
-            f"`cutoff_function` none is for molecules, whose pairs all count: {periodic} of {len(structures)} "
+            f"`cutoff_function` {config.cutoff_function} is for molecules, whose pairs all count: {periodic} of {len(structures)} "
             f"structures of {name} are periodic, and their energy would jump wherever a pair crosses "
             f"{config.cutoff:g} Å; take --preset quick, or --cutoff-function cosine --cutoff 5 --rbf-range 0"
         )
@@ -163,13 +166,8 @@ def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np
     model = SchNet(
         ModelConfig(
             elements=tuple(int(z) for z in structures.elements),
-            n_features=config.n_features,
-            n_interactions=config.n_interactions,
-            n_rbf=config.n_rbf,
-            cutoff=config.cutoff,
+            **{name: getattr(config, name) for name in MODEL_OPTIONS - {"rbf_range"}},
             rbf_range=config.rbf_range or None,
-            cutoff_function=config.cutoff_function,
-            skip=config.skip,
         ),
         w_init=config.w_init,
         filters=config.filters,

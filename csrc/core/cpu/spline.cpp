@@ -40,11 +40,9 @@ void check(const SplineGrid& grid, int first_order, int n_orders) {
     throw std::invalid_argument("`step` must be at least a millionth of the cutoff, got " +
                                 std::to_string(grid.step));
   }
-  if (grid.n_rows < least_spline_rows(grid.step, grid.cutoff) ||
-      grid.n_rows > (std::int64_t{1} << 30)) {
-    throw std::invalid_argument("`table` must have at least " +
-                                std::to_string(least_spline_rows(grid.step, grid.cutoff)) +
-                                " rows to reach the cutoff, got " + std::to_string(grid.n_rows));
+  if (grid.n_rows < n_taps || grid.n_rows > (std::int64_t{1} << 30)) {
+    throw std::invalid_argument("`table` must have at least " + std::to_string(n_taps) +
+                                " rows, got " + std::to_string(grid.n_rows));
   }
   if (first_order < 0 || n_orders < 0 || first_order + n_orders - 1 > max_spline_order) {
     throw std::invalid_argument(

@@ -1,5 +1,7 @@
 // Spline weights of many distances at a time. Compiled once per instruction set, SCSCHNET_KERNELS
 // naming it; exports one symbol and no other (see simd.hpp).
+#include <limits>
+
 #include "cfconv_kernels.hpp"
 
 namespace scschnet::cpu {
@@ -7,20 +9,13 @@ namespace {
 
 constexpr int chunk = 32;
 constexpr int n_powers = 6;
-constexpr double pi = 3.14159265358979323846;
-
-/// 120 B_m(t) = sum_p pieces[m][p] t^p: the quintic B-spline on one cell, seen from its six nodes.
-constexpr double pieces[n_taps][n_powers] = {
-    {1, -5, 10, -10, 5, -1},    {26, -50, 20, 20, -20, 5}, {66, 0, -60, 0, 30, -10},
-    {26, 50, 20, -20, -20, 10}, {1, 5, 10, 10, 5, -5},     {0, 0, 0, 0, 0, 1},
-};
 
 /// Coefficients of derivative k of all pieces, in t.
 struct PieceDerivatives {
   double of[n_powers][n_taps][n_powers] = {};
   constexpr PieceDerivatives() {
     for (int m = 0; m < n_taps; ++m) {
-      for (int p = 0; p < n_powers; ++p) of[0][m][p] = pieces[m][p] / 120;
+      for (int p = 0; p < n_powers; ++p) of[0][m][p] = quintic_pieces[m][p] / 120;
     }
     for (int k = 1; k < n_powers; ++k) {
       for (int m = 0; m < n_taps; ++m) {
@@ -36,43 +31,40 @@ struct Lanes {
   alignas(64) double at[chunk];
 };
 
-/// sin(a - pi/2) and cos(a - pi/2) for 0 <= a <= pi, to double precision: Taylor's series up to
-/// 23rd order.
-inline void sine_and_cosine(const Lanes& a, Lanes& sine, Lanes& cosine) {
-  for (int l = 0; l < chunk; ++l) {
-    const double y = a.at[l] - pi / 2, q = y * y;
-    double s = 1, c = 1;
-    for (int k = 11; k >= 1; --k) {
-      s = 1 - q * s * (1.0 / (2 * k * (2 * k + 1)));
-      c = 1 - q * c * (1.0 / (2 * k * (2 * k - 1)));
-    }
-    sine.at[l] = y * s;
-    cosine.at[l] = c;
-  }
-}
-
 /// fc and its derivatives in d, up to `order`. `inside` is one for pairs below the cutoff, else
-/// zero.
+/// zero. Horner's scheme for a polynomial and its derivatives: f[k] collects derivative k over k!.
 inline void cutoff_derivatives(const SplineGrid& grid, int order, const Lanes& d,
                                const Lanes& inside, Lanes* f) {
-  if (grid.cutoff_function == CutoffFunction::none) {
-    for (int k = 0; k <= order; ++k) {
-      for (int l = 0; l < chunk; ++l) f[k].at[l] = k == 0 ? 1 : 0;
-    }
-    return;
+  const auto& [coefficients, n_pieces, n_coefficients] = grid.cutoff_function;
+  const double pieces_per_length = static_cast<double>(n_pieces) / grid.cutoff;
+  Lanes y;
+  std::int32_t first[chunk];  // of the coefficients of the lane's piece
+  for (int l = 0; l < chunk; ++l) {
+    const double u = d.at[l] * pieces_per_length;
+    const auto piece = static_cast<std::int32_t>(u);
+    const auto last = static_cast<std::int32_t>(n_pieces - 1);  // u may round up to n_pieces
+    const std::int32_t k = piece < last ? piece : last;
+    first[l] = k * static_cast<std::int32_t>(n_coefficients);
+    y.at[l] = 2 * (u - k) - 1;
   }
-  const double rate = pi / grid.cutoff;
-  Lanes angle, sine, cosine;
-  for (int l = 0; l < chunk; ++l) angle.at[l] = d.at[l] * rate;
-  sine_and_cosine(angle, sine, cosine);  // cos(angle) = -sine, sin(angle) = cosine
-  double factor = 0.5;
   for (int k = 0; k <= order; ++k) {
-    const Lanes& wave = k % 2 == 0 ? sine : cosine;
-    const double signed_factor = (k % 4 == 0 || k % 4 == 1) ? -factor : factor;  // -s, -c, s, c
-    const double offset = k == 0 ? 0.5 : 0;
-    for (int l = 0; l < chunk; ++l)
-      f[k].at[l] = inside.at[l] * (signed_factor * wave.at[l] + offset);
-    factor *= rate;
+    for (int l = 0; l < chunk; ++l) f[k].at[l] = 0;
+  }
+  for (std::int64_t p = n_coefficients; p-- > 0;) {
+    for (int k = order; k > 0; --k) {
+      for (int l = 0; l < chunk; ++l) f[k].at[l] = f[k].at[l] * y.at[l] + f[k - 1].at[l];
+    }
+    if (n_pieces == 1) {
+      for (int l = 0; l < chunk; ++l) f[0].at[l] = f[0].at[l] * y.at[l] + coefficients[p];
+    } else {
+      for (int l = 0; l < chunk; ++l)
+        f[0].at[l] = f[0].at[l] * y.at[l] + coefficients[first[l] + p];
+    }
+  }
+  double factor = 1;  // k! (dy / dd)^k
+  for (int k = 0; k <= order; ++k) {
+    for (int l = 0; l < chunk; ++l) f[k].at[l] *= factor * inside.at[l];
+    factor *= (k + 1) * 2 * pieces_per_length;
   }
 }
 
@@ -97,15 +89,14 @@ struct Places {
   template <class Distance>
   inline bool find(const SplineGrid& grid, double inverse_step, const Distance* distances,
                    int count) {
-    const bool hard = grid.cutoff_function == CutoffFunction::none;
-    const double limit = hard ? grid.step * static_cast<double>(grid.n_rows - n_taps + 1) : 1e300;
-    const double cutoff = hard ? limit : grid.cutoff;
+    const double end = grid.step * static_cast<double>(grid.n_rows - n_taps + 1);
+    const double largest = std::numeric_limits<double>::max();
     int good = 0;
     for (int l = 0; l < chunk; ++l) {
       const double given = l < count ? static_cast<double>(distances[l]) : 0.0;
-      good += given >= 0 && given < limit;
-      inside.at[l] = given < cutoff ? 1 : 0;
-      d.at[l] = given < cutoff ? given : 0;
+      good += given >= 0 && given <= largest && (given < end || given >= grid.cutoff);
+      inside.at[l] = given < grid.cutoff ? 1 : 0;
+      d.at[l] = given < grid.cutoff && given < end ? given : 0;
       const double u = d.at[l] * inverse_step;
       bin[l] = static_cast<std::int32_t>(u);
       t.at[l] = u - static_cast<double>(bin[l]);

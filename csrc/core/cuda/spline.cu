@@ -8,16 +8,10 @@ namespace {
 
 constexpr int threads = 256;
 constexpr int n_powers = 6;
-constexpr double pi = 3.14159265358979323846;
 
-/// Coefficient of t^(p - k) in derivative k of B_m, the quintic B-spline on one cell, seen from its
-/// six nodes: 120 B_m(t) = sum_p pieces(m, p) t^p.
+/// Coefficient of t^(p - k) in derivative k of B_m.
 __host__ __device__ constexpr double piece_coefficient(int m, int k, int p) {
-  constexpr double pieces[n_taps][n_powers] = {
-      {1, -5, 10, -10, 5, -1},    {26, -50, 20, 20, -20, 5}, {66, 0, -60, 0, 30, -10},
-      {26, 50, 20, -20, -20, 10}, {1, 5, 10, 10, 5, -5},     {0, 0, 0, 0, 0, 1},
-  };
-  double factor = pieces[m][p] / 120;
+  double factor = quintic_pieces[m][p] / 120;
   for (int q = 0; q < k; ++q) factor *= p - q;
   return factor;
 }
@@ -35,20 +29,26 @@ __host__ __device__ inline double piece(double t, double higher = 0) {
   }
 }
 
-/// fc and its derivatives in d up to `order`, for a distance below the cutoff.
+/// fc and its derivatives in d up to `order`, for a distance below the cutoff. Horner's scheme for
+/// a polynomial and its derivatives: f[k] collects derivative k over k!.
 __host__ __device__ inline void cutoff_derivatives(const SplineGrid& grid, int order, double d,
                                                    double* f) {
-  if (grid.cutoff_function == CutoffFunction::none) {
-    for (int k = 0; k <= order; ++k) f[k] = k == 0;
-    return;
+  const CutoffPieces& pieces = grid.cutoff_function;
+  const double pieces_per_length = static_cast<double>(pieces.n_pieces) / grid.cutoff;
+  const double u = d * pieces_per_length;
+  auto piece = static_cast<Index>(u);
+  if (piece >= pieces.n_pieces) piece = pieces.n_pieces - 1;  // u may round up to n_pieces
+  const double y = 2 * (u - static_cast<double>(piece)) - 1;
+  const double* const coefficients = pieces.coefficients + piece * pieces.n_coefficients;
+  for (int k = 0; k <= order; ++k) f[k] = 0;
+  for (Index p = pieces.n_coefficients; p-- > 0;) {
+    for (int k = order; k > 0; --k) f[k] = f[k] * y + f[k - 1];
+    f[0] = f[0] * y + coefficients[p];
   }
-  const double rate = pi / grid.cutoff;
-  const double sine = sin(d * rate), cosine = cos(d * rate);
-  double factor = 0.5;
-  for (int k = 0; k <= order; ++k) {  // cos, -sin, -cos, sin
-    const double wave = k % 2 == 0 ? cosine : sine;
-    f[k] = (k % 4 == 1 || k % 4 == 2 ? -factor : factor) * wave + (k == 0 ? 0.5 : 0.0);
-    factor *= rate;
+  double factor = 1;  // k! (dy / dd)^k
+  for (int k = 0; k <= order; ++k) {
+    f[k] *= factor;
+    factor *= (k + 1) * 2 * pieces_per_length;
   }
 }
 
@@ -78,12 +78,14 @@ template <class Distance, class Scalar>
 __global__ void __launch_bounds__(threads)
     weigh(SplineGrid grid, const Distance* distances, Index n_pairs, int first_order, int n_orders,
           std::int32_t* bins, Scalar* weights) {
-  const bool hard = grid.cutoff_function == CutoffFunction::none;
-  const double limit = hard ? grid.step * static_cast<double>(grid.n_rows - n_taps + 1) : 1e300;
+  const double end = grid.step * static_cast<double>(grid.n_rows - n_taps + 1);
   const double inverse_step = 1 / grid.step;
+  constexpr double largest = 1.7976931348623157e308;
   for (Index p = thread_index(); p < n_pairs; p += n_threads()) {
     const double given = distances[p];
-    const bool good = given >= 0 && given < limit, inside = good && (hard || given < grid.cutoff);
+    const bool below = given < grid.cutoff;
+    const bool good = given >= 0 && given <= largest && (given < end || !below);
+    const bool inside = good && below;
     const double u = inside ? given * inverse_step : 0;
     const auto bin = static_cast<std::int32_t>(u);
     if (bins != nullptr) bins[p] = bin;

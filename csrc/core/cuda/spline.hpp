@@ -9,7 +9,7 @@
 namespace scschnet::cuda {
 
 /// As cpu::spline_weights, on device arrays, with one difference: nothing is read back, so a
-/// distance that is negative, not finite or (without cutoff function) beyond the table gets bin 0
+/// distance that is negative, not finite, or below the cutoff and beyond the table gets bin 0
 /// and weights NaN. The grid is trusted.
 template <class Distance, class Scalar>
 void spline_weights(const SplineGrid& grid, const Distance* d, std::int64_t n_pairs,

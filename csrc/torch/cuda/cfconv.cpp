@@ -29,7 +29,7 @@ void check_pairs(const Pairs& p, const Tensor& x) {
   TORCH_CHECK_VALUE(p.weights.dim() == 3 && p.weights.size(0) > 0,
                     "`weights` must have shape (n_orders, n_pairs, 6), got ", p.weights.sizes());
   check(p.weights, "weights", {p.weights.size(0), n_pairs, n_taps}, x.scalar_type(), x);
-  parse_cutoff_function(p.cutoff_function);
+  check_cutoff_pieces(p.cutoff_pieces, p.d_ij);
   check_number_of_pairs(n_pairs);
 }
 
@@ -60,8 +60,8 @@ Tensor weights_of(const Pairs& p, std::int64_t n_rows, std::int64_t order, const
     weights = p.weights.select(0, order);
   } else {
     weights = at::empty({p.d_ij.size(0), n_taps}, p.weights.options());
-    const SplineGrid grid{p.step, p.cutoff, parse_cutoff_function(p.cutoff_function), n_rows};
-    const Tensor d = p.d_ij.contiguous();
+    const Tensor d = p.d_ij.contiguous(), pieces = p.cutoff_pieces.contiguous();
+    const SplineGrid grid = spline_grid(p.step, p.cutoff, pieces, n_rows);
     with_scalar(d.scalar_type(), [&]<class Distance>() {
       spline_weights(grid, d.const_data_ptr<Distance>(), d.size(0), static_cast<int>(order), 1,
                      nullptr, weights.mutable_data_ptr<Scalar>(), stream);
@@ -100,7 +100,7 @@ Tensor cfconv_derivative_cuda(const Tensor& x, const OptionalTensor& v, const Te
 
 Tensor cfconv_cuda(const Tensor& x, const Tensor& table, SCSCHNET_PAIRS_PARAMETERS) {
   return cfconv_derivative_cuda(x, {}, table, d_ij, bins, weights, row_ptr, idx_j, step, cutoff,
-                                cutoff_function, 0);
+                                cutoff_pieces, 0);
 }
 
 Tensor cfconv_dot_cuda(const Tensor& a, const Tensor& b, const Tensor& table,

@@ -61,25 +61,24 @@ void check_grid(const SplineGrid& grid) {
   TORCH_CHECK_VALUE(
       grid.step > 0 && std::isfinite(grid.step) && std::frexp(grid.step, &exponent) == 0.5,
       "`step` must be a power of two, got ", grid.step);
-  const auto least = static_cast<std::int64_t>(std::floor(grid.cutoff / grid.step)) + n_taps;
-  TORCH_CHECK_VALUE(grid.n_rows >= least, "`table` must have at least ", least,
-                    " rows to reach the cutoff, got ", grid.n_rows);
+  TORCH_CHECK_VALUE(grid.n_rows >= n_taps, "`table` must have at least ", n_taps, " rows, got ",
+                    grid.n_rows);
 }
 
 std::tuple<Tensor, Tensor> spline_weights_cuda(const Tensor& d_ij, double step, double cutoff,
-                                               std::string_view cutoff_function,
-                                               std::int64_t n_rows, std::int64_t n_orders,
-                                               at::ScalarType dtype) {
+                                               const Tensor& cutoff_pieces, std::int64_t n_rows,
+                                               std::int64_t n_orders, at::ScalarType dtype) {
   TORCH_CHECK_VALUE(d_ij.dim() == 1, "`d_ij` must have shape (n_pairs,), got ", d_ij.sizes());
   check_real(d_ij, "d_ij");
   TORCH_CHECK_TYPE(dtype == at::kDouble || dtype == at::kFloat,
                    "`dtype` must be float32 or float64, got ", dtype);
   TORCH_CHECK_VALUE(n_orders >= 1 && n_orders <= max_spline_order + 1,
                     "`n_orders` must lie between 1 and ", max_spline_order + 1, ", got ", n_orders);
-  const SplineGrid grid{step, cutoff, parse_cutoff_function(cutoff_function), n_rows};
-  check_grid(grid);
+  check_cutoff_pieces(cutoff_pieces, d_ij);
   const OnDevice device(d_ij);
-  const Tensor d = d_ij.contiguous();
+  const Tensor d = d_ij.contiguous(), pieces = cutoff_pieces.contiguous();
+  const SplineGrid grid = spline_grid(step, cutoff, pieces, n_rows);
+  check_grid(grid);
   const Tensor bins = at::empty({d.size(0)}, d.options().dtype(at::kInt)),
                weights = at::empty({n_orders, d.size(0), n_taps}, d.options().dtype(dtype));
   with_scalar(d.scalar_type(), [&]<class Distance>() {
@@ -98,5 +97,5 @@ std::tuple<Tensor, Tensor> spline_weights_cuda(const Tensor& d_ij, double step, 
 TORCH_LIBRARY_IMPL(scschnet, SCSCHNET_CUDA_KEY, library) {
   library.impl("half_list", scschnet::cuda::half_list_cuda);
   library.impl("pair_rows", scschnet::cuda::pair_rows_cuda);
-  library.impl("spline_weights", scschnet::cuda::spline_weights_cuda);
+  library.impl("spline_weights.pieces", scschnet::cuda::spline_weights_cuda);
 }
