@@ -65,6 +65,7 @@ def lines(title: str, found: dict[str, Any]) -> list[str]:
         "units": f"{found['units']['energy']}, {found['units']['length']}",
         "network": f"{found['n_interactions']} blocks, {found['n_features']} features, "
         f"{found['n_rbf']} functions ({basis}), {found['dtype']}",
+        **_repulsion(found),
         **_file(found),
         **_training(found["training"]),
         "unfamiliar": _unfamiliar(found.get("unfamiliarity")),
@@ -76,6 +77,11 @@ def lines(title: str, found: dict[str, Any]) -> list[str]:
         "",
         *_layers(found["layers"]),
     ]
+
+
+def _repulsion(found: dict[str, Any]) -> dict[str, str]:
+    name = found.get("repulsion", "none")
+    return {} if name == "none" else {"repulsion": f"pair term {name}"}
 
 
 def _what(found: dict[str, Any]) -> str:

@@ -1,20 +1,27 @@
 """What every radial basis and cutoff function must fulfil, and that a new one needs nothing but itself."""
 
+import dataclasses
 import math
 from typing import get_args
 
 import numpy as np
 import pytest
+import reference
 import torch
-from conftest import make_model
+from conftest import make_model, make_structures
 from torch import Tensor
 
-from scschnet import ops
+from scschnet import export, ops
+from scschnet.analysis import importance, layers
 from scschnet.data import collate
+from scschnet.export.torchscript import torchscript_deprecation_ignored
 from scschnet.nn.basis import RADIAL_BASES, RadialBasis, RadialBasisName
 from scschnet.nn.cutoff import CUTOFF_FUNCTIONS, CutoffFunction, CutoffFunctionName
 from scschnet.nn.filter import FilterGenerator
 from scschnet.nn.filter_table import TOLERANCE, FilterGrid, accurate_grid, grid_step, table_nodes
+from scschnet.nn.model import REGISTRIES
+from scschnet.nn.pair_term import PAIR_TERMS, ZBL, PairTerm
+from scschnet.train.setup import without_pair_term
 
 CUTOFF = 5.0
 
@@ -175,3 +182,167 @@ def test_every_evaluation_agrees(registered, structures, basis, function):
         scale = float((dense[key] - dense[key].mean()).abs().max())
         torch.testing.assert_close(fused[key], composed[key].detach(), rtol=0, atol=1e-12 * scale)
         torch.testing.assert_close(fused[key], dense[key].detach(), rtol=0, atol=2e-6 * scale)
+
+
+class Yukawa(PairTerm):
+    """A pair term of its own, as a user would add it; the model's elements do not matter to it."""
+
+    def forward(self, z_i: Tensor, z_j: Tensor, d_ij: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.clamp(d_ij / self.cutoff, max=1.0)
+        switch = (1.0 - x) ** 3
+        slope = -3.0 * (1.0 - x) ** 2 / self.cutoff
+        bare = 0.1 * (z_i + z_j).double() * torch.exp(-d_ij) / d_ij
+        bare_slope = -bare * (1.0 + 1.0 / d_ij)
+        return bare * switch, bare_slope * switch + bare * slope
+
+
+@pytest.mark.parametrize("term", [*PAIR_TERMS.values(), Yukawa])
+def test_a_pair_term_fulfils_its_contract(term):
+    """Symmetric, with the slope it says, zero from the cutoff on, smooth to the second derivative, scriptable."""
+    made = term((1, 6, 8, 29), 3.0)
+    rng = np.random.default_rng(0)
+    numbers = torch.tensor(rng.choice([1, 6, 8, 29], (2, 400)))
+    d = torch.tensor(rng.uniform(0.05, 3.3, 400)).requires_grad_()
+    phi, slope = made(*numbers, d)
+    assert phi.dtype == slope.dtype == torch.float64 and float(phi.detach().max()) > 1.0
+    (derivative,) = torch.autograd.grad(phi.sum(), d, create_graph=True)
+    torch.testing.assert_close(slope, derivative, rtol=1e-10, atol=1e-12)
+    (second,) = torch.autograd.grad(derivative.sum(), d)
+    assert second.isfinite().all()
+    assert torch.equal(made(numbers[1], numbers[0], d)[0], phi)
+    beyond = d.detach() >= 3.0
+    assert beyond.any() and not phi[beyond].any() and not slope[beyond].any()
+    zero = torch.zeros(1, dtype=torch.int64)  # padding
+    assert all(x.isfinite().all() for x in made(zero, zero, torch.ones(1).double()))
+    with torchscript_deprecation_ignored():
+        scripted = torch.jit.script(made)
+    assert torch.equal(scripted(*numbers, d)[0], phi)
+    assert not made.state_dict() and not list(made.parameters())
+    assert all(b.dtype in (torch.float64, torch.int64) for b in made.float().buffers())
+
+
+def test_zbl_is_the_published_one():
+    """Two bare copper nuclei nearby; and nothing from 0.8 of the covalent radii on."""
+    zbl = ZBL((1, 29), 5.0)
+    d, z = torch.tensor([0.05], dtype=torch.float64), torch.tensor([1])
+    a = 0.46850 / (2 * 29**0.23)
+    x = 0.05 / a
+    terms = zip(
+        [0.18175, 0.50986, 0.28022, 0.02817], [3.1998, 0.94229, 0.4029, 0.20162], strict=True
+    )
+    bare = 14.399645 * 29**2 / 0.05 * sum(c * math.exp(-b * x) for c, b in terms)
+    copper = torch.tensor([29])
+    assert float(zbl(copper, copper, d)[0]) == pytest.approx(
+        bare, rel=1e-6
+    )  # the switch is near one
+    hydrogen = zbl(
+        z, z, torch.tensor([0.8 * 0.62 - 1e-3, 0.8 * 0.62], dtype=torch.float64).expand(2)
+    )
+    assert 0 < float(hydrogen[0][0]) < 1e-5 and float(hydrogen[0][1]) == 0.0
+
+
+@pytest.fixture
+def with_pair_term(monkeypatch):
+    monkeypatch.setitem(PAIR_TERMS, "yukawa", Yukawa)
+    monkeypatch.setitem(REGISTRIES, "repulsion", ("none", "zbl", "yukawa"))
+
+
+@pytest.mark.parametrize("filters", ["spline", "dense"])
+def test_a_pair_term_is_added_to_the_network(with_pair_term, structures, filters):
+    """Against loops over all pairs; fused, composed and dense alike; forces and stress are derivatives."""
+    model = make_model(filters=filters, repulsion="yukawa")
+    bare = make_model(filters=filters)
+    batch = collate(structures, np.arange(len(structures)), 4.0)
+    with torch.no_grad():
+        got, without = (m(**batch.inputs, stress=True) for m in (model, bare))
+    expected = np.zeros(len(batch.positions))
+    for m in range(len(structures)):
+        atoms = np.arange(structures.atom_ptr[m], structures.atom_ptr[m + 1])
+        positions, cell = structures.positions[atoms], structures.cells[m]
+        for i, j, shift in reference.neighbor_pairs(positions, cell, structures.pbc[m], 4.0):
+            d = np.linalg.norm(positions[j] - positions[i] + np.dot(shift, cell))
+            z = structures.atomic_numbers[atoms[i]] + structures.atomic_numbers[atoms[j]]
+            expected[atoms[i]] += 0.5 * 0.1 * z * np.exp(-d) / d * (1 - d / 4.0) ** 3
+    torch.testing.assert_close(
+        got["energies"] - without["energies"], torch.tensor(expected), rtol=0, atol=1e-10
+    )
+    positions = batch.positions.clone().requires_grad_()
+    composed = model(**(batch.inputs | {"positions": positions}), stress=True)
+    (gradient,) = torch.autograd.grad(composed["energy"].sum(), positions)
+    torch.testing.assert_close(got["forces"], -gradient, rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        got["stress"][:2], composed["stress"][:2].detach(), rtol=0, atol=1e-10
+    )
+
+
+def test_the_split_over_layers_stays_complete_with_a_pair_term(with_pair_term, structures):
+    model = make_model(filters="spline", repulsion="yukawa").requires_grad_(False)
+    found = layers.layer_energies(model, structures, forces=True)
+    result = model(**collate(structures, np.arange(len(structures)), 4.0).inputs)
+    assert found.pair is not None and np.abs(found.pair).max() > 0.1
+    np.testing.assert_allclose(
+        found.base + found.layers.sum(axis=0), result["energies"], rtol=1e-13
+    )
+    forces = found.forces.sum(axis=0) + found.pair_forces
+    np.testing.assert_allclose(forces, result["forces"], atol=1e-12)
+    assert layers.completeness(model, structures) < 1e-11
+    values = importance.coalition_energies(model, structures)
+    np.testing.assert_allclose(values[-1], result["energy"], rtol=1e-13)
+    np.testing.assert_allclose(
+        importance.coalition_forces(model, structures)[-1], result["forces"], atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_an_exported_pair_term(with_pair_term, tmp_path, portable):
+    """The file equals the model; and ghosts, whose half belongs to another process, add up to the whole."""
+    model = make_model(torch.float64, filters="spline", repulsion="yukawa").requires_grad_(False)
+    model.refine_filters()
+    path = tmp_path / "model.pt"
+    export(model, path, portable=portable)
+    with torchscript_deprecation_ignored():
+        file = torch.jit.load(str(path))
+    structures = make_structures()
+    for m in (0, 3):
+        one = collate(structures, np.array([m]), 4.0)
+        expected = model(**one.inputs, stress=True)
+        positions, cell = one.positions, one.cells[0]
+        got = file(positions, one.atomic_numbers, cell, torch.tensor(structures.pbc[m]), True)
+        torch.testing.assert_close(got["energies"], expected["energies"], rtol=1e-12, atol=0)
+        torch.testing.assert_close(got["forces"], expected["forces"], rtol=0, atol=1e-9)
+        whole = got["base_energies"] + got["layer_energies"].sum(0)
+        torch.testing.assert_close(whole, got["energies"], rtol=1e-12, atol=0)
+        assert float(got["pair_energies"].sum()) > 0.1
+    # the molecule, its last two atoms as ghosts of one process and the first three as ghosts of the other
+    z, r = one.atomic_numbers, one.positions
+    forces, energy = torch.zeros_like(r), 0.0
+    for own, ghosts in (([0, 1, 2], [3, 4]), ([3, 4], [0, 1, 2])):
+        order = own + ghosts
+        # ghosts are as deep as the whole molecule, and have their own pairs
+        pairs = [
+            (i, j)
+            for i in range(5)
+            for j in range(i + 1, 5)
+            if (r[order[i]] - r[order[j]]).norm() < 4.0
+        ]
+        i, j = torch.tensor(pairs).T.contiguous()
+        x = r[order]
+        part = file.forward_pairs(z[order], i, j, x[j] - x[i], len(own), False, True)
+        forces.index_add_(0, torch.tensor(order), part["forces"])
+        energy += float(part["energy"])
+    assert energy == pytest.approx(float(expected["energy"][0]), rel=1e-12)
+    torch.testing.assert_close(forces, expected["forces"], rtol=0, atol=1e-9)
+
+
+def test_offsets_are_fitted_to_what_the_pair_term_leaves(with_pair_term):
+    """Labels that are nothing but offsets and the pair term leave no spread."""
+    structures = make_structures()
+    model = make_model(repulsion="zbl")
+    batch = collate(structures, np.arange(len(structures)), 4.0)
+    bare = make_model()
+    with torch.no_grad():
+        phi = model(**batch.inputs)["energy"] - bare(**batch.inputs)["energy"]
+    assert float(phi.max()) > 0.01
+    labels = phi.numpy() - 7.0 * structures.n_atoms
+    left = without_pair_term(model, dataclasses.replace(structures, energy=labels))
+    np.testing.assert_allclose(left.energy, -7.0 * structures.n_atoms, rtol=1e-12)

@@ -12,6 +12,7 @@ from scschnet.analysis.runs import check_elements
 from scschnet.data import Batch, StructureSet, collate
 from scschnet.nn import SchNet
 from scschnet.nn.geometry import pair_forces, pair_vectors
+from scschnet.nn.pair_term import add_to_atoms
 
 ATOMS_PER_BATCH = 512
 
@@ -24,12 +25,14 @@ class Corrections(NamedTuple):
         r_ij: pair vectors, (n_pairs, 3), Å; asks for gradients if derivatives are wanted.
         idx_i: center of each pair, (n_pairs,) int64.
         idx_j: neighbor of each pair, (n_pairs,) int64.
+        half: whether every pair stands once; else both ways.
     """
 
     layers: list[Tensor]
     r_ij: Tensor
     idx_i: Tensor
     idx_j: Tensor
+    half: bool
 
 
 def corrections(model: SchNet, batch: Batch, derivatives: bool = False) -> Corrections:
@@ -55,7 +58,26 @@ def corrections(model: SchNet, batch: Batch, derivatives: bool = False) -> Corre
         else:
             convolutions = model.dense_convolutions(d_ij, idx_i, idx_j)
         layers = model.corrections(batch.atomic_numbers, convolutions)
-    return Corrections(layers, r_ij, idx_i, idx_j)
+    return Corrections(layers, r_ij, idx_i, idx_j, spline)
+
+
+def pair_energies(model: SchNet, atomic_numbers: Tensor, found: Corrections) -> Tensor:
+    """What the model's pair term gives every atom; zero if it has none.
+
+    Args:
+        model: the model.
+        atomic_numbers: (n_atoms,) int64.
+        found: the pairs.
+
+    Returns:
+        (n_atoms,) float64, eV, differentiable in the pair vectors.
+    """
+    energies = torch.zeros(len(atomic_numbers), dtype=torch.float64)
+    if model.pair_term is None:
+        return energies
+    d_ij = torch.linalg.vector_norm(found.r_ij, dim=1)
+    phi, _ = model.pair_term(atomic_numbers[found.idx_i], atomic_numbers[found.idx_j], d_ij)
+    return add_to_atoms(energies, phi, found.idx_i, found.idx_j, found.half)
 
 
 def forces_of(energy: Tensor, found: Corrections) -> Tensor:

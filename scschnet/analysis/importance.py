@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scschnet.analysis import plots
-from scschnet.analysis.corrections import batches, corrections, forces_of
+from scschnet.analysis.corrections import batches, corrections, forces_of, pair_energies
 from scschnet.analysis.layers import projected
 from scschnet.analysis.runs import layer_names
 from scschnet.analysis.tables import table_beside, write_table
@@ -108,8 +108,10 @@ def coalition_energies(model: SchNet, structures: StructureSet) -> NDArray[np.fl
     parts = [np.zeros((len(members), 0))]
     for batch in batches(model, structures):
         with torch.no_grad():
-            hidden = projected(model, corrections(model, batch).layers)
-            energies = torch.stack(
+            found = corrections(model, batch)
+            hidden = projected(model, found.layers)
+            of_pair = pair_energies(model, batch.atomic_numbers, found)  # in every coalition
+            energies = of_pair + torch.stack(
                 [model.offsets(_read_out(model, hidden, s), batch.atomic_numbers) for s in members]
             )
         totals = energies.new_zeros((len(members), len(batch)))
@@ -129,7 +131,9 @@ def coalition_forces(model: SchNet, structures: StructureSet) -> NDArray[np.floa
         found = corrections(model, batch, derivatives=True)
         with torch.enable_grad():
             hidden = projected(model, found.layers)
-            sums = [(_read_out(model, hidden, s) * model.offsets.scale).sum() for s in members]
+            of_pair = pair_energies(model, batch.atomic_numbers, found).sum()
+            readouts = [_read_out(model, hidden, s) * model.offsets.scale for s in members]
+            sums = [readout.sum() + of_pair for readout in readouts]
         parts.append(torch.stack([forces_of(total, found) for total in sums]).numpy())
     return np.concatenate(parts, axis=1)
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scschnet.analysis import plots
-from scschnet.analysis.corrections import batches, corrections, forces_of
+from scschnet.analysis.corrections import batches, corrections, forces_of, pair_energies
 from scschnet.analysis.runs import layer_names, symbol
 from scschnet.analysis.tables import table_beside, write_table
 from scschnet.data import StructureSet
@@ -40,15 +40,20 @@ class LayerEnergies:
     """Energies of atoms, split over the layers: energies = base + layers.sum(axis=0).
 
     Args:
-        base: scale g(0) + shift + atomref, what the atom has before any layer speaks, (n_atoms,), eV.
+        base: scale g(0) + shift + atomref, the energy at zero features, and what the pair term adds,
+            (n_atoms,), eV.
+        pair: the part of `base` that is the pair term's, (n_atoms,), eV; None if the model has none.
         layers: (n_layers, n_atoms), eV; layer 0 is the embedding.
         forces: the same split of the forces, -d/dr of the sum over atoms of each layer's energies,
-            (n_layers, n_atoms, 3), eV/Å, sums to the forces; None if not asked for.
+            (n_layers, n_atoms, 3), eV/Å; None if not asked for.
+        pair_forces: the pair term's, (n_atoms, 3), eV/Å: with it the split sums to the forces; None likewise.
     """
 
     base: NDArray[np.float64]
+    pair: NDArray[np.float64] | None
     layers: NDArray[np.float64]
     forces: NDArray[np.float64] | None
+    pair_forces: NDArray[np.float64] | None
 
 
 def layer_energies(model: SchNet, structures: StructureSet, forces: bool = False) -> LayerEnergies:
@@ -63,20 +68,26 @@ def layer_energies(model: SchNet, structures: StructureSet, forces: bool = False
         ValueError: if the model does not know an element.
     """
     n_layers = model.config.n_interactions + 1
-    bases, layers, split = [np.zeros(0)], [np.zeros((n_layers, 0))], [np.zeros((n_layers, 0, 3))]
+    bases, pairs, of_pairs = [np.zeros(0)], [np.zeros(0)], [np.zeros((0, 3))]
+    layers, split = [np.zeros((n_layers, 0))], [np.zeros((n_layers, 0, 3))]
     for batch in batches(model, structures):
         found = corrections(model, batch, derivatives=forces)
         with torch.set_grad_enabled(forces):
             shares = layer_shares(model, found.layers)
-        bases.append(base_energies(model, batch.atomic_numbers).numpy())
+            of_pair = pair_energies(model, batch.atomic_numbers, found)
+        pairs.append(of_pair.detach().numpy())
+        bases.append(base_energies(model, batch.atomic_numbers).numpy() + pairs[-1])
         layers.append(shares.detach().numpy())
         if forces:
             parts = [forces_of(share.sum(), found) for share in shares]
             split.append(torch.stack(parts).numpy())
+            of_pairs.append(forces_of(of_pair.sum(), found).numpy())
     return LayerEnergies(
         np.concatenate(bases),
+        np.concatenate(pairs) if model.pair_term is not None else None,
         np.concatenate(layers, axis=1),
         np.concatenate(split, axis=1) if forces else None,
+        np.concatenate(of_pairs) if forces else None,
     )
 
 
@@ -125,7 +136,7 @@ def mean_sigmoid(p: Tensor, b: Tensor) -> Tensor:
 
 
 def base_energies(model: SchNet, atomic_numbers: Tensor) -> Tensor:
-    """Energy of each atom before any layer speaks, scale g(0) + shift + atomref, (n_atoms,) float64, eV."""
+    """Energy of each atom at zero features, scale g(0) + shift + atomref, (n_atoms,) float64, eV."""
     zero = model.readout.hidden.weight.new_zeros((1, model.config.n_features))
     with torch.no_grad():
         g = model.readout(zero).expand(len(atomic_numbers))
@@ -209,6 +220,10 @@ def write_layer_energies(
     columns += [f"{name} (eV)" for name in layer_names(n_layers)]
     if found.forces is not None:
         columns += [f"{n} F{c} (eV/Å)" for n in layer_names(n_layers) for c in "xyz"]
+    if found.pair is not None:
+        columns += ["pair term, in base (eV)"]
+    if found.pair is not None and found.pair_forces is not None:
+        columns += [f"pair term F{c} (eV/Å)" for c in "xyz"]
     idx_m = structures.idx_m
     rows = []
     for i in range(len(found.base)):
@@ -216,5 +231,9 @@ def write_layer_energies(
         row += [found.base[i], *found.layers[:, i]]
         if found.forces is not None:
             row += list(found.forces[:, i].ravel())
+        if found.pair is not None:
+            row += [found.pair[i]]
+        if found.pair is not None and found.pair_forces is not None:
+            row += list(found.pair_forces[i])
         rows.append(row)
     return write_table(path, columns, rows)

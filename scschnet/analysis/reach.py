@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from scschnet.analysis import plots
 from scschnet.analysis.bonds import UNBONDED, bond_counts, bonded, distances
-from scschnet.analysis.corrections import Corrections, batches, corrections, forces_of
+from scschnet.analysis.corrections import (
+    Corrections,
+    batches,
+    corrections,
+    forces_of,
+    pair_energies,
+)
 from scschnet.analysis.layers import layer_shares
 from scschnet.analysis.tables import table_beside, write_table
 from scschnet.data import Batch, StructureSet
@@ -84,13 +90,15 @@ def _sensitivities(model: SchNet, batch: Batch) -> list[NDArray[np.float64]]:
     found = corrections(model, batch, derivatives=True)
     with torch.enable_grad():
         shares = layer_shares(model, found.layers)
+        of_pair = pair_energies(model, batch.atomic_numbers, found)
     sizes = batch.atom_ptr.diff()
     norms = [np.zeros((1 + len(shares), n, n)) for n in sizes.tolist()]
     for k in range(int(sizes.max())):
         has = sizes > k
         centers = batch.atom_ptr[:-1][has] + k
         slopes = torch.stack([_slopes(share[centers].sum(), found) for share in shares])
-        all_slopes = torch.cat([slopes.sum(dim=0, keepdim=True), slopes])
+        total = slopes.sum(dim=0) + _slopes(of_pair[centers].sum(), found)
+        all_slopes = torch.cat([total[None], slopes])
         lengths = torch.linalg.vector_norm(all_slopes, dim=2).numpy()
         for m in np.flatnonzero(has.numpy()):
             norms[m][:, k] = lengths[:, batch.atom_ptr[m] : batch.atom_ptr[m + 1]]

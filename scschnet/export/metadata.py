@@ -90,8 +90,8 @@ def describe(source: Source) -> dict[str, Any]:
     """What is true of a model in any form, JSON types.
 
     Returns:
-        elements, symbols, cutoff (Å), cutoff_function, n_interactions, n_features, n_rbf, radial_basis, skip,
-        dtype,
+        elements, symbols, cutoff (Å), cutoff_function, n_interactions, n_features, n_rbf, radial_basis, repulsion,
+        skip, dtype,
         ghost_range (Å), units, layers, training, versions, unfamiliarity (atoms of each element that its statistics
         come from; None: there are none).
     """
@@ -106,6 +106,7 @@ def describe(source: Source) -> dict[str, Any]:
         "n_features": config.n_features,
         "n_rbf": config.n_rbf,
         "radial_basis": config.radial_basis,
+        "repulsion": config.repulsion,
         "skip": config.skip,
         "dtype": str(model.embedding.weight.dtype).removeprefix("torch."),
         "ghost_range": {"halo": config.cutoff, "wide": n * config.cutoff},

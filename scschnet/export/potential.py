@@ -22,7 +22,8 @@ class Potential(nn.Module):
         virial (3, 3) = -sum_pairs r_ij dE/dr_ij = -dE/dstrain, eV
         correction_norms ||v_i^(l)||, (n_interactions + 1, n_local)
         with `layers`: layer_energies (n_interactions + 1, n_local) and base_energies (n_local,), eV:
-            energies = base_energies + layer_energies.sum(0), to the rounding of the network's dtype
+            energies = base_energies + layer_energies.sum(0), to the rounding of the network's dtype;
+            with a pair term pair_energies (n_local,), eV, the part of base_energies that is the pair term's
         with `atom_virial`: atom_virial (n_atoms, 3, 3), eV, half of every pair's to either atom
         with statistics of the training set: unfamiliarity (n_local,), see scschnet.nn.unfamiliarity
 
@@ -62,6 +63,7 @@ class Potential(nn.Module):
         self.n_rows = grid.n_rows
         self.symbols = ", ".join(symbols)
         self.checked = True  # whether results are looked at
+        self.pair_term = model.pair_term
         self.register_buffer("contribution_weights", model.contribution_weights.detach().clone())
         known = torch.zeros(MAX_Z + 2, dtype=torch.bool)  # the last row: no element at all
         known[list(config.elements)] = True
@@ -170,8 +172,19 @@ class Potential(nn.Module):
         )
         offsets = self.offsets.index_select(0, rows.narrow(0, 0, n_local))
         energies = torch.addcmul(offsets, g.double(), self.scale)
-        energy = energies.sum()
         e_d = g_d.double() * self.scale  # dE/dd_ij
+        pair_energies = torch.zeros_like(energies)
+        if self.pair_term is not None:
+            idx_i = self.idx_i(centers)
+            z_i, z_j = atomic_numbers.index_select(0, idx_i), atomic_numbers.index_select(0, idx_j)
+            phi, slope = self.pair_term(self.in_table(z_i), self.in_table(z_j), d_ij)
+            half_phi = 0.5 * phi
+            of_atoms = phi.new_zeros([n_atoms]).index_add_(0, idx_i, half_phi)
+            pair_energies = of_atoms.index_add_(0, idx_j, half_phi).narrow(0, 0, n_local)
+            energies = energies + pair_energies
+            # A ghost's half of a pair belongs to the process that owns it.
+            e_d = e_d + slope * (0.5 * ((idx_i < n_local).double() + (idx_j < n_local).double()))
+        energy = energies.sum()
         forces, virial = self.pair_forces(e_d, centers, idx_j, r_ij, d_ij, n_atoms)
         if self.checked and not math.isfinite(float(energy) + float(virial.sum())):
             self.explain(atomic_numbers, d_ij)
@@ -188,12 +201,18 @@ class Potential(nn.Module):
             )
         if layers:
             result["layer_energies"] = self.layer_energies(corrections)
-            result["base_energies"] = offsets + self.energy_at_zero
+            result["base_energies"] = offsets + self.energy_at_zero + pair_energies
+            if self.pair_term is not None:
+                result["pair_energies"] = pair_energies
         if atom_virial:
             half = r_ij.unsqueeze(2) * (r_ij * (-0.5 * e_d / d_ij).unsqueeze(1)).unsqueeze(1)
             per_atom = half.new_zeros([n_atoms, 3, 3]).index_add_(0, self.idx_i(centers), half)
             result["atom_virial"] = per_atom.index_add_(0, idx_j, half)
         return result
+
+    def in_table(self, atomic_numbers: Tensor) -> Tensor:
+        """Atomic numbers that index a table of the pair term; what is no element is found by the energy."""
+        return atomic_numbers.clamp(0, self.known.size(0) - 2)
 
     def layer_energies(self, corrections: Tensor) -> Tensor:
         """Split the energy of every atom over the layers, exactly.

@@ -25,6 +25,7 @@ from scschnet.nn.filter_table import (
 from scschnet.nn.geometry import pair_forces, pair_vectors, pair_virial, stress_in, stress_of
 from scschnet.nn.interaction import Convolution, Interaction
 from scschnet.nn.padded import PaddedBatch
+from scschnet.nn.pair_term import PAIR_TERMS, RepulsionName, add_to_atoms
 from scschnet.nn.readout import EnergyOffsets, Readout
 
 Skip = Literal["weighted", "plain"]
@@ -41,6 +42,7 @@ Evaluated = tuple[Tensor, Tensor, Tensor, Tensor]
 REGISTRIES: dict[str, Collection[str]] = {
     "radial_basis": RADIAL_BASES,
     "cutoff_function": CUTOFF_FUNCTIONS,
+    "repulsion": ("none", *PAIR_TERMS),
 }
 
 MAX_Z = 118
@@ -59,6 +61,7 @@ class ModelConfig:
     cutoff_function: CutoffFunctionName = "cosine"
     skip: Skip = "weighted"  # weighted: sc-SchNet, plain: SchNet
     radial_basis: RadialBasisName = "gaussian"
+    repulsion: RepulsionName = "none"  # pair term that is added to the network's energy
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elements", tuple(int(z) for z in self.elements))
@@ -83,6 +86,7 @@ class SchNet(nn.Module):
     x_i^(0) = v_i^(0) = a[Z_i],   x_i^(l) = x_i^(l-1) + v_i^(l)              Eq. 1
     x_i^out = sum_l w^(l) v_i^(l)    (plain SchNet: every w^(l) = 1)         Eq. 3 and 4
     E = sum_i [ g(x_i^out) * scale + shift + atomref[Z_i] ]                  Eq. 2
+        + sum over pairs of phi(Z_i, Z_j, d_ij), if there is a pair term
     Nicoli et al. 2018, arXiv:1810.09751; SchNet: arXiv:1706.08566, doi:10.1063/1.5019779
 
     The network runs in the dtype of its parameters (float32 unless moved); pair vectors, offsets,
@@ -115,6 +119,9 @@ class SchNet(nn.Module):
         make_basis = RADIAL_BASES[config.radial_basis]
         self.radial_basis = make_basis(config.n_rbf, config.rbf_range or config.cutoff)
         self.cutoff_function = CUTOFF_FUNCTIONS[config.cutoff_function](config.cutoff)
+        self.pair_term = None
+        if config.repulsion != "none":
+            self.pair_term = PAIR_TERMS[config.repulsion](config.elements, config.cutoff)
         self.interactions = nn.ModuleList(
             Interaction(config.n_features, config.n_rbf) for _ in range(config.n_interactions)
         )
@@ -358,8 +365,12 @@ class SchNet(nn.Module):
                 convolutions = self.spline_convolutions(d_ij, half[1], idx_j)
             corrections = self.corrections(atomic_numbers, convolutions)
             energies = self.offsets(self.readout(self.combine(corrections)), atomic_numbers)
+            if self.pair_term is not None:
+                phi, _ = self.pair_term(atomic_numbers[idx_i], atomic_numbers[idx_j], d_ij)
+                energies = add_to_atoms(energies, phi, idx_i, idx_j, half is not None)
             g_ij = torch.zeros_like(r_ij)
-            if derivatives and r_ij.shape[0] and self.config.n_interactions:
+            moves = self.config.n_interactions or self.pair_term is not None
+            if derivatives and r_ij.shape[0] and moves:
                 (g_ij,) = torch.autograd.grad(energies.sum(), r_ij, create_graph=differentiable)
         norms = torch.stack([torch.linalg.vector_norm(v.detach(), dim=1) for v in corrections])
         if not differentiable:
@@ -398,9 +409,15 @@ class SchNet(nn.Module):
                 *given, tables, self.contribution_weights, parameters, derivatives
             )
         energies = self.offsets(g, atomic_numbers)
-        forces = virial = d_ij
         if derivatives:
             g_d = g_d.double() * self.offsets.scale
+        if self.pair_term is not None:
+            idx_i = geometry[3].index_select(0, pairs)
+            phi, slope = self.pair_term(atomic_numbers[idx_i], atomic_numbers[idx_j], d_ij)
+            energies = add_to_atoms(energies, phi, idx_i, idx_j, half=True)
+            g_d = g_d + slope if derivatives else g_d
+        forces = virial = d_ij
+        if derivatives:
             idx_m, n_structures = geometry[2], geometry[1].shape[0]
             forces, virial = ops.pair_forces(g_d, r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures)
         return energies, forces, virial, norms

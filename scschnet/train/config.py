@@ -14,6 +14,7 @@ import tyro
 from scschnet.files import replacing
 from scschnet.nn.basis import RadialBasisName
 from scschnet.nn.cutoff import CutoffFunctionName
+from scschnet.nn.pair_term import RepulsionName
 
 PresetName = Literal["quick", "md17", "paper-md17", "paper-qm9"]
 Schedule = Literal["sgdr", "cosine", "plateau", "constant"]
@@ -73,6 +74,8 @@ class TrainConfig:
     """Center of the last Gaussian, or where the Bessel functions end, Å; 0: the cutoff."""
     cutoff_function: CutoffFunctionName = "cosine"
     """Weight of a pair by its distance: smooth to zero at the cutoff, or one for every pair."""
+    repulsion: RepulsionName = "none"
+    """Pair term added to the network's energy: zbl, the screened repulsion of nuclei below bonding distances."""
     filters: Literal["spline", "dense"] = "spline"
     """Evaluation of the filters: interpolated in tables, or by the network for every pair (slow)."""
     output_scale: Literal["energy", "forces"] = "forces"

@@ -14,6 +14,7 @@ from scschnet import data
 from scschnet.data import Split, StructureSet, load_split, random_split
 from scschnet.nn import ModelConfig, SchNet
 from scschnet.nn.cutoff import CUTOFF_FUNCTIONS
+from scschnet.nn.geometry import pair_vectors
 from scschnet.train.config import PRESETS, TrainConfig
 
 ATOMS_FOR_THREADS = 500  # of a batch
@@ -175,7 +176,9 @@ def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np
     if config.readout_start == "matched":
         match_readout(model)
     part = structures.select(train)
-    shift, spread, atomref = fit_offsets(part, lone_atoms(config, structures))
+    shift, spread, atomref = fit_offsets(
+        without_pair_term(model, part), lone_atoms(config, structures)
+    )
     scale = spread
     if config.output_scale == "forces" and part.labeled["forces"].any():
         scale = float(np.sqrt(np.nanmean(np.square(np.asarray(part.forces)))))
@@ -183,6 +186,25 @@ def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np
     model.offsets.scale.fill_(scale if scale > 0 else 1.0)
     model.offsets.atomref[: len(atomref)] = torch.from_numpy(atomref)
     return model.to(DTYPES[config.dtype])
+
+
+def without_pair_term(model: SchNet, structures: StructureSet) -> StructureSet:
+    """A set whose energies are what the network has to learn: the labels less the energy of the pair term."""
+    if model.pair_term is None or structures.energy is None:
+        return structures
+    phi = np.zeros(len(structures))
+    for start in range(0, len(structures), 256):
+        chosen = np.arange(start, min(start + 256, len(structures)))
+        batch = data.collate(structures, chosen, model.config.cutoff)
+        inputs = [
+            getattr(batch, name)
+            for name in ("positions", "cells", "idx_m", "idx_i", "idx_j", "shifts")
+        ]
+        d_ij = torch.linalg.vector_norm(pair_vectors(*inputs), dim=1)
+        z, idx_i = batch.atomic_numbers, batch.idx_i
+        of_pairs, _ = model.pair_term(z[idx_i], z[batch.idx_j], d_ij)
+        np.add.at(phi, chosen[batch.idx_m[idx_i].numpy()], 0.5 * of_pairs.numpy())  # both ways
+    return replace(structures, energy=structures.energy - phi)
 
 
 def match_readout(model: SchNet) -> None:

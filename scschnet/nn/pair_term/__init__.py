@@ -1,0 +1,11 @@
+"""Pair terms by name. A new one is a file beside these and its name in both lines below."""
+
+from typing import Literal
+
+from scschnet.nn.pair_term.contract import PairTerm, add_to_atoms
+from scschnet.nn.pair_term.zbl import ZBL
+
+RepulsionName = Literal["none", "zbl"]
+PAIR_TERMS: dict[str, type[PairTerm]] = {"zbl": ZBL}
+
+__all__ = ["PAIR_TERMS", "ZBL", "PairTerm", "RepulsionName", "add_to_atoms"]
