@@ -437,7 +437,8 @@ def schnet(
     contribution_weights: Tensor,
     parameters: list[Tensor],
     derivatives: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    representation: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A whole network in one operator: readout of every atom, and its derivative in every distance.
 
     x^out_i = sum_l w_l v_l,i,  g_i = readout(x^out_i),  g_d = d(sum_i g_i) / d d_ij      arXiv:1810.09751, Eq. 1 to 4
@@ -453,11 +454,13 @@ def schnet(
         parameters: of each block the weight of its input layer, weight and bias of its hidden and of its output
             layer; then weight and bias of the hidden and of the output layer of the readout.
         derivatives: whether g_d is wanted.
+        representation: whether x^out is wanted, for readout heads other than the energy's.
 
     Returns:
         g (n_atoms,); g_d (n_pairs,), both directions of the pair together, zero without derivatives; the norms of
-        all v_l, (n_blocks + 1, n_atoms), not differentiable. g and g_d can be differentiated once, in everything but
-        the geometry; for Hessians compose the network of `cfconv`.
+        all v_l, (n_blocks + 1, n_atoms), not differentiable; x^out (n_atoms, n_features), or (n_atoms, 0) if not
+        wanted. g, g_d and x^out can be differentiated once, in everything but the geometry; for Hessians compose
+        the network of `cfconv`.
 
     Raises:
         ValueError, TypeError: naming the argument whose shape or dtype is wrong.
@@ -472,11 +475,12 @@ def schnet(
         contribution_weights,
         parameters,
         derivatives,
+        representation,
     )
 
 
 def pack_schnet(tables: Tensor, contribution_weights: Tensor, parameters: list[Tensor]) -> Tensor:
-    """Weights of a network laid out for this processor's matrix products, for `schnet_packed`; on the CPU only.
+    """Weights of a network laid out for this CPU's matrix products, for `schnet_evaluate_packed`; on the CPU only.
 
     Args:
         tables: as in `schnet`; of them only shape and dtype matter.
@@ -490,54 +494,6 @@ def pack_schnet(tables: Tensor, contribution_weights: Tensor, parameters: list[T
         ValueError, TypeError: naming the argument whose shape or dtype is wrong.
     """
     return torch.ops.scschnet.pack_schnet(tables, contribution_weights, parameters)
-
-
-def schnet_packed(
-    features: Tensor,
-    row_ptr: Tensor,
-    idx_j: Tensor,
-    bins: Tensor,
-    weights: Tensor,
-    tables: Tensor,
-    contribution_weights: Tensor,
-    parameters: list[Tensor],
-    packed: Tensor,
-    derivatives: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same as `schnet` to the bit, for parameters packed before; on the CPU only, not differentiable.
-
-    With few atoms laying out the weights takes most of the time of `schnet`.
-
-    Args:
-        features: as in `schnet`, like the following.
-        row_ptr: (n_atoms + 1,) int64.
-        idx_j: (n_pairs,) int64.
-        bins: (n_pairs,) int32.
-        weights: (2, n_pairs, 6).
-        tables: (n_blocks, n_rows, n_features).
-        contribution_weights: (n_blocks + 1,).
-        parameters: those that were packed, unchanged since.
-        packed: from `pack_schnet`.
-        derivatives: whether g_d is wanted.
-
-    Returns:
-        g, g_d and norms as in `schnet`.
-
-    Raises:
-        ValueError, TypeError: naming the argument whose shape or dtype is wrong.
-    """
-    return torch.ops.scschnet.schnet_packed(
-        features,
-        row_ptr,
-        idx_j,
-        bins,
-        weights,
-        tables,
-        contribution_weights,
-        parameters,
-        packed,
-        derivatives,
-    )
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:

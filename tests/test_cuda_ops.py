@@ -317,7 +317,7 @@ def fused(case: Case, values: list[Tensor], dtype, device, derivatives: bool) ->
         t.detach().to(device, dtype).requires_grad_() for t in values
     ]
     p = case.pairs(dtype, device)
-    g, g_d, norms = ops.schnet(
+    g, g_d, norms, _ = ops.schnet(
         features, p.row_ptr, p.idx_j, p.bins, p.weights, tables, weights, parameters, derivatives
     )
     loss = g.square().sum()

@@ -70,7 +70,7 @@ class Case:
         w, z = w.detach(), torch.stack(z, 1)
         return torch.stack([w, z]).to(dtype)
 
-    def fused(self, leaves: list[Tensor], derivatives: bool = True):
+    def fused(self, leaves: list[Tensor], derivatives: bool = True, representation: bool = False):
         features, tables, weights, *parameters = leaves
         return torch.ops.scschnet.schnet(
             features,
@@ -82,10 +82,21 @@ class Case:
             weights,
             parameters,
             derivatives,
+            representation,
         )
+
+    def twin_representation(self, leaves: list[Tensor]) -> Tensor:
+        out, _ = self.twin_layers(leaves, spline_weights(self.d, self.bins))
+        return out
 
     def twin(self, leaves: list[Tensor], spline: Tensor) -> tuple[Tensor, Tensor]:
         """Readout and norms, with the weights of the filter given."""
+        out, norms = self.twin_layers(leaves, spline)
+        w1, c1, w2, c2 = leaves[-4:]
+        return (ssp(out @ w1.T + c1) @ w2.T + c2).squeeze(1), norms
+
+    def twin_layers(self, leaves: list[Tensor], spline: Tensor) -> tuple[Tensor, Tensor]:
+        """x^out, and the norms of the corrections."""
         x, tables, weights, *parameters = leaves
         out, norms = weights[0] * x, [x.norm(dim=1)]
         rows = self.bins.long()[:, None] + torch.arange(6)
@@ -99,8 +110,7 @@ class Case:
             x = x + v
             out = out + weights[block + 1] * v
             norms.append(v.norm(dim=1))
-        w1, c1, w2, c2 = parameters[-4:]
-        return (ssp(out @ w1.T + c1) @ w2.T + c2).squeeze(1), torch.stack(norms)
+        return out, torch.stack(norms)
 
     def twin_with_derivatives(self, leaves: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         d = self.d.clone().requires_grad_()
@@ -147,7 +157,7 @@ CASES = {
 def test_equals_the_twin_with_the_same_table(name):
     case = Case(**CASES[name])
     ours, theirs = case.leaves(torch.float64), case.leaves(torch.float64)
-    g, g_d, norms = case.fused(ours)
+    g, g_d, norms, _ = case.fused(ours)
     g_twin, g_d_twin, norms_twin = case.twin_with_derivatives(theirs)
     assert distance(g, g_twin) < 1e-12
     assert distance(g_d, g_d_twin) < 1e-11
@@ -180,7 +190,7 @@ def test_training_step_equals_the_dense_model(skip, n_interactions):
 def test_energies_alone(name):
     case = Case(**CASES[name])
     ours, theirs = case.leaves(torch.float64), case.leaves(torch.float64)
-    g, g_d, norms = case.fused(ours, derivatives=False)
+    g, g_d, norms, _ = case.fused(ours, derivatives=False)
     assert g_d.shape == (0,)
     g_twin, norms_twin = case.twin(theirs, case.spline(torch.float64)[0])
     assert distance(g, g_twin) < 1e-12 and distance(norms, norms_twin) < 1e-12
@@ -193,7 +203,7 @@ def test_energies_alone(name):
 def test_a_loss_of_one_output(only):
     case = Case()
     ours, theirs = case.leaves(torch.float64), case.leaves(torch.float64)
-    g, g_d, _ = case.fused(ours)
+    g, g_d, _, _ = case.fused(ours)
     g_twin, g_d_twin, _ = case.twin_with_derivatives(theirs)
     if only == "g":
         got, expected = gradients(g @ case.g_bar, ours), gradients(g_twin @ case.g_bar, theirs)
@@ -210,7 +220,7 @@ def test_float32_errs_no_more_than_twice_plain_torch(name):
     exact_gradients = gradients(case.loss(exact_g, exact_g_d), exact)
 
     fused = case.leaves(torch.float32)
-    fused_g, fused_g_d, _ = case.fused(fused)
+    fused_g, fused_g_d, _, _ = case.fused(fused)
     plain = case.leaves(torch.float32)
     plain_g, plain_g_d = plain_float32(case, plain)
 
@@ -276,7 +286,7 @@ def test_bits_do_not_depend_on_run_or_threads(threads, dtype):
     for n_threads in (1, 1, 2, 3):
         threads(n_threads)
         leaves = case.leaves(dtype)
-        g, g_d, norms = case.fused(leaves)
+        g, g_d, norms, _ = case.fused(leaves)
         results.append([g, g_d, norms, *gradients(case.loss(g, g_d), leaves)])
     for other in results[1:]:
         assert all(map(torch.equal, results[0], other))
@@ -285,7 +295,7 @@ def test_bits_do_not_depend_on_run_or_threads(threads, dtype):
 def test_backward_may_run_again_and_memory_is_not_shared():
     case = Case(**CASES["several row blocks"])
     leaves = case.leaves(torch.float32)
-    g, g_d, _ = case.fused(leaves)
+    g, g_d, _, _ = case.fused(leaves)
     loss = case.loss(g, g_d)
     first = torch.autograd.grad(loss, leaves, retain_graph=True)
     kept = [t.clone() for t in first]
@@ -307,17 +317,26 @@ def test_inputs_need_not_be_contiguous():
         assert torch.equal(a, b)
 
 
-def test_gradients_of_distances_are_refused():
-    case = Case()
-    leaves = case.leaves(torch.float64)
-    features, tables, weights, *parameters = leaves
-    d = case.d.clone().requires_grad_()
-    arguments = [case.row_ptr, case.idx_j, case.bins, case.spline(torch.float64), tables, weights]
-    g, g_d, _ = torch.ops.scschnet.schnet(features, *arguments, parameters, True, d)
-    (of_weights,) = torch.autograd.grad(g.sum() + g_d.sum(), weights, retain_graph=True)
-    assert of_weights.shape == weights.shape
-    with pytest.raises(NotImplementedError, match="composed path"):
-        torch.autograd.grad(g.sum(), d)
+@pytest.mark.parametrize("name", ["two blocks", "no block", "several row blocks", "no pairs"])
+def test_the_representation_and_its_gradients(name):
+    """x^out against the twin, alone and beside the readout, whose gradients it must not disturb."""
+    case = Case(**CASES[name])
+    leaves, twins = case.leaves(torch.float64), case.leaves(torch.float64)
+    g, g_d, _, out = case.fused(leaves, representation=True)
+    expected = case.twin_representation(twins)
+    assert distance(out, expected) < 1e-13
+    cotangent = torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(3))
+    alone = gradients((cotangent * out).sum(), leaves[:3] + leaves[3:-4])
+    of_twin = gradients((cotangent * expected).sum(), twins[:3] + twins[3:-4])
+    for got, wanted in zip(alone, of_twin, strict=True):
+        assert distance(got, wanted) < 1e-12
+    leaves, twins = case.leaves(torch.float64), case.leaves(torch.float64)
+    g, g_d, _, out = case.fused(leaves, representation=True)
+    both = gradients(case.loss(g, g_d) + (cotangent * out).sum(), leaves)
+    g, g_d, _ = case.twin_with_derivatives(twins)
+    loss = case.loss(g, g_d) + (cotangent * case.twin_representation(twins)).sum()
+    for got, wanted in zip(both, gradients(loss, twins), strict=True):
+        assert distance(got, wanted) < 1e-11
 
 
 def test_third_derivatives_are_refused():
@@ -354,12 +373,13 @@ def test_opcheck(derivatives):
         derivatives,
     )
     torch.library.opcheck(torch.ops.scschnet.schnet, arguments, test_utils=OPCHECKS)
+    torch.library.opcheck(torch.ops.scschnet.schnet, (*arguments, True), test_utils=OPCHECKS)
     detached = torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, arguments)
-    state = torch.ops.scschnet.schnet_forward(*detached)[3]
+    state = torch.ops.scschnet.schnet_forward(*detached)[4]
     utilities = ("test_schema", "test_faketensor")
     torch.library.opcheck(
         torch.ops.scschnet.schnet_backward,
-        (case.g_bar, case.v if derivatives else None, state, *detached),
+        (case.g_bar, case.v if derivatives else None, detached[0], state, *detached),
         test_utils=utilities,
     )
 

@@ -15,10 +15,12 @@ from scschnet import export, ops
 from scschnet.analysis import importance, layers
 from scschnet.data import collate
 from scschnet.export.torchscript import torchscript_deprecation_ignored
+from scschnet.nn import SchNet
 from scschnet.nn.basis import RADIAL_BASES, RadialBasis, RadialBasisName
 from scschnet.nn.cutoff import CUTOFF_FUNCTIONS, CutoffFunction, CutoffFunctionName
 from scschnet.nn.filter import FilterGenerator
 from scschnet.nn.filter_table import TOLERANCE, FilterGrid, accurate_grid, grid_step, table_nodes
+from scschnet.nn.head import HEADS, Head
 from scschnet.nn.model import REGISTRIES
 from scschnet.nn.pair_term import PAIR_TERMS, ZBL, PairTerm
 from scschnet.train.setup import without_pair_term
@@ -346,3 +348,118 @@ def test_offsets_are_fitted_to_what_the_pair_term_leaves(with_pair_term):
     labels = phi.numpy() - 7.0 * structures.n_atoms
     left = without_pair_term(model, dataclasses.replace(structures, energy=labels))
     np.testing.assert_allclose(left.energy, -7.0 * structures.n_atoms, rtol=1e-12)
+
+
+class Charge(Head):
+    """A dipole moment of charges on atoms: a head as a user would add it, with a pooling of its own."""
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.charge = torch.nn.Linear(n_features, 1)
+
+    def atom_values(self, x_out: Tensor, atomic_numbers: Tensor) -> Tensor:
+        return self.charge(x_out) * atomic_numbers.to(x_out.dtype).unsqueeze(1)
+
+    def pool(self, values: Tensor, positions: Tensor, idx_m: Tensor, n_structures: int) -> Tensor:
+        total = positions.new_zeros([n_structures, 3])
+        return total.index_add(0, idx_m, values.to(positions.dtype) * positions)
+
+
+class Summed(Head):
+    """Two values of a structure, with the pooling of the contract."""
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(n_features, 2)
+
+    def atom_values(self, x_out: Tensor, atomic_numbers: Tensor) -> Tensor:
+        return torch.tanh(self.layer(x_out))
+
+
+@pytest.fixture
+def with_heads(monkeypatch):
+    monkeypatch.setitem(HEADS, "dipole", Charge)
+    monkeypatch.setitem(HEADS, "summed", Summed)
+
+
+def head_model(**config) -> SchNet:
+    return make_model(filters="spline", heads=("dipole", "summed"), **config)
+
+
+@pytest.mark.parametrize("head", [*HEADS.values(), Charge, Summed])
+def test_a_head_fulfils_its_contract(head):
+    """One row per atom, one entry per structure, gradients in x^out, scriptable."""
+    torch.manual_seed(0)
+    made = head(6)
+    x_out, z = torch.randn(4, 6, requires_grad=True), torch.tensor([1, 6, 8, 1])
+    values = made.atom_values(x_out, z)
+    assert values.shape[0] == 4 and values.dim() == 2
+    idx_m, positions = torch.tensor([0, 0, 2, 2]), torch.randn(4, 3).double()
+    pooled = made.pool(values, positions, idx_m, 3)
+    assert pooled.shape[0] == 3
+    (gradient,) = torch.autograd.grad(pooled.square().sum(), x_out)
+    assert gradient.abs().max() > 0
+    with torchscript_deprecation_ignored():
+        scripted = torch.jit.script(made)
+    assert scripted.state_dict().keys() == made.state_dict().keys()
+
+
+def test_heads_read_the_representation(with_heads, structures):
+    """The fused operator, packed or not, and the composed network give the same property, and keep the energy."""
+    model = head_model()
+    batch = collate(structures, np.arange(len(structures)), 4.0).inputs
+    moved = batch | {"positions": batch["positions"].clone().requires_grad_()}
+    composed = model(**moved)
+    fused = model(**batch)
+    frozen = head_model().requires_grad_(False)(**batch)
+    assert composed["dipole"].shape == (5, 3) and composed["summed"].shape == (5, 2)
+    bare = make_model(filters="spline")
+    bare.load_state_dict(model.state_dict(), strict=False)
+    assert torch.equal(bare(**batch)["forces"], fused["forces"])
+    for key in ("dipole", "summed", "energies", "forces"):
+        torch.testing.assert_close(fused[key], composed[key], rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(frozen[key], composed[key].detach(), rtol=1e-11, atol=1e-11)
+
+
+def test_heads_train_the_network(with_heads, structures):
+    """Gradients of a loss of property, energy and forces by the fused operator equal those of autograd."""
+    batch = collate(structures, np.arange(len(structures)), 4.0).inputs
+    gradients = []
+    for moving in (False, True):
+        model = head_model()
+        positions = batch["positions"].clone().requires_grad_(moving)
+        result = model(**(batch | {"positions": positions}))
+        loss = result["dipole"].square().sum() + result["summed"].sum()
+        loss = loss + result["forces"].square().sum() + 1e-6 * result["energy"].square().sum()
+        parameters = dict(model.named_parameters())
+        gradients.append(torch.autograd.grad(loss, list(parameters.values())))
+    for name, a, b in zip(parameters, *gradients, strict=True):
+        scale = max(float(b.abs().max()), 1e-6)
+        assert float((a - b).abs().max()) < 1e-9 * scale, name
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_an_exported_head(with_heads, tmp_path, portable):
+    model = head_model().requires_grad_(False)
+    model.refine_filters()
+    path = tmp_path / "model.pt"
+    export(model, path, portable=portable)
+    with torchscript_deprecation_ignored():
+        file = torch.jit.load(str(path))
+    structures = make_structures()
+    one = collate(structures, np.array([3]), 4.0)
+    expected = model(**one.inputs)
+    pbc = torch.tensor(structures.pbc[3])
+    got = file(one.positions, one.atomic_numbers, one.cells[0], pbc)
+    for key in ("dipole", "summed"):
+        torch.testing.assert_close(got[key], expected[key][0], rtol=1e-10, atol=1e-10)
+    assert got["dipole_atoms"].shape == (5, 1)
+    assert "layer_energies" not in got
+
+
+def test_checkpoints_of_today_know_no_heads():
+    """Names of parameters and options of models without heads are those of before."""
+    model = make_model()
+    assert not [name for name in model.state_dict() if "head" in name or "pair" in name]
+    with pytest.raises(ValueError, match="`heads` must be one of"):
+        make_model(heads=("polarizability",))

@@ -6,8 +6,9 @@
 //     directions together
 //
 // v_0 = x_0 are the features given, v_l the correction of block l, w the contribution weights
-// (design of the network: scschnet/nn/model.py). With cotangents g_bar of g and v of d_bar the
-// gradients are those of sum_i g_bar_i g_i + sum_pairs v_ij d_bar_ij. The second sum is the tangent
+// (design of the network: scschnet/nn/model.py). With cotangents g_bar of g, v of d_bar and
+// out_cotangent of out the gradients are those of sum_i g_bar_i g_i + sum_pairs v_ij d_bar_ij +
+// sum_i out_cotangent_i . out_i. The second sum is the tangent
 // of sum_i g_i along the tangent v of the distances: one tangent pass (forward) and one reverse
 // pass give all gradients, with W and W' but no W''.
 #pragma once
@@ -67,6 +68,7 @@ struct SchnetOutputs {
   Scalar* d_bar;        ///< (n_pairs,), or null without derivatives
   Scalar* norms;        ///< |v_l,i| (n_blocks + 1, n_computed)
   Scalar* corrections;  ///< v_l,i (n_blocks + 1, n_computed, n_features), or null
+  Scalar* out;          ///< out_i (n_computed, n_features), or null
 };
 
 /// How the rows of ghosts, atoms that another process owns, are kept right between blocks. Rows are
@@ -121,15 +123,15 @@ void schnet_forward(const SchnetSizes& sizes, SchnetOptions options, const HalfP
                     const SchnetOutputs<Scalar>& outputs, Scalar* state, const Halo<Scalar>& halo,
                     const ParallelFor& parallel_for, InstructionSet isa);
 
-/// Gradients of sum_i g_bar_i g_i + sum_pairs v_ij d_bar_ij, all written; there must be no ghosts.
-/// `state` is that of the
-/// forward pass with the same sizes, pairs and parameters, and with `options`, keep being true; v
-/// may be null, and must be null without derivatives.
+/// Gradients of sum_i g_bar_i g_i + sum_pairs v_ij d_bar_ij + sum_i out_cotangent_i . out_i, all
+/// written; there must be no ghosts. `state` is that of the forward pass with the same sizes, pairs
+/// and parameters, and with `options`, keep being true. out_cotangent and v may be null; v must be
+/// null without derivatives.
 template <class Scalar>
 void schnet_backward(const SchnetSizes& sizes, SchnetOptions options,
                      const HalfPairs<Scalar>& pairs,
                      const SchnetParameters<const Scalar*>& parameters, const Scalar* state,
-                     const Scalar* g_bar, const Scalar* v,
+                     const Scalar* g_bar, const Scalar* v, const Scalar* out_cotangent,
                      const SchnetParameters<Scalar*>& gradients, Scalar* scratch,
                      const ParallelFor& parallel_for, InstructionSet isa);
 

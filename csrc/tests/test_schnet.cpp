@@ -339,13 +339,13 @@ Results<Scalar> run(const Shape& shape, const Graph& graph, const Values& parame
   }
   cpu::schnet_forward<Scalar>(n, options, pairs, p,
                               {r.g.data(), how.derivatives ? r.d_bar.data() : nullptr,
-                               r.norms.data(), r.corrections.data()},
+                               r.norms.data(), r.corrections.data(), nullptr},
                               state.get(), halo_of<Scalar>(graph, n.n_features, r.halo_calls),
                               parallel_for, how.isa);
   if (!how.gradients) return r;
   const Memory<Scalar> scratch(cpu::schnet_scratch_size<Scalar>(n, how.derivatives));
   cpu::schnet_backward<Scalar>(n, options, pairs, p, state.get(), g_cotangent.data(),
-                               how.derivatives ? d_cotangent.data() : nullptr,
+                               how.derivatives ? d_cotangent.data() : nullptr, nullptr,
                                shape.in(r.gradients.data()), scratch.get(), parallel_for, how.isa);
   return r;
 }

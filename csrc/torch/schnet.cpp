@@ -25,11 +25,10 @@ using torch::autograd::variable_list;
 
 constexpr const char* use_composed_path =
     "scschnet::schnet is differentiable once, and not in the distances; for Hessians and third "
-    "derivatives use the composed "
-    "path (positions that require a gradient)";
+    "derivatives use the composed path (positions that require a gradient)";
 
 struct Result {
-  Tensor g, d_bar, norms, state;
+  Tensor g, d_bar, norms, out, state;
 };
 
 template <class Scalar>
@@ -39,18 +38,20 @@ void run_forward(const SchnetInput& in, SchnetOptions options, Result& to) {
   const SchnetOutputs<Scalar> outputs{
       to.g.mutable_data_ptr<Scalar>(),
       in.derivatives ? to.d_bar.mutable_data_ptr<Scalar>() : nullptr,
-      to.norms.mutable_data_ptr<Scalar>(), nullptr};
+      to.norms.mutable_data_ptr<Scalar>(), nullptr,
+      to.out.numel() > 0 ? to.out.mutable_data_ptr<Scalar>() : nullptr};
   cpu::schnet_forward<Scalar>(sizes, options, pairs_of<Scalar>(in), parameters_of<Scalar>(in),
                               outputs, to.state.mutable_data_ptr<Scalar>(), {}, torch_threads(),
                               best_instruction_set());
 }
 
-Result forward_on_cpu(const SchnetInput& in, bool keep) {
+Result forward_on_cpu(const SchnetInput& in, bool keep, bool representation) {
   const auto options = in.features.options();
   const std::int64_t n_atoms = in.features.size(0);
   Result to{at::empty({n_atoms}, options),
             at::empty({in.derivatives ? in.idx_j.size(0) : 0}, options),
-            at::empty({in.contribution_weights.size(0), n_atoms}, options), Tensor()};
+            at::empty({in.contribution_weights.size(0), n_atoms}, options),
+            at::empty({n_atoms, representation ? in.features.size(1) : 0}, options), Tensor()};
   if (in.features.scalar_type() == at::kDouble) {
     run_forward<double>(in, {in.derivatives, keep}, to);
   } else {
@@ -59,33 +60,34 @@ Result forward_on_cpu(const SchnetInput& in, bool keep) {
   return to;
 }
 
-std::tuple<Tensor, Tensor, Tensor> schnet_cpu(const Tensor& features, const Tensor& row_ptr,
-                                              const Tensor& idx_j, const Tensor& bins,
-                                              const Tensor& weights, const Tensor& tables,
-                                              const Tensor& contribution_weights,
-                                              TensorList parameters, bool derivatives,
-                                              const std::optional<Tensor>&) {
+using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+using OutputsAndState = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+Outputs schnet_cpu(const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
+                   const Tensor& bins, const Tensor& weights, const Tensor& tables,
+                   const Tensor& contribution_weights, TensorList parameters, bool derivatives,
+                   bool representation) {
   const Result r = forward_on_cpu(checked_input(features, row_ptr, idx_j, bins, weights, tables,
                                                 contribution_weights, parameters, derivatives),
-                                  false);
-  return {r.g, r.d_bar, r.norms};
+                                  false, representation);
+  return {r.g, r.d_bar, r.norms, r.out};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_cpu(
-    const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
-    const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
-    TensorList parameters, bool derivatives) {
+OutputsAndState schnet_forward_cpu(const Tensor& features, const Tensor& row_ptr,
+                                   const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
+                                   const Tensor& tables, const Tensor& contribution_weights,
+                                   TensorList parameters, bool derivatives, bool representation) {
   const Result r = forward_on_cpu(checked_input(features, row_ptr, idx_j, bins, weights, tables,
                                                 contribution_weights, parameters, derivatives),
-                                  true);
-  return {r.g, r.d_bar, r.norms, r.state};
+                                  true, representation);
+  return {r.g, r.d_bar, r.norms, r.out, r.state};
 }
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>>;
 
 template <class Scalar>
 void run_backward(const SchnetInput& in, const Tensor& g_bar, const std::optional<Tensor>& v,
-                  const Tensor& state, const Gradients& to) {
+                  const std::optional<Tensor>& out_bar, const Tensor& state, const Gradients& to) {
   const SchnetSizes sizes = in.sizes();
   const Tensor scratch =
       pooled_empty({cpu::schnet_scratch_size<Scalar>(sizes, v.has_value())}, in.features.options());
@@ -96,22 +98,31 @@ void run_backward(const SchnetInput& in, const Tensor& g_bar, const std::optiona
   cpu::schnet_backward<Scalar>(
       sizes, {in.derivatives, true}, pairs_of<Scalar>(in), parameters_of<Scalar>(in),
       state.const_data_ptr<Scalar>(), g_bar.const_data_ptr<Scalar>(),
-      v ? v->const_data_ptr<Scalar>() : nullptr, gradients, scratch.mutable_data_ptr<Scalar>(),
-      torch_threads(), best_instruction_set());
+      v ? v->const_data_ptr<Scalar>() : nullptr,
+      out_bar ? out_bar->const_data_ptr<Scalar>() : nullptr, gradients,
+      scratch.mutable_data_ptr<Scalar>(), torch_threads(), best_instruction_set());
 }
 
 Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::optional<Tensor>& v,
-                              const Tensor& state, const Tensor& features, const Tensor& row_ptr,
-                              const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
-                              const Tensor& tables, const Tensor& contribution_weights,
-                              TensorList parameters, bool derivatives) {
+                              const std::optional<Tensor>& out_bar, const Tensor& state,
+                              const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
+                              const Tensor& bins, const Tensor& weights, const Tensor& tables,
+                              const Tensor& contribution_weights, TensorList parameters,
+                              bool derivatives) {
   const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
                                        contribution_weights, parameters, derivatives);
   const auto options = in.features.options();
   const Tensor g_cotangent =
       g_bar ? g_bar->contiguous() : at::zeros({in.features.size(0)}, options);
-  std::optional<Tensor> d_cotangent;
+  std::optional<Tensor> d_cotangent, out_cotangent;
   if (v && derivatives) d_cotangent = v->contiguous();
+  if (out_bar && out_bar->numel() > 0) {
+    TORCH_CHECK_VALUE(out_bar->sizes() == in.features.sizes() &&
+                          out_bar->scalar_type() == in.features.scalar_type(),
+                      "`representation_bar` must have the shape and dtype of `features`, ",
+                      in.features.sizes(), ", got ", out_bar->sizes());
+    out_cotangent = out_bar->contiguous();
+  }
   Gradients to{pooled_empty(in.features.sizes(), options),
                pooled_empty(in.tables.sizes(), options),
                at::empty(in.contribution_weights.sizes(), options),
@@ -119,36 +130,36 @@ Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::opt
   for (const auto& parameter : in.parameters)
     std::get<3>(to).push_back(at::empty(parameter.sizes(), options));
   if (in.features.scalar_type() == at::kDouble) {
-    run_backward<double>(in, g_cotangent, d_cotangent, state.contiguous(), to);
+    run_backward<double>(in, g_cotangent, d_cotangent, out_cotangent, state.contiguous(), to);
   } else {
-    run_backward<float>(in, g_cotangent, d_cotangent, state.contiguous(), to);
+    run_backward<float>(in, g_cotangent, d_cotangent, out_cotangent, state.contiguous(), to);
   }
   return to;
 }
 
 // ---- shapes alone
 
-std::tuple<Tensor, Tensor, Tensor> schnet_meta(const Tensor& features, const Tensor&,
-                                               const Tensor& idx_j, const Tensor&, const Tensor&,
-                                               const Tensor&, const Tensor& contribution_weights,
-                                               TensorList, bool derivatives,
-                                               const std::optional<Tensor>&) {
+Outputs schnet_meta(const Tensor& features, const Tensor&, const Tensor& idx_j, const Tensor&,
+                    const Tensor&, const Tensor&, const Tensor& contribution_weights, TensorList,
+                    bool derivatives, bool representation) {
   const auto n_atoms = features.sym_size(0),
-             n_pairs = derivatives ? idx_j.sym_size(0) : c10::SymInt(0);
+             n_pairs = derivatives ? idx_j.sym_size(0) : c10::SymInt(0),
+             n_features = representation ? features.sym_size(1) : c10::SymInt(0);
   return {at::empty_symint({n_atoms}, features.options()),
           at::empty_symint({n_pairs}, features.options()),
-          at::empty_symint({contribution_weights.sym_size(0), n_atoms}, features.options())};
+          at::empty_symint({contribution_weights.sym_size(0), n_atoms}, features.options()),
+          at::empty_symint({n_atoms, n_features}, features.options())};
 }
 
 /// The size of the state is a function of numbers: a compiler that keeps shapes open fixes them
 /// here.
-std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_meta(
-    const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
-    const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
-    TensorList parameters, bool derivatives) {
-  const auto [g, d_bar, norms] =
+OutputsAndState schnet_forward_meta(const Tensor& features, const Tensor& row_ptr,
+                                    const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
+                                    const Tensor& tables, const Tensor& contribution_weights,
+                                    TensorList parameters, bool derivatives, bool representation) {
+  const auto [g, d_bar, norms, out] =
       schnet_meta(features, row_ptr, idx_j, bins, weights, tables, contribution_weights, parameters,
-                  derivatives, std::nullopt);
+                  derivatives, representation);
   const auto fixed = [](const c10::SymInt& size) { return size.guard_int(__FILE__, __LINE__); };
   const std::int64_t n_blocks = fixed(tables.sym_size(0));
   const std::int64_t n_atoms = fixed(features.sym_size(0));
@@ -164,13 +175,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_meta(
   const std::int64_t size = features.scalar_type() == at::kDouble
                                 ? cpu::schnet_state_size<double>(sizes, options)
                                 : cpu::schnet_state_size<float>(sizes, options);
-  return {g, d_bar, norms, at::empty({size}, features.options())};
+  return {g, d_bar, norms, out, at::empty({size}, features.options())};
 }
 
 Gradients schnet_backward_meta(const std::optional<Tensor>&, const std::optional<Tensor>&,
-                               const Tensor&, const Tensor& features, const Tensor&, const Tensor&,
-                               const Tensor&, const Tensor&, const Tensor& tables,
-                               const Tensor& contribution_weights, TensorList parameters, bool) {
+                               const std::optional<Tensor>&, const Tensor&, const Tensor& features,
+                               const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                               const Tensor& tables, const Tensor& contribution_weights,
+                               TensorList parameters, bool) {
   const auto like = [](const Tensor& t) { return at::empty_symint(t.sym_sizes(), t.options()); };
   Gradients to{like(features), like(tables), like(contribution_weights), {}};
   for (const auto& parameter : parameters) std::get<3>(to).push_back(like(parameter));
@@ -187,15 +199,15 @@ auto operator_of(const char* name) {
 /// Of schnet_backward: only there to say what is not possible.
 struct BackwardFunction : torch::autograd::Function<BackwardFunction> {
   static variable_list forward(AutogradContext*, const std::optional<Tensor>& g_bar,
-                               const std::optional<Tensor>& v, const Tensor& state,
-                               const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
-                               const Tensor& bins, const Tensor& weights, const Tensor& tables,
-                               const Tensor& contribution_weights, TensorList parameters,
-                               bool derivatives) {
+                               const std::optional<Tensor>& v, const std::optional<Tensor>& out_bar,
+                               const Tensor& state, const Tensor& features, const Tensor& row_ptr,
+                               const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
+                               const Tensor& tables, const Tensor& contribution_weights,
+                               TensorList parameters, bool derivatives) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_backward_cpu)>("scschnet::schnet_backward");
     const auto [features_bar, tables_bar, weights_bar, parameters_bar] =
-        op.call(g_bar, v, state, features, row_ptr, idx_j, bins, weights, tables,
+        op.call(g_bar, v, out_bar, state, features, row_ptr, idx_j, bins, weights, tables,
                 contribution_weights, parameters, derivatives);
     variable_list all{features_bar, tables_bar, weights_bar};
     all.insert(all.end(), parameters_bar.begin(), parameters_bar.end());
@@ -208,17 +220,19 @@ struct BackwardFunction : torch::autograd::Function<BackwardFunction> {
 };
 
 Gradients schnet_backward_autograd(const std::optional<Tensor>& g_bar,
-                                   const std::optional<Tensor>& v, const Tensor& state,
+                                   const std::optional<Tensor>& v,
+                                   const std::optional<Tensor>& out_bar, const Tensor& state,
                                    const Tensor& features, const Tensor& row_ptr,
                                    const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
                                    const Tensor& tables, const Tensor& contribution_weights,
                                    TensorList parameters, bool derivatives) {
-  auto all = BackwardFunction::apply(g_bar, v, state, features, row_ptr, idx_j, bins, weights,
-                                     tables, contribution_weights, parameters, derivatives);
+  auto all =
+      BackwardFunction::apply(g_bar, v, out_bar, state, features, row_ptr, idx_j, bins, weights,
+                              tables, contribution_weights, parameters, derivatives);
   return {all[0], all[1], all[2], std::vector<Tensor>(all.begin() + 3, all.end())};
 }
 
-// Positions among the arguments of schnet; the last one, d_ij, comes after `derivatives`.
+// Positions among the arguments of schnet.
 constexpr std::size_t weights_input = 4, tables_input = 5, contribution_weights_input = 6,
                       first_parameter = 7;
 
@@ -227,66 +241,61 @@ struct SchnetFunction : torch::autograd::Function<SchnetFunction> {
                                const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
                                const Tensor& weights, const Tensor& tables,
                                const Tensor& contribution_weights, TensorList parameters,
-                               bool derivatives, const std::optional<Tensor>& d_ij) {
+                               bool derivatives, bool representation) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_forward_cpu)>("scschnet::schnet_forward");
-    auto [g, d_bar, norms, state] = op.call(features, row_ptr, idx_j, bins, weights, tables,
-                                            contribution_weights, parameters, derivatives);
+    auto [g, d_bar, norms, out, state] =
+        op.call(features, row_ptr, idx_j, bins, weights, tables, contribution_weights, parameters,
+                derivatives, representation);
     variable_list saved{state, features, row_ptr, idx_j,
                         bins,  weights,  tables,  contribution_weights};
     saved.insert(saved.end(), parameters.begin(), parameters.end());
     context->save_for_backward(saved);
     context->saved_data["derivatives"] = derivatives;
-    context->saved_data["has_d_ij"] = d_ij.has_value();
     context->set_materialize_grads(false);
     context->mark_non_differentiable({norms});
-    return {g, d_bar, norms};
+    return {g, d_bar, norms, out};
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& cotangents) {
     const auto saved = context->get_saved_variables();
     const variable_list parameters(saved.begin() + 1 + first_parameter, saved.end());
-    const bool of_distances = context->saved_data["has_d_ij"].toBool() &&
-                              context->needs_input_grad(first_parameter + parameters.size());
-    TORCH_CHECK_NOT_IMPLEMENTED(!of_distances && !context->needs_input_grad(weights_input),
-                                use_composed_path);
+    TORCH_CHECK_NOT_IMPLEMENTED(!context->needs_input_grad(weights_input), use_composed_path);
     const auto optional = [](const Tensor& t) {
       return t.defined() ? std::optional<Tensor>(t) : std::nullopt;
     };
     static const auto op = operator_of<decltype(schnet_backward_cpu)>("scschnet::schnet_backward");
     auto [features_bar, tables_bar, weights_bar, parameters_bar] =
-        op.call(optional(cotangents[0]), optional(cotangents[1]), saved[0], saved[1], saved[2],
-                saved[3], saved[4], saved[5], saved[6], saved[7], parameters,
+        op.call(optional(cotangents[0]), optional(cotangents[1]), optional(cotangents[3]), saved[0],
+                saved[1], saved[2], saved[3], saved[4], saved[5], saved[6], saved[7], parameters,
                 context->saved_data["derivatives"].toBool());
     variable_list gradients(first_parameter);
     gradients[0] = features_bar;
     gradients[tables_input] = tables_bar;
     gradients[contribution_weights_input] = weights_bar;
     gradients.insert(gradients.end(), parameters_bar.begin(), parameters_bar.end());
-    gradients.resize(gradients.size() + 2);  // derivatives, d_ij
+    gradients.resize(gradients.size() + 2);  // derivatives, representation
     return gradients;
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor> schnet_autograd(const Tensor& features, const Tensor& row_ptr,
-                                                   const Tensor& idx_j, const Tensor& bins,
-                                                   const Tensor& weights, const Tensor& tables,
-                                                   const Tensor& contribution_weights,
-                                                   TensorList parameters, bool derivatives,
-                                                   const std::optional<Tensor>& d_ij) {
+Outputs schnet_autograd(const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
+                        const Tensor& bins, const Tensor& weights, const Tensor& tables,
+                        const Tensor& contribution_weights, TensorList parameters, bool derivatives,
+                        bool representation) {
   bool differentiable = features.requires_grad() || weights.requires_grad() ||
-                        tables.requires_grad() || contribution_weights.requires_grad() ||
-                        (d_ij && d_ij->requires_grad());
+                        tables.requires_grad() || contribution_weights.requires_grad();
   for (const auto& parameter : parameters) differentiable |= parameter.requires_grad();
   if (!differentiable || !at::GradMode::is_enabled()) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_cpu)>("scschnet::schnet");
     return op.call(features, row_ptr, idx_j, bins, weights, tables, contribution_weights,
-                   parameters, derivatives, d_ij);
+                   parameters, derivatives, representation);
   }
-  const auto results = SchnetFunction::apply(features, row_ptr, idx_j, bins, weights, tables,
-                                             contribution_weights, parameters, derivatives, d_ij);
-  return {results[0], results[1], results[2]};
+  const auto results =
+      SchnetFunction::apply(features, row_ptr, idx_j, bins, weights, tables, contribution_weights,
+                            parameters, derivatives, representation);
+  return {results[0], results[1], results[2], results[3]};
 }
 
 }  // namespace
@@ -297,14 +306,16 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
       "Tensor features, Tensor row_ptr, Tensor idx_j, Tensor bins, Tensor weights, "
       "Tensor tables, "
       "Tensor contribution_weights, Tensor[] parameters, bool derivatives";
+  const std::string outputs =
+      "Tensor g, Tensor g_d, Tensor correction_norms, Tensor representation";
   const auto define = [&library](const std::string& schema) {
     library.def(schema.c_str(), {at::Tag::pt2_compliant_tag});
   };
-  define("schnet(" + arguments +
-         ", Tensor? d_ij=None) -> (Tensor g, Tensor g_d, Tensor correction_norms)");
-  define("schnet_forward(" + arguments +
-         ") -> (Tensor g, Tensor g_d, Tensor correction_norms, Tensor state)");
-  define("schnet_backward(Tensor? g_bar, Tensor? v, Tensor state, " + arguments +
+  define("schnet(" + arguments + ", bool representation=False) -> (" + outputs + ")");
+  define("schnet_forward(" + arguments + ", bool representation=False) -> (" + outputs +
+         ", Tensor state)");
+  define("schnet_backward(Tensor? g_bar, Tensor? v, Tensor? representation_bar, Tensor state, " +
+         arguments +
          ") -> (Tensor features_grad, Tensor tables_grad, Tensor contribution_weights_grad, "
          "Tensor[] parameter_grads)");
 }

@@ -45,7 +45,7 @@ void run(const SchnetInput& in, const Tensor* packed, const SchnetSizes& sizes, 
   const SchnetOutputs<Scalar> outputs{
       g.mutable_data_ptr<Scalar>(), in.derivatives ? d_bar.mutable_data_ptr<Scalar>() : nullptr,
       norms.mutable_data_ptr<Scalar>(),
-      with_corrections ? corrections.mutable_data_ptr<Scalar>() : nullptr};
+      with_corrections ? corrections.mutable_data_ptr<Scalar>() : nullptr, nullptr};
   auto parameters = parameters_of<Scalar>(in);
   if (packed) parameters.packed = packed->const_data_ptr<Scalar>();
   cpu::schnet_forward<Scalar>(

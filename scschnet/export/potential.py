@@ -25,6 +25,8 @@ class Potential(nn.Module):
             energies = base_energies + layer_energies.sum(0), to the rounding of the network's dtype;
             with a pair term pair_energies (n_local,), eV, the part of base_energies that is the pair term's
         with `atom_virial`: atom_virial (n_atoms, 3, 3), eV, half of every pair's to either atom
+        for every head of the model, by its name NAME: NAME_atoms (n_local, n_values), what every atom contributes;
+            from `forward`, which knows positions, NAME too, the property of the structure
         with statistics of the training set: unfamiliarity (n_local,), see scschnet.nn.unfamiliarity
 
     Subclasses define the methods that raise NotImplementedError here. How they store the centers of a half list
@@ -64,6 +66,8 @@ class Potential(nn.Module):
         self.symbols = ", ".join(symbols)
         self.checked = True  # whether results are looked at
         self.pair_term = model.pair_term
+        self.heads = model.heads
+        self.has_heads = len(model.heads) > 0
         self.register_buffer("contribution_weights", model.contribution_weights.detach().clone())
         known = torch.zeros(MAX_Z + 2, dtype=torch.bool)  # the last row: no element at all
         known[list(config.elements)] = True
@@ -113,9 +117,15 @@ class Potential(nn.Module):
         centers, idx_j, r_ij, d_ij = self.half_pairs(
             positions.detach().double(), cell.detach().double(), pbc
         )
-        return self.results(
+        result = self.results(
             atomic_numbers, centers, idx_j, r_ij, d_ij, n_atoms, False, layers, atom_virial
         )
+        idx_m = torch.zeros_like(atomic_numbers)
+        for name, head in self.heads.items():
+            values = result[name + "_atoms"]
+            pooled = head.pool(values, positions.detach().double(), idx_m, 1)  # type: ignore[operator]
+            result[name] = pooled[0]
+        return result
 
     @torch.jit.export
     def forward_pairs(
@@ -168,7 +178,13 @@ class Potential(nn.Module):
         n_atoms = atomic_numbers.size(0)
         rows = atomic_numbers.clamp(0, self.known.size(0) - 1)
         g, g_d, norms, corrections = self.network(
-            self.embedding.index_select(0, rows), centers, idx_j, d_ij, n_local, halo, layers
+            self.embedding.index_select(0, rows),
+            centers,
+            idx_j,
+            d_ij,
+            n_local,
+            halo,
+            layers or self.has_heads,
         )
         offsets = self.offsets.index_select(0, rows.narrow(0, 0, n_local))
         energies = torch.addcmul(offsets, g.double(), self.scale)
@@ -199,6 +215,13 @@ class Potential(nn.Module):
             result["unfamiliarity"] = self.unfamiliarity(
                 result["correction_norms"], atomic_numbers.narrow(0, 0, n_local)
             )
+        if self.has_heads:
+            weights = self.contribution_weights.to(corrections.dtype)
+            x_out = (weights.unsqueeze(1).unsqueeze(2) * corrections).sum(0)
+            for name, head in self.heads.items():
+                numbers = atomic_numbers.narrow(0, 0, n_local)
+                of_atoms = head.atom_values(x_out, numbers)  # type: ignore[operator]
+                result[name + "_atoms"] = of_atoms
         if layers:
             result["layer_energies"] = self.layer_energies(corrections)
             result["base_energies"] = offsets + self.energy_at_zero + pair_energies

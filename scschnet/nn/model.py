@@ -23,6 +23,7 @@ from scschnet.nn.filter_table import (
     tables_on,
 )
 from scschnet.nn.geometry import pair_forces, pair_vectors, pair_virial, stress_in, stress_of
+from scschnet.nn.head import HEADS, Head
 from scschnet.nn.interaction import Convolution, Interaction
 from scschnet.nn.padded import PaddedBatch
 from scschnet.nn.pair_term import PAIR_TERMS, RepulsionName, add_to_atoms
@@ -35,8 +36,9 @@ Filters = Literal["spline", "dense"]
 # positions, cells, idx_m, idx_i, idx_j, shifts
 Geometry = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 HalfList = tuple[Tensor, Tensor, Tensor]  # pairs, row_ptr, idx_j
-# energies of atoms; forces and virial, undefined where no derivatives were asked for; norms of the corrections
-Evaluated = tuple[Tensor, Tensor, Tensor, Tensor]
+# energies of atoms; forces and virial, undefined where no derivatives were asked for; norms of the corrections;
+# the representation, undefined where no head reads it
+Evaluated = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 # The options of `ModelConfig` that name a class; what can be named is what is registered.
 REGISTRIES: dict[str, Collection[str]] = {
@@ -62,9 +64,11 @@ class ModelConfig:
     skip: Skip = "weighted"  # weighted: sc-SchNet, plain: SchNet
     radial_basis: RadialBasisName = "gaussian"
     repulsion: RepulsionName = "none"  # pair term that is added to the network's energy
+    heads: tuple[str, ...] = ()  # properties beside the energy, see scschnet/nn/head
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elements", tuple(int(z) for z in self.elements))
+        object.__setattr__(self, "heads", tuple(self.heads))
         if not self.elements or list(self.elements) != sorted(set(self.elements)):
             raise ValueError(f"`elements` must be ascending and distinct, got {self.elements}")
         if self.elements[0] < 1 or self.elements[-1] > MAX_Z:
@@ -74,6 +78,8 @@ class ModelConfig:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}")
         if not 0.0 < self.cutoff < float("inf"):
             raise ValueError(f"`cutoff` must be positive and finite, got {self.cutoff}")
+        for head in self.heads:
+            _check_choice("heads", head, tuple(HEADS))
         for name, choices in get_type_hints(ModelConfig).items():
             if get_args(choices) and getattr(choices, "__origin__", None) is Literal:
                 known = REGISTRIES.get(name, get_args(choices))
@@ -126,6 +132,7 @@ class SchNet(nn.Module):
             Interaction(config.n_features, config.n_rbf) for _ in range(config.n_interactions)
         )
         self.readout = Readout(config.n_features)
+        self.heads = nn.ModuleDict({name: HEADS[name](config.n_features) for name in config.heads})
         self.offsets = EnergyOffsets(MAX_Z)
         self.filter_step = grid_step(self.radial_basis.width)
         self._kept = _Kept()
@@ -167,7 +174,8 @@ class SchNet(nn.Module):
             energy (n_structures,) eV; energies (n_atoms,) eV;
             forces (n_atoms, 3) = -dE/dr, eV/Å; stress (n_structures, 3, 3) = (1/V) dE/dstrain,
             eV/Å^3, tension positive, NaN for a structure without volume;
-            correction_norms ||v_i^(l)||, (n_interactions + 1, n_atoms), detached. All float64 but the last.
+            correction_norms ||v_i^(l)||, (n_interactions + 1, n_atoms), detached; and what every head makes of
+            x^out, by its name. All float64 but the last two.
             As usual in torch, everything can be differentiated further if gradients are enabled and
             a parameter, `positions` or `cells` asks for one; under `torch.no_grad()` forces and
             stress are still computed, and nothing is kept.
@@ -181,7 +189,7 @@ class SchNet(nn.Module):
             half = ops.half_list(idx_i, idx_j, shifts, len(atomic_numbers))
             evaluate = self._composed if moving else self._fused
             evaluated = evaluate(atomic_numbers, geometry, half, derivatives)
-        energies, atom_forces, virial, norms = evaluated
+        energies, atom_forces, virial, norms, x_out = evaluated
         result = {
             "energies": energies,
             "energy": energies.new_zeros(cells.shape[0]).index_add(0, idx_m, energies),
@@ -192,6 +200,9 @@ class SchNet(nn.Module):
             result["stress"] = stress_of(virial, geometry[1])
         if correction_norms:
             result["correction_norms"] = norms
+        for name, head in self._heads():
+            values = head.atom_values(x_out, atomic_numbers)
+            result[name] = head.pool(values, geometry[0], idx_m, cells.shape[0])
         return result
 
     def evaluate_padded(
@@ -212,7 +223,7 @@ class SchNet(nn.Module):
         """
         geometry = (*batch[:3], *batch.pairs[:3])
         half = (batch.pairs.order, batch.pairs.row_ptr, batch.pairs.idx_j)
-        energies, atom_forces, virial, norms = self._fused(
+        energies, atom_forces, virial, norms, x_out = self._fused(
             batch.atomic_numbers, geometry, half, forces or stress, nodes, batch.pairs.alive
         )
         sums = torch.segment_reduce(energies, "sum", lengths=batch.sizes, unsafe=True)
@@ -221,6 +232,10 @@ class SchNet(nn.Module):
             result["forces"] = atom_forces
         if stress:
             result["stress"] = stress_in(virial[:-1], batch.volumes)
+        for name, head in self._heads():
+            values = head.atom_values(x_out, batch.atomic_numbers)
+            pooled = head.pool(values, batch.positions, batch.idx_m, len(batch.sizes) + 1)
+            result[name] = pooled[:-1]
         return result
 
     def table_nodes(self, largest: float) -> TableNodes:
@@ -364,7 +379,8 @@ class SchNet(nn.Module):
             else:
                 convolutions = self.spline_convolutions(d_ij, half[1], idx_j)
             corrections = self.corrections(atomic_numbers, convolutions)
-            energies = self.offsets(self.readout(self.combine(corrections)), atomic_numbers)
+            x_out = self.combine(corrections)
+            energies = self.offsets(self.readout(x_out), atomic_numbers)
             if self.pair_term is not None:
                 phi, _ = self.pair_term(atomic_numbers[idx_i], atomic_numbers[idx_j], d_ij)
                 energies = add_to_atoms(energies, phi, idx_i, idx_j, half is not None)
@@ -374,12 +390,13 @@ class SchNet(nn.Module):
                 (g_ij,) = torch.autograd.grad(energies.sum(), r_ij, create_graph=differentiable)
         norms = torch.stack([torch.linalg.vector_norm(v.detach(), dim=1) for v in corrections])
         if not differentiable:
-            energies, g_ij, r_ij = energies.detach(), g_ij.detach(), r_ij.detach()
+            energies, x_out = energies.detach(), x_out.detach()
+            g_ij, r_ij = g_ij.detach(), r_ij.detach()
         forces = virial = g_ij
         if derivatives:
             forces = pair_forces(g_ij, idx_i, idx_j, positions.shape[0])
             virial = pair_virial(g_ij, r_ij, idx_m.index_select(0, idx_i), cells.shape[0])
-        return energies, forces, virial, norms
+        return energies, forces, virial, norms, x_out
 
     def _fused(
         self,
@@ -398,15 +415,18 @@ class SchNet(nn.Module):
         bins, weights = self._spline_weights(d_ij, grid)
         if alive is not None:
             weights = weights * alive[:, None]
+        read_out = len(self.heads) > 0
         given = (self.embedding(atomic_numbers), row_ptr, idx_j, bins, weights)
         if kept is not None and d_ij.device.type == "cpu":
             network = (kept.tables, self.contribution_weights, kept.dense, kept.packed)
-            g, g_d, norms = ops.schnet_packed(*given, *network, derivatives)
+            how = (len(atomic_numbers), False, derivatives, read_out)
+            g, g_d, norms, corrections = ops.schnet_evaluate_packed(*given, *network, *how)
+            x_out = self.combine(list(corrections)) if read_out else corrections
         else:
             tables = self._new_tables(grid, nodes) if kept is None else kept.tables
             parameters = self.dense_parameters()
-            g, g_d, norms = ops.schnet(
-                *given, tables, self.contribution_weights, parameters, derivatives
+            g, g_d, norms, x_out = ops.schnet(
+                *given, tables, self.contribution_weights, parameters, derivatives, read_out
             )
         energies = self.offsets(g, atomic_numbers)
         if derivatives:
@@ -420,7 +440,7 @@ class SchNet(nn.Module):
         if derivatives:
             idx_m, n_structures = geometry[2], geometry[1].shape[0]
             forces, virial = ops.pair_forces(g_d, r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures)
-        return energies, forces, virial, norms
+        return energies, forces, virial, norms, x_out
 
     def _tables(self, d_ij: Tensor) -> tuple[Tensor, FilterGrid]:
         """Filters of all blocks (n_interactions, n_rows, n_features) and their grid."""
@@ -471,6 +491,9 @@ class SchNet(nn.Module):
         return ops.spline_weights(
             d_ij.detach(), grid.step, self.config.cutoff, pieces, grid.n_rows, 2, dtype
         )
+
+    def _heads(self) -> list[tuple[str, Head]]:
+        return [(name, cast(Head, head)) for name, head in self.heads.items()]
 
     def _blocks(self) -> list[Interaction]:
         return [cast(Interaction, block) for block in self.interactions]

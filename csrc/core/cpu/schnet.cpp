@@ -51,7 +51,7 @@ class Layout {
 };
 
 /// Weights laid out for products: with W^T going forward, with W going back. Vectors: one per
-/// block. Without those going back the layout is the beginning of that with them.
+/// block. The forward-only layout is a prefix of the full one.
 template <class Scalar>
 struct PackedWeights {
   std::vector<Scalar*> input_forward, hidden_forward, output_forward, input_back, hidden_back,
@@ -220,6 +220,7 @@ void read_out(const Pass<Scalar>& pass, const SchnetOutputs<Scalar>& outputs, In
         parameters.readout_output_bias[0] +
         static_cast<Scalar>(dense.dot(hidden, q + i * hidden, parameters.readout_output));
   }
+  if (outputs.out) std::copy_n(state.out + row * f, rows * f, outputs.out + row * f);
   if (!pass.options.derivatives) return;
   const auto hidden_bar = std::make_unique_for_overwrite<Scalar[]>(rows * hidden);
   const Index counted = std::clamp<Index>(n.n_local - row, 0, rows);
@@ -358,6 +359,7 @@ struct BackwardPass : Pass<Scalar> {
   const SchnetParameters<Scalar*>& gradients;
   const Scalar* g_bar;
   const Scalar* v;
+  const Scalar* out_cotangent;
   std::vector<double> weight_sums;  // (n_row_blocks, n_blocks + 1)
 
   double& weight_sum(Index row, Index l) {
@@ -481,8 +483,12 @@ void dense_reverse_readout(BackwardPass<Scalar>& pass, Index row, Index rows) {
   }
   dense.add_columns(rows, hidden, pass.g_bar + row, state.q + at, sums + 2 * f + hidden);
   dense.add_columns(rows, hidden, nullptr, scratch.lambda_hidden + at, sums + 2 * f);
+  Scalar* lambda_out = scratch.lambda_out + row * f;
   dense.multiply(rows, hidden, f, scratch.lambda_hidden + at, state.readout_back, nullptr, 0,
-                 scratch.lambda_out + row * f);
+                 lambda_out);
+  if (pass.out_cotangent) {
+    dense.weighted_sum(rows * f, 1, pass.out_cotangent + row * f, lambda_out, lambda_out);
+  }
 }
 
 template <class Scalar>
@@ -669,7 +675,7 @@ template <class Scalar>
 void schnet_backward(const SchnetSizes& sizes, SchnetOptions options,
                      const HalfPairs<Scalar>& pairs,
                      const SchnetParameters<const Scalar*>& parameters, const Scalar* state,
-                     const Scalar* g_bar, const Scalar* v,
+                     const Scalar* g_bar, const Scalar* v, const Scalar* out_cotangent,
                      const SchnetParameters<Scalar*>& gradients, Scalar* scratch,
                      const ParallelFor& parallel_for, InstructionSet isa) {
   Layout<Scalar> scratch_layout(scratch);
@@ -681,6 +687,7 @@ void schnet_backward(const SchnetSizes& sizes, SchnetOptions options,
       gradients,
       g_bar,
       v,
+      out_cotangent,
       std::vector<double>(n_row_blocks(sizes.n_atoms) * (sizes.n_blocks + 1))};
   clear_gradients(sizes, gradients);
   if (v && sizes.n_blocks > 0) {
@@ -708,8 +715,9 @@ void schnet_backward(const SchnetSizes& sizes, SchnetOptions options,
                                const ParallelFor&, InstructionSet);                              \
   template void schnet_backward(const SchnetSizes&, SchnetOptions, const HalfPairs<Scalar>&,     \
                                 const SchnetParameters<const Scalar*>&, const Scalar*,           \
-                                const Scalar*, const Scalar*, const SchnetParameters<Scalar*>&,  \
-                                Scalar*, const ParallelFor&, InstructionSet);
+                                const Scalar*, const Scalar*, const Scalar*,                     \
+                                const SchnetParameters<Scalar*>&, Scalar*, const ParallelFor&,   \
+                                InstructionSet);
 SCSCHNET_INSTANTIATE(float)
 SCSCHNET_INSTANTIATE(double)
 

@@ -100,7 +100,7 @@ struct State {
 };
 
 struct Outputs {
-  Tensor g, d_bar, norms, corrections, state;
+  Tensor g, d_bar, norms, corrections, state, out;
 };
 
 /// What all passes share.
@@ -238,7 +238,8 @@ void derive(const Pass<Scalar>& pass, const Outputs& to) {
   }
 }
 
-Outputs forward(const SchnetInput& in, const SchnetSizes& n, bool keep, bool corrections) {
+Outputs forward(const SchnetInput& in, const SchnetSizes& n, bool keep, bool corrections,
+                bool representation = false) {
   const OnDevice device(in.features);
   check_number_of_pairs(n.n_pairs);
   const auto options = in.features.options();
@@ -248,6 +249,7 @@ Outputs forward(const SchnetInput& in, const SchnetSizes& n, bool keep, bool cor
              at::empty({n_layers, n.n_computed}, options),
              corrections ? at::empty({n_layers, n.n_computed, n.n_features}, options)
                          : at::empty({0, 0, 0}, options),
+             {},
              {}};
   with_scalar(in.features.scalar_type(), [&]<class Scalar>() {
     const Pass<Scalar> pass(in, n, keep, device.stream());
@@ -255,6 +257,7 @@ Outputs forward(const SchnetInput& in, const SchnetSizes& n, bool keep, bool cor
     read_out(pass, to);
     if (in.derivatives) derive(pass, to);
     to.state = pass.state.memory;
+    to.out = representation ? pass.state.out.clone() : pass.empty({n.n_atoms, 0});
   });
   return to;
 }
@@ -273,6 +276,7 @@ struct BackwardPass : Pass<Scalar> {
   Tensor features_bar, tables_bar;
   std::vector<Tensor> h_dot, z_dot;  // tangents of every block
   Tensor out_dot;
+  Tensor out_cotangent;  // or undefined
   Tensor lambda_out;
 
   BackwardPass(const SchnetInput& in, const SchnetSizes& n, Stream stream, const Tensor& state,
@@ -349,7 +353,9 @@ void reverse_readout(BackwardPass<Scalar>& pass) {
   bar.hidden = added_product(bar.hidden, lambda, s.out);
   bar.hidden_bias = lambda.sum(0);
   bar.output_bias = pass.g_bar.sum().reshape({1});
-  pass.lambda_out = at::mm(lambda, readout.hidden);
+  pass.lambda_out = pass.out_cotangent.defined()
+                        ? at::addmm(pass.out_cotangent, lambda, readout.hidden)
+                        : at::mm(lambda, readout.hidden);
 }
 
 /// Cotangents of h and of the table from lambda_y.
@@ -417,13 +423,14 @@ void reverse_pass(BackwardPass<Scalar>& pass) {
   reverse_sum(pass, 0, lambda_x, in.features, {}, pass.features_bar);
 }
 
-Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_bar,
-                   const Tensor& v) {
+Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_bar, const Tensor& v,
+                   const Tensor& out_cotangent) {
   const OnDevice device(in.features);
   Gradients to;
   with_scalar(in.features.scalar_type(), [&]<class Scalar>() {
     const SchnetSizes n = in.sizes();
     BackwardPass<Scalar> pass(in, n, device.stream(), state, g_bar, n.n_blocks > 0 ? v : Tensor());
+    pass.out_cotangent = out_cotangent;
     if (pass.v.defined()) tangent_pass(pass);
     reverse_readout(pass);
     reverse_pass(pass);
@@ -445,39 +452,39 @@ Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_b
 
 // ---- the operators
 
-std::tuple<Tensor, Tensor, Tensor> schnet_cuda(const Tensor& features, const Tensor& row_ptr,
-                                               const Tensor& idx_j, const Tensor& bins,
-                                               const Tensor& weights, const Tensor& tables,
-                                               const Tensor& contribution_weights,
-                                               TensorList parameters, bool derivatives,
-                                               const std::optional<Tensor>&) {
-  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
-                                       contribution_weights, parameters, derivatives);
-  const Outputs r = forward(in, in.sizes(), false, false);
-  return {r.g, r.d_bar, r.norms};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_forward_cuda(
+std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_cuda(
     const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
     const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
-    TensorList parameters, bool derivatives) {
+    TensorList parameters, bool derivatives, bool representation) {
   const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
                                        contribution_weights, parameters, derivatives);
-  const Outputs r = forward(in, in.sizes(), true, false);
-  return {r.g, r.d_bar, r.norms, r.state};
+  const Outputs r = forward(in, in.sizes(), false, false, representation);
+  return {r.g, r.d_bar, r.norms, r.out};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> schnet_forward_cuda(
+    const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
+    const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
+    TensorList parameters, bool derivatives, bool representation) {
+  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
+                                       contribution_weights, parameters, derivatives);
+  const Outputs r = forward(in, in.sizes(), true, false, representation);
+  return {r.g, r.d_bar, r.norms, r.out, r.state};
 }
 
 Gradients schnet_backward_cuda(const std::optional<Tensor>& g_bar, const std::optional<Tensor>& v,
-                               const Tensor& state, const Tensor& features, const Tensor& row_ptr,
-                               const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
-                               const Tensor& tables, const Tensor& contribution_weights,
-                               TensorList parameters, bool derivatives) {
+                               const std::optional<Tensor>& out_bar, const Tensor& state,
+                               const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
+                               const Tensor& bins, const Tensor& weights, const Tensor& tables,
+                               const Tensor& contribution_weights, TensorList parameters,
+                               bool derivatives) {
   const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
                                        contribution_weights, parameters, derivatives);
   const Tensor g_cotangent =
       g_bar ? g_bar->contiguous() : at::zeros({in.features.size(0)}, in.features.options());
   return backward(in, state.contiguous(), g_cotangent,
-                  v && derivatives ? v->contiguous() : Tensor());
+                  v && derivatives ? v->contiguous() : Tensor(),
+                  out_bar && out_bar->numel() > 0 ? out_bar->contiguous() : Tensor());
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_evaluate_cuda(
