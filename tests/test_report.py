@@ -193,7 +193,7 @@ def test_energies_alone_plain_schnet_and_no_test_part(tmp_path):
 
 def test_runs_that_cannot_be_reported_are_named(run, tmp_path, capsys):
     assert main([str(tmp_path / "nowhere")]) == 1
-    assert "there are no contribution weights at" in capsys.readouterr().err
+    assert "expected a run folder, but there is no" in capsys.readouterr().err
     assert main([]) == 2
     assert "unfamiliarity" in load_checkpoint(run / "best.pt").metadata  # the command left it there
     copy = shutil.copytree(run, tmp_path / "copy")

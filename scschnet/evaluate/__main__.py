@@ -21,6 +21,7 @@ from scschnet.checkpoint import checkpoint_path, load
 from scschnet.data import StructureSet, load_split
 from scschnet.evaluate import Error, display_units, errors_in_detail, in_units, predict
 from scschnet.files import replacing, write_any_text
+from scschnet.kinds import Kind, expect, expect_data_of_run
 from scschnet.nn import SchNet
 
 Part = Literal["all", "train", "val", "test"]
@@ -138,12 +139,10 @@ def _read(options: Options, run: Path) -> _Source:
             )
         name, part = config["data"], options.part or "test"
         how = {name: given or config[name] or None for name, given in how.items()}
-        if name and not Path(name).is_file():
-            raise FileNotFoundError(
-                f"the data of the run, {name}, are not there; name a file with --data"
-            )
+        expect_data_of_run(run, name, ", or name the file with --data")
     else:
         name, part = str(options.data), options.part or "all"
+        expect(name, Kind.STRUCTURES, Kind.OTHER, option="--data")
     if not name:
         structures, name = data_sets.embedded.load(), "embedded MD17 ethanol"
     else:

@@ -12,6 +12,7 @@ import tomli_w
 import tyro
 
 from scschnet.files import replacing
+from scschnet.kinds import Kind, expect
 
 PresetName = Literal["quick", "md17", "paper-md17", "paper-qm9"]
 Schedule = Literal["sgdr", "cosine", "plateau", "constant"]
@@ -220,8 +221,10 @@ def parse_command_line(arguments: Sequence[str]) -> Invocation:
         raise ValueError("`--resume` takes its options from the run folder; leave `--config` out")
     from_file: dict[str, Any] = {}
     if resume is not None:
+        expect(resume, Kind.RUN, option="--resume")
         from_file = read_run_config(Path(resume))
     elif config_file is not None:
+        expect(config_file, Kind.OPTIONS, Kind.OTHER, option="--config")
         from_file = read_config(Path(config_file))
     _, preset = _take(remaining, "--preset")
     preset = preset or from_file.get("preset", "quick")
@@ -266,6 +269,8 @@ def read_config(path: Path) -> dict[str, Any]:
         options = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"cannot read the options in {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not valid TOML: it is no text in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     known = {field.name: field for field in dataclasses.fields(TrainConfig)}

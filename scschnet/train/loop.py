@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scschnet.checkpoint import Checkpoint, load, load_checkpoint, save_checkpoint
 from scschnet.data import collate, load_split
 from scschnet.evaluate import Error, Predictions, errors, in_units, predict
+from scschnet.kinds import expect_data_of_run
 from scschnet.nn import SchNet
 from scschnet.train.captured import resident_step
 from scschnet.train.config import TrainConfig
@@ -103,6 +104,8 @@ class Training:
     """
 
     def __init__(self, config: TrainConfig, processes: Processes, resume: Path | None) -> None:
+        if resume is not None:
+            expect_data_of_run(resume, config.data)
         self.structures = read_structures(config)
         given, config = config, resolve(config, self.structures)
         threads = config.threads or threads_for(config, self.structures)
