@@ -37,7 +37,7 @@ ALLOWED = {
     "train": {"ops", "nn", "data", "checkpoint", "units", "files", "kinds", "evaluate"},
     "export": {"nn", "checkpoint", "units", "files", "kinds"},
     "info": {"export", "files", "kinds"},
-    "lammps": set(),
+    "lammps": {"files"},
 }
 # Third-party packages that only some rooms may use.
 ONLY_IN = {

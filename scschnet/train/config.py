@@ -112,6 +112,8 @@ class TrainConfig:
     """cpu, cuda or cuda:1."""
     threads: int = 0
     """CPU threads; 0: one for batches of less than 500 atoms, otherwise torch's own choice."""
+    log_every: int = 0
+    """Epochs from one printed line to the next where there is no terminal for a bar; 0: about 50 lines a run."""
     step: Literal["auto", "resident", "eager"] = "auto"
     """resident: data stay on the device, on a GPU a step is one graph; eager; auto: resident on a GPU."""
 
@@ -129,7 +131,7 @@ class TrainConfig:
                     f"`{name}` must be at least {fewest}, or a fraction between 0 and 1, got {value}"
                 )
         at_least = {"seed": 0, "split_seed": -1, "epochs": 1, "batch_size": 1}
-        at_least |= {"restart_period": 1, "patience": 0, "threads": 0, "clip": 0}
+        at_least |= {"restart_period": 1, "patience": 0, "threads": 0, "clip": 0, "log_every": 0}
         at_least |= {"rbf_range": 0}
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
@@ -192,7 +194,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # Options that may differ when a run is resumed; any other change would be another run.
-MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads", "step")
+MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads", "log_every", "step")
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,7 @@ DESCRIPTION = """Train SchNet or sc-SchNet.
 
 --config FILE.toml sets options by the names below, in TOML; the command line overrides it.
 --resume DIR goes on with an interrupted run, whose options it takes; of them only --epochs, --patience,
---device, --threads and --step may be given another value."""
+--device, --threads, --log-every and --step may be given another value."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
