@@ -25,9 +25,9 @@ from torch import Tensor
 
 import scschnet
 from scschnet.files import replacing
+from scschnet.kinds import CHECKPOINT_FORMAT, Kind, expect
 from scschnet.nn import ModelConfig, SchNet
 
-FORMAT = "scschnet-checkpoint"
 VERSION = 1
 
 
@@ -57,7 +57,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         OSError: naming the file, if it cannot be written; an older file stays as it was.
     """
     content: dict[str, Any] = {
-        "format": FORMAT,
+        "format": CHECKPOINT_FORMAT,
         "version": VERSION,
         "config": json.dumps(dataclasses.asdict(checkpoint.model.config)),
         "metadata": json.dumps(_defaults() | checkpoint.metadata),
@@ -86,19 +86,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         ValueError: if the file is damaged, foreign, or of a newer version.
     """
     file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no checkpoint at {file}")
-    if _is_torchscript(file):
-        raise ValueError(
-            f"{file} is an exported model; expected the run folder it was exported from, or its best.pt"
-        )
+    expect(file, Kind.CHECKPOINT, Kind.TORCH, Kind.OTHER)
     try:
         if not zipfile.is_zipfile(file):  # torch would try its older formats
             raise ValueError("it is not a zip archive")
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, OSError, EOFError, ValueError, KeyError) as error:
         raise ValueError(f"{file} is not a readable checkpoint, or is damaged: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         raise ValueError(f"{file} is a torch file, but not a checkpoint of scschnet")
     if content["version"] > VERSION:
         raise ValueError(
@@ -113,14 +108,6 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{file} does not fit together: {error}") from error
     return Checkpoint(model.eval(), metadata, content.get("training"))
-
-
-def _is_torchscript(file: Path) -> bool:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return any("/code/" in name for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False  # what it is then is said by its reader
 
 
 @torch.inference_mode(False)
@@ -144,9 +131,21 @@ def load(path: str | os.PathLike[str]) -> SchNet:
 
 
 def checkpoint_path(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint file that `path`, a run folder or a file, stands for."""
+    """The checkpoint file that `path`, a run folder or a file, stands for.
+
+    Raises:
+        FileNotFoundError: if there is no such path, or the run has no checkpoint yet.
+        ValueError: if it is of another kind.
+    """
     file = Path(path)
-    return file / "best.pt" if file.is_dir() else file
+    kind = expect(file, Kind.RUN, Kind.CHECKPOINT, Kind.TORCH, Kind.OTHER)
+    if kind is not Kind.RUN:
+        return file
+    if not (file / "best.pt").is_file():
+        raise FileNotFoundError(
+            f"the run {file} has no best.pt, which the first finished epoch writes"
+        )
+    return file / "best.pt"
 
 
 def _network_dtype(state_dict: dict[str, Tensor]) -> torch.dtype:

@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scschnet.export.exported import NotExported, read_metadata
+from scschnet.export.exported import read_metadata
 from scschnet.export.metadata import describe, read_source
 from scschnet.files import write_any_text
+from scschnet.kinds import Kind, expect
+
+MODELS = (Kind.RUN, Kind.CHECKPOINT)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,14 +42,9 @@ def read(file: Path) -> dict[str, Any]:
         FileNotFoundError: if there is none.
         ValueError: if it is damaged, foreign or of a newer version.
     """
-    if file.is_dir():
+    if expect(file, Kind.RUN, Kind.CHECKPOINT, Kind.EXPORTED, Kind.OTHER) in MODELS:
         return describe(read_source(file))
-    try:
-        return read_metadata(file)
-    except NotExported as error:
-        if not error.checkpoint:
-            raise
-    return describe(read_source(file))
+    return read_metadata(file)
 
 
 def lines(title: str, found: dict[str, Any]) -> list[str]:

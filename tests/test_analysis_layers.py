@@ -124,4 +124,7 @@ def test_unknown_elements_are_named():
 
 def test_command_needs_a_run(tmp_path, capsys):
     assert main(["layers", str(tmp_path)]) == 1
+    assert "is a folder that holds no run" in capsys.readouterr().err
+    (tmp_path / "best.pt").touch()
+    assert main(["layers", str(tmp_path)]) == 1
     assert "is no run folder: it has no config.toml" in capsys.readouterr().err

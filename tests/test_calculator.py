@@ -368,7 +368,7 @@ def test_bad_arguments_are_named(model: SchNet, tmp_path_factory: pytest.TempPat
             ScSchNetCalculator(model, dtype=dtype)
     with pytest.raises(ValueError, match="`atoms` must be given"):
         ScSchNetCalculator(model).calculate()
-    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="a folder that holds no run"):
         ScSchNetCalculator(tmp_path_factory.mktemp("empty"))
 
 

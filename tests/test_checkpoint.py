@@ -50,14 +50,23 @@ def test_load_takes_a_run_folder_and_freezes(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint at .*best\.pt"):
+    with pytest.raises(FileNotFoundError, match="is a folder that holds no run"):
+        scschnet.load(tmp_path)
+    (tmp_path / "config.toml").touch()
+    with pytest.raises(FileNotFoundError, match=r"has no best\.pt, which the first finished epoch"):
         scschnet.load(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a torch file", b"PK\x03\x04 broken zip"])
+@pytest.mark.parametrize("content", [b"not a torch file", b"PK\x03\x04 broken zip"])
 def test_damaged_file(tmp_path, content):
     (tmp_path / "m.pt").write_bytes(content)
     with pytest.raises(ValueError, match=r"m\.pt is not a readable checkpoint, or is damaged"):
+        load_checkpoint(tmp_path / "m.pt")
+
+
+def test_empty_file(tmp_path):
+    (tmp_path / "m.pt").touch()
+    with pytest.raises(ValueError, match=r"expected a checkpoint, but .*m\.pt is an empty"):
         load_checkpoint(tmp_path / "m.pt")
 
 
@@ -65,7 +74,7 @@ def test_truncated_file_at_every_tenth(tmp_path):
     path = tmp_path / "m.pt"
     save_checkpoint(path, Checkpoint(make_model()))
     whole = path.read_bytes()
-    for tenth in range(10):
+    for tenth in range(1, 10):
         path.write_bytes(whole[: len(whole) * tenth // 10])
         with pytest.raises(ValueError, match="is not a readable checkpoint, or is damaged"):
             load_checkpoint(path)

@@ -229,8 +229,13 @@ def test_spread_positions_move_no_more_than_needed() -> None:
 
 
 def test_runs_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"there are no contribution weights at .*nowhere"):
+    with pytest.raises(
+        FileNotFoundError, match=r"expected a run folder, but there is no .*nowhere"
+    ):
         read_contributions(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"is a folder that holds no run"):
+        read_contributions(tmp_path)
+    (tmp_path / "config.toml").touch()
     with pytest.raises(FileNotFoundError, match=r"contributions.csv"):
         read_contributions(tmp_path)
     table = tmp_path / "contributions.csv"
@@ -300,7 +305,7 @@ def test_command_draws_prints_and_names_its_files(
 
 def test_command_fails_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["contributions", str(tmp_path / "nowhere")]) == 1
-    assert "error: there are no contribution weights at" in capsys.readouterr().err
+    assert "error: expected a run folder, but there is no" in capsys.readouterr().err
     assert main(["contributions"]) == 2
     assert "at least one run folder" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:

@@ -60,7 +60,10 @@ def test_options_reach_the_reader(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["info", "absent.npz"], "error: `path` must be an existing file, got absent.npz"),
+        (
+            ["info", "absent.npz"],
+            "error: expected a file of structures, but there is no absent.npz",
+        ),
         (["convert", "{set}", "{tmp}/a.npz"], "error: `target` must end in .h5"),
         (["convert", "{set}", "{tmp}/there.h5"], "--overwrite replaces it"),
         (["convert", "{set}", "{tmp}/no/a.h5"], "must be an existing folder, got none"),

@@ -242,17 +242,20 @@ def test_command_fails_with_a_sentence(
     checkpoint = tmp_path / "model.pt"
     checkpoint.write_bytes((run / "best.pt").read_bytes())
     data = embedded.path()
-    assert "there is no checkpoint at" in message(tmp_path)
+    (tmp_path / "folder").mkdir()
+    assert "is a folder that holds no run" in message(tmp_path / "folder")
     assert "is no run folder, it has no config.toml" in message(checkpoint)
     assert "there is no" in message(checkpoint, "--data", data, "--part", "test")
-    assert "existing file" in message(run, "--data", tmp_path / "nowhere.npz")
+    assert "`--data` must be a file of structures, but there is no" in message(
+        run, "--data", tmp_path / "nowhere.npz"
+    )
     assert "`path` must end in .png, .pdf or .svg" in message(run, "--plot", "figure.jpg")
     assert main([str(run), "--json", str(tmp_path / "missing" / "errors.json")]) == 1
     assert "missing` must be an existing folder, got none" in capsys.readouterr().err
     if not torch.cuda.is_available():
         assert "`device` must be cpu" in message(run, "--device", "cuda")
     (tmp_path / "config.toml").write_text('data = "moved.npz"')
-    assert "the data of the run, moved.npz, are not there" in message(checkpoint)
+    assert "there is no moved.npz, which is relative to the folder" in message(checkpoint)
     (tmp_path / "config.toml").write_text("data = ")
     assert "is not valid TOML" in message(checkpoint)
     (tmp_path / "config.toml").write_text('data = ""')

@@ -215,7 +215,7 @@ def test_an_error_leaves_the_old_file(model, tmp_path):
     path.chmod(0o444)
     with pytest.raises(FileNotFoundError, match="must be an existing folder"):
         scschnet.export(model, tmp_path / "absent" / "m.pt")
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint at"):
+    with pytest.raises(FileNotFoundError, match="a run folder or a checkpoint, but there is no"):
         scschnet.export(tmp_path / "absent.pt", path)
     assert path.read_bytes() == b"old"
 
@@ -613,7 +613,7 @@ def test_command_line(run, tmp_path, capsys):
 
 def test_command_line_fails_with_a_sentence(tmp_path, capsys):
     assert main([str(tmp_path / "absent"), "-o", str(tmp_path / "m.pt")]) == 1
-    assert capsys.readouterr().err.startswith("error: there is no checkpoint at ")
+    assert capsys.readouterr().err.startswith("error: expected a run folder or a checkpoint, ")
     with pytest.raises(SystemExit) as stop:
         main([str(tmp_path)])
     assert stop.value.code == 2

@@ -280,7 +280,7 @@ def test_nearest_key_is_named(tmp_path):
 
 
 def test_files_that_are_not_there_or_no_archives(tmp_path):
-    with pytest.raises(FileNotFoundError, match="`path` must be an existing file"):
+    with pytest.raises(FileNotFoundError, match="expected a file of structures, but there is no"):
         read(tmp_path / "absent.npz")
     with pytest.raises(FileNotFoundError):
         read(tmp_path)

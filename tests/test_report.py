@@ -1,6 +1,7 @@
 """The report: complete, self-contained, readable aloud and on a phone, and its numbers as CSV beside it."""
 
 import base64
+import csv
 import hashlib
 import json
 import re
@@ -14,6 +15,7 @@ import pytest
 from matplotlib.image import imread
 
 from scschnet.checkpoint import load_checkpoint
+from scschnet.data import StructureSet, write_hdf5
 from scschnet.report.__main__ import main
 from scschnet.report.figures import Colors, inline_svg
 from scschnet.report.molecule import plane
@@ -191,9 +193,81 @@ def test_energies_alone_plain_schnet_and_no_test_part(tmp_path):
     assert "SchNet with 1 block of" in words and "SchNet has no weights" in words
 
 
+@pytest.fixture(scope="module")
+def crystals(tmp_path_factory):
+    """A run on periodic structures of two sizes with stress, and its report."""
+    folder = tmp_path_factory.mktemp("crystals")
+    rng = np.random.default_rng(0)
+    sizes = np.tile([3, 6], 20)
+    n, n_atoms = len(sizes), sizes.sum()
+    places = np.concatenate([np.arange(size) for size in sizes])
+    grid = np.stack([places % 2, places // 2 % 2, places // 4], axis=1) * 2.0
+    structures = StructureSet(
+        grid + rng.uniform(0, 0.3, (n_atoms, 3)),
+        np.where(places % 2, 1, 8),
+        np.concatenate([[0], np.cumsum(sizes)]),
+        cells=np.tile(4.0 * np.eye(3), (n, 1, 1)),
+        pbc=np.ones((n, 3), bool),
+        energy=-10.0 * sizes + rng.normal(size=n),
+        forces=rng.normal(size=(n_atoms, 3)),
+        stress=rng.normal(size=(n, 3, 3)) / 100,
+    )
+    write_hdf5(folder / "crystals.h5", structures)
+    options = {"data": str(folder / "crystals.h5"), "n_train": 24, "n_val": 6}
+    run = trained(folder / "run", **options)
+    assert main([str(run), "-o", str(folder / "report.html")]) == 0
+    return run, folder / "report.html"
+
+
+def test_errors_are_per_atom_where_structures_differ_in_size_or_are_periodic(crystals):
+    run, report = crystals
+    test = json.loads((run / "test.json").read_text())
+    page = Page(report.read_text())
+    words = page.all("main")[0]["text"]
+    energy = test["energy_per_atom"]["meV"]["mae"]
+    forces = 1000 * test["forces"]["eV/Å"]["mae"]
+    stress = test["stress"]["GPa"]["mae"]
+    sentence = f"energy {energy:.3g} meV/atom, forces {forces:.3g} meV/Å, stress {stress:.3g} GPa"
+    assert f"Mean absolute test error: {sentence}" in words
+    cards = {e["text"] for e in page.all("dd")}
+    assert any(card.startswith(f"{energy:.3g} meV/atom") for card in cards), cards
+    assert any(card.startswith(f"{forces:.3g} meV/Å") for card in cards)
+    (errors,) = [t for t in page.all("table") if "Errors on the whole" in t["text"]]
+    assert f"{energy:.4g}" in errors["text"] and "energy per atom" in errors["text"]
+    assert f"{test['energy']['eV']['mae']:.4g}" in errors["text"]
+
+
+def test_learning_curves_are_those_of_the_headline_and_all_are_drawn(crystals):
+    run, report = crystals
+    table = report.with_name("report-data") / "validation-mae.csv"
+    header, *rows = table.read_text().splitlines()
+    assert header == "run,epoch,energy (meV/atom),forces (meV/Å),stress (GPa)"
+    with (run / "metrics.csv").open() as file:
+        metrics = list(csv.DictReader(file))
+    for row, epoch in zip(rows, metrics, strict=True):
+        per_atom, force = (float(value) for value in row.split(",")[2:4])
+        assert per_atom == pytest.approx(1000 * float(epoch["val_energy_per_atom_mae"]))
+        assert force == pytest.approx(1000 * float(epoch["val_forces_mae"]))
+    page = Page(report.read_text())
+    (svg,) = [e for e in page.all("svg") if "Learning curve: validation MAE" in e["text"]]
+    curves = [e for e in page.all("path", svg) if "clip-path" in e["attrs"]]
+    colors = {re.search(r"stroke: ([^;]+)", e["attrs"]["style"])[1] for e in curves}
+    assert len(curves) == len(colors) == 3  # stress was left out
+
+
+def test_runs_of_before_there_were_errors_per_atom_show_energies(crystals, tmp_path):
+    run = shutil.copytree(crystals[0], tmp_path / "old")
+    content = json.loads((run / "test.json").read_text())
+    del content["energy_per_atom"]
+    (run / "test.json").write_text(json.dumps(content))
+    assert main([str(run), "-o", str(tmp_path / "old.html")]) == 0
+    words = Page((tmp_path / "old.html").read_text()).all("main")[0]["text"]
+    assert f"error: energy {content['energy']['kcal/mol']['mae']:.3g} kcal/mol" in words
+
+
 def test_runs_that_cannot_be_reported_are_named(run, tmp_path, capsys):
     assert main([str(tmp_path / "nowhere")]) == 1
-    assert "there are no contribution weights at" in capsys.readouterr().err
+    assert "expected a run folder, but there is no" in capsys.readouterr().err
     assert main([]) == 2
     assert "unfamiliarity" in load_checkpoint(run / "best.pt").metadata  # the command left it there
     copy = shutil.copytree(run, tmp_path / "copy")

@@ -83,7 +83,10 @@ def test_bad_files_are_refused(tmp_path, capsys, content, message):
 
 def test_missing_file(capsys):
     assert main(["--config", "absent.toml"]) == 2
-    assert "cannot read the options in absent.toml: No such file" in capsys.readouterr().err
+    assert (
+        "`--config` must be a file of options (TOML), but there is no absent.toml"
+        in capsys.readouterr().err
+    )
 
 
 def test_unknown_argument_names_the_nearest(capsys):
@@ -134,4 +137,4 @@ def test_resume_refuses_to_be_another_run(tmp_path, capsys):
     assert main(["--resume", str(tmp_path), "--lr", "1e-5"]) == 2
     assert "`lr` of a resumed run must stay 0.004, got 1e-05" in capsys.readouterr().err
     assert main(["--resume", str(tmp_path / "absent")]) == 2
-    assert "cannot read the options in" in capsys.readouterr().err
+    assert "`--resume` must be a run folder, but there is no" in capsys.readouterr().err

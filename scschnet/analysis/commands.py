@@ -31,6 +31,7 @@ from scschnet.analysis.reach import plot_reach, radii, reach
 from scschnet.analysis.runs import Run, evenly, layer_names, read_run, symbol
 from scschnet.analysis.tables import table_beside
 from scschnet.data import StructureSet, read
+from scschnet.kinds import Kind, expect
 
 Runs = tyro.conf.Positional[tuple[Path, ...]]
 
@@ -272,14 +273,17 @@ class Unfamiliarity:
 
     def __call__(self) -> None:
         """Store, draw, write and print."""
+        others = {}
+        if self.other is not None:  # before the work, not after it
+            expect(self.other, Kind.STRUCTURES, Kind.OTHER, option="--other")
+            others[self.other.stem] = evenly(read(self.other, units=self.units or None), 5000)
         run = read_run(self.run)
         statistics = unfamiliar.run_statistics(run)
         print(unfamiliar.store_statistics(self.run, statistics))
         structures = evenly(held_out(run), 5000)
         sets = {"held out": structures}
         sets |= {f"± {by:g} Å": unfamiliar.distorted(structures, by) for by in self.distortions}
-        if self.other is not None:
-            sets[self.other.stem] = evenly(read(self.other, units=self.units or None), 5000)
+        sets |= others
         scores = {
             name: unfamiliar.unfamiliarity_of(run.model, some, statistics)
             for name, some in sets.items()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from scschnet.analysis import plots
 from scschnet.files import replacing
+from scschnet.kinds import Kind, expect
 
 TABLE = "contributions.csv"
 VALUES = ("weight", "mean_norm", "normalized_weight", "normalized_weight_std")
@@ -87,7 +88,7 @@ def read_contributions(run: str | os.PathLike[str]) -> Contributions:
         FileNotFoundError: if there is no table.
         ValueError: if it has no epoch yet, or is not such a table.
     """
-    path = Path(run) / TABLE if Path(run).is_dir() else Path(run)
+    path = Path(run) / TABLE if expect(run, Kind.RUN, Kind.OTHER) is Kind.RUN else Path(run)
     if not path.is_file():
         raise FileNotFoundError(f"there are no contribution weights at {path}")
     rows = _read_rows(path)
@@ -113,7 +114,7 @@ def read_contributions(run: str | os.PathLike[str]) -> Contributions:
 
 def _read_rows(path: Path) -> list[list[float]]:
     """The numbers in COLUMNS of every whole line."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
     header, *rest = csv.reader(lines) if lines else [[]]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scschnet import data
 from scschnet.checkpoint import checkpoint_path, load_checkpoint
 from scschnet.data import Split, StructureSet, load_split
+from scschnet.kinds import Kind, expect, expect_data_of_run
 from scschnet.nn import SchNet
 
 PARTS = ("train", "val", "test")
@@ -71,7 +72,8 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     name = options.get("data", "")
     if not name:
         structures, source = data.embedded.load(), EMBEDDED
-    elif Path(name).is_file():
+    else:
+        expect_data_of_run(folder, name)
         structures = data.read(
             name,
             units=options.get("units") or None,
@@ -80,8 +82,6 @@ def read_run(path: str | os.PathLike[str]) -> Run:
             stress_key=options.get("stress_key") or None,
         )
         source = name
-    else:
-        raise FileNotFoundError(f"the data of the run {folder}, {name}, are not there")
     split = load_split(folder / "split.npz", len(structures))
     checkpoint = load_checkpoint(checkpoint_path(folder))
     model = in_float64(checkpoint.model)
@@ -93,8 +93,9 @@ def read_options(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is no TOML.
+        ValueError: if `folder` is something else, or the file is no TOML.
     """
+    expect(folder, Kind.RUN)
     file = folder / "config.toml"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} is no run folder: it has no config.toml")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scschnet.files import replacing
+from scschnet.kinds import Kind, expect
 
 PARTS = ("train", "val", "test")
 
@@ -110,8 +111,12 @@ def load_split(path: str | os.PathLike[str], n_structures: int | None = None) ->
         n_structures: size of the set it is meant for, checked if given.
 
     Raises:
+        FileNotFoundError: if there is no such file.
         ValueError: if the file is no .npz, a part is missing, or an index does not fit.
     """
+    expect(path, Kind.SPLIT, Kind.OTHER)
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"`{path}` must be an .npz file of index arrays, got another file")
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {key.removesuffix("_idx"): file[key] for key in file.files}

@@ -21,6 +21,7 @@ from scschnet.checkpoint import checkpoint_path, load
 from scschnet.data import StructureSet, load_split
 from scschnet.evaluate import Error, display_units, errors_in_detail, in_units, predict
 from scschnet.files import replacing, write_any_text
+from scschnet.kinds import Kind, expect, expect_data_of_run
 from scschnet.nn import SchNet
 
 Part = Literal["all", "train", "val", "test"]
@@ -36,13 +37,14 @@ def _argument(metavar: str) -> Any:
 class Options:
     """Errors of a trained model on a set of structures with labels.
 
-    Without --data: on the test part of the run's own data. A table goes to standard output.
+    Without --data: on the test part of the run's own data, read as the training read them. A table
+    goes to standard output.
     """
 
     run: tyro.conf.Positional[Path]
     """Run folder (its best.pt is taken) or checkpoint file."""
     data: Annotated[Path | None, _argument("FILE")] = None
-    """Structures and labels to compare with."""
+    """File of structures with labels to compare with (npz, xyz, extxyz, db, h5, tar)."""
     units: Annotated[str | None, _argument("UNITS")] = None
     """Units of a file that does not state them, for example 'kcal/mol, Angstrom'."""
     energy_key: Annotated[str | None, _argument("NAME")] = None
@@ -52,13 +54,13 @@ class Options:
     stress_key: Annotated[str | None, _argument("NAME")] = None
     """Name of the stress in the file, or of a virial, which is converted."""
     part: Annotated[Part | None, _argument("{all,train,val,test}")] = None
-    """Part of the run's split.npz; if not given: all of --data, or test of the run's own data."""
+    """Structures to take, by the run's split.npz; if not given: all of --data, or the test part of the run's own data."""
     json: Annotated[Path | None, _argument("OUT")] = None
     """Write the errors to this file, as JSON."""
     plot: Annotated[Path | None, _argument("OUT")] = None
     """Draw predicted against reference into this file, .png, .pdf or .svg."""
     device: str = "cpu"
-    """cpu, cuda or cuda:1."""
+    """Where to compute: cpu, cuda (the first GPU) or cuda:1 (the second)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,12 +140,10 @@ def _read(options: Options, run: Path) -> _Source:
             )
         name, part = config["data"], options.part or "test"
         how = {name: given or config[name] or None for name, given in how.items()}
-        if name and not Path(name).is_file():
-            raise FileNotFoundError(
-                f"the data of the run, {name}, are not there; name a file with --data"
-            )
+        expect_data_of_run(run, name, ", or name the file with --data")
     else:
         name, part = str(options.data), options.part or "all"
+        expect(name, Kind.STRUCTURES, Kind.OTHER, option="--data")
     if not name:
         structures, name = data_sets.embedded.load(), "embedded MD17 ethanol"
     else:

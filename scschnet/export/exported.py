@@ -15,8 +15,8 @@ from torch import Tensor
 from scschnet.export.compiled import outputs
 from scschnet.export.metadata import LIBRARY, check_metadata
 from scschnet.export.torchscript import first_line, last_line, torchscript_deprecation_ignored
+from scschnet.kinds import EXPORTED_METADATA, Kind, kind_of
 
-METADATA = "extra/scschnet.json"
 ERRORS_OF_ZIPFILE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -28,19 +28,6 @@ ERRORS_OF_ZIPFILE = (
     RuntimeError,  # an encrypted record
     OverflowError,
 )
-
-
-class NotExported(ValueError):
-    """A sound archive, but none of ours.
-
-    Args:
-        message: what it is.
-        checkpoint: whether it is a checkpoint.
-    """
-
-    def __init__(self, message: str, checkpoint: bool) -> None:
-        super().__init__(message)
-        self.checkpoint = checkpoint
 
 
 class ExportedModel:
@@ -282,11 +269,10 @@ def _metadata(path: str | os.PathLike[str], data: bytes) -> dict[str, Any]:
         records = _checked_records(data)
     except ERRORS_OF_ZIPFILE as error:
         raise ValueError(f"{path} is not an exported model, or is damaged: {error}") from error
-    if METADATA not in records:
-        what = _what_else(data, records)
-        raise NotExported(f"{path} is {what}", what.startswith("a checkpoint"))
+    if EXPORTED_METADATA not in records:
+        raise ValueError(f"{path} is {_what_else(Path(path))}")
     try:
-        return check_metadata(_record(data, records[METADATA]).decode())
+        return check_metadata(_record(data, records[EXPORTED_METADATA]).decode())
     except ValueError as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
 
@@ -306,13 +292,13 @@ def _record(data: bytes, name: str) -> bytes:
         return archive.read(name)
 
 
-def _what_else(data: bytes, records: dict[str, str]) -> str:
+def _what_else(path: Path) -> str:
     """What a sound archive without our metadata is."""
-    if "data.pkl" not in records:
-        return "a zip archive, but not an exported model of scschnet"
-    if b"scschnet-checkpoint" in _record(data, records["data.pkl"]):
+    kind = kind_of(path)
+    if kind is Kind.CHECKPOINT:
         return "a checkpoint, not an exported model: run python -m scschnet.export on it"
-    return "a file of torch, but not an exported model of scschnet"
+    what = "a file of torch" if kind is Kind.TORCH else "a zip archive"
+    return f"{what}, but not an exported model of scschnet"
 
 
 def _reason(error: Exception, metadata: dict[str, Any]) -> str:

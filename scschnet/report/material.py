@@ -36,6 +36,7 @@ from scschnet.analysis.runs import Run, evenly, read_run
 from scschnet.checkpoint import load
 from scschnet.data import StructureSet, collate
 from scschnet.evaluate import Predictions, predict
+from scschnet.kinds import Kind, expect
 from scschnet.nn.unfamiliarity import KEY, NormStatistics
 from scschnet.report.molecule import choose_structure
 
@@ -125,6 +126,8 @@ def gather(paths: Sequence[Path]) -> Material:
         FileNotFoundError, ValueError: if a run cannot be read, has no finished epoch, or runs do not
             fit together.
     """
+    for path in paths:
+        expect(path, Kind.RUN)
     contributions = [read_contributions(path) for path in paths]
     metrics = [read_metrics(path) for path in paths]
     runs = [read_run(path) for path in paths]

@@ -24,9 +24,10 @@ from scschnet.report import audit, page, words
 from scschnet.report.figures import Gallery, ranking
 from scschnet.report.material import Material, hashes
 from scschnet.report.molecule import draw_molecule
-from scschnet.units import energy_factor, stress_factor
+from scschnet.report.quantities import quantities
 
 Draw = Callable[[Any], None]
+LEARNING_COLORS = (plots.ACCENT, "#cc4778", "#595959")  # energy, forces, stress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +73,11 @@ def summary(m: Material) -> page.Section:
     """The run in numbers and sentences."""
     items = []
     test = m.tests[0]
-    for name, unit, large in (("energy", "kcal/mol", "eV"), ("forces", "kcal/mol/Å", "eV/Å")):
-        if name in test:
-            mae, other = test[name][unit]["mae"], 1000 * test[name][large]["mae"]
-            items.append((f"{name} MAE, test", f"{mae:.3g}", unit, f"{other:.3g} m{large}"))
+    for q in quantities(m)[:2]:
+        if q.entry in test:
+            mae, (unit, factor) = test[q.entry][q.base]["mae"], q.other
+            remark = f"{mae * factor:.3g} {unit}"
+            items.append((f"{q.name} MAE, test", f"{mae * q.factor:.3g}", q.unit, remark))
     micro = 1e6 * m.cost.forces / m.cost.n_atoms
     items.append(("energy and forces", f"{micro:.3g}", "µs/atom", f"{_threads(m)}, this machine"))
     if m.reach is not None:
@@ -142,14 +144,9 @@ def _histogram(make: Maker, name: str, label: str, values: Any) -> str:
 
 def learning(m: Material, make: Maker) -> page.Section:
     """Losses and errors by epoch."""
-    kcal = energy_factor("kcal/mol")
     columns = {
         "loss": [("train_loss", 1.0, "training"), ("val_loss", 1.0, "validation")],
-        "validation MAE": [
-            ("val_energy_mae", 1 / kcal, "energy (kcal/mol)"),
-            ("val_forces_mae", 1 / kcal, "forces (kcal/mol/Å)"),
-            ("val_stress_mae", 1 / stress_factor("GPa"), "stress (GPa)"),
-        ],
+        "validation MAE": [(q.column, q.factor, f"{q.name} ({q.unit})") for q in quantities(m)],
     }
     drawn = []
     for label, parts in columns.items():
@@ -178,7 +175,7 @@ def learning(m: Material, make: Maker) -> page.Section:
 
 
 def _draw_learning(axes: Any, m: Material, shown: list[tuple[str, float, str]], label: str) -> None:
-    for (column, factor, name), color in zip(shown, (plots.ACCENT, "#cc4778"), strict=False):
+    for (column, factor, name), color in zip(shown, LEARNING_COLORS, strict=False):
         for k, metrics in enumerate(m.metrics):
             axes.plot(
                 metrics["epoch"],
@@ -197,11 +194,12 @@ def errors(m: Material, make: Maker) -> page.Section:
     """Test errors and parity."""
     rows = []
     for run, test in zip(m.runs, m.tests, strict=True):
-        for name in ("energy", "forces", "stress"):
+        for name in ("energy", "energy_per_atom", "forces", "stress"):
             for unit, values in test.get(name, {}).items():
                 if unit != "n":
                     pair = (f"{values['mae']:.4g}", f"{values['rmse']:.4g}")
-                    whose = f"{run.path.name}: {name}" if len(m.runs) > 1 else name
+                    what = name.replace("_", " ")
+                    whose = f"{run.path.name}: {what}" if len(m.runs) > 1 else what
                     rows.append((whose, unit, *pair, f"{test[name]['n']:,}"))
     body = page.table(
         "Errors on the whole test part", ("quantity", "unit", "MAE", "RMSE", "n"), rows

@@ -7,6 +7,7 @@ from scschnet.analysis.importance import disagreements, rank_correlation
 from scschnet.analysis.reach import radii
 from scschnet.analysis.runs import symbol
 from scschnet.report.material import Material
+from scschnet.report.quantities import quantities
 
 
 def headline(m: Material) -> str:
@@ -84,11 +85,11 @@ def warnings(m: Material, shared: int) -> list[str]:
 def _errors(m: Material) -> str:
     """Test errors, with their spread over runs."""
     parts = []
-    for name, unit in (("energy", "kcal/mol"), ("forces", "kcal/mol/Å"), ("stress", "GPa")):
-        values = [test[name][unit]["mae"] for test in m.tests if name in test]
+    for q in quantities(m):
+        values = [q.factor * test[q.entry][q.base]["mae"] for test in m.tests if q.entry in test]
         if len(values) == len(m.tests):
             spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""
-            parts.append(f"{name} {np.mean(values):.3g}{spread} {unit}")
+            parts.append(f"{q.name} {np.mean(values):.3g}{spread} {q.unit}")
     if not parts:
         return ""
     n = m.tests[0]["n_test"]

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_any_text()
     try:
         invocation = parse_command_line(sys.argv[1:] if arguments is None else arguments)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:

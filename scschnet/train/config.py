@@ -12,6 +12,7 @@ import tomli_w
 import tyro
 
 from scschnet.files import replacing
+from scschnet.kinds import Kind, expect
 from scschnet.nn.basis import RadialBasisName
 from scschnet.nn.cutoff import CutoffFunctionName
 from scschnet.nn.pair_term import RepulsionName
@@ -25,11 +26,11 @@ class TrainConfig:
     """Options of `python -m scschnet.train`; the defaults are those of the preset `quick`."""
 
     preset: PresetName = "quick"
-    """Set of defaults: quick (minutes), md17 (ours), paper-md17 and paper-qm9 (arXiv:1810.09751)."""
+    """Set of defaults: quick (minutes), md17 (our best for MD17), paper-md17 and paper-qm9 (as in arXiv:1810.09751)."""
 
     # ---- data
     data: str = ""
-    """File to train on (npz, xyz, extxyz, db, h5, tar); empty: the embedded MD17 ethanol frames."""
+    """File of structures to train on (npz, xyz, extxyz, db, h5, tar); empty: the embedded MD17 ethanol frames."""
     energy_key: str = ""
     """Name of the energy in the file, for example U0 or REF_energy; empty: the file's default."""
     forces_key: str = ""
@@ -43,27 +44,27 @@ class TrainConfig:
     n_train: int | float = 950
     """Structures to train on: a number, or a fraction such as 0.8; a set too small for the default is divided 8:1:1."""
     n_val: int | float = 50
-    """Structures for validation: a number, or a fraction such as 0.1."""
+    """Structures that tell which epoch is the best: a number, or a fraction such as 0.1."""
     n_test: int | float = 0
-    """Structures to test: a number, or a fraction; 0: all that are left."""
+    """Structures for the test errors at the end: a number, or a fraction; 0: all that are left."""
     split_file: str = ""
-    """.npz with the indices train, val, test; overrides n_train, n_val, n_test and the seed's split."""
+    """.npz with the indices train, val, test; instead of a random split by --n-train, --n-val, --n-test and the seed."""
     seed: int = 0
-    """Seed of initial weights and order of the batches, and of the split unless split_seed is given."""
+    """Seed of the initial weights, of the order of the batches and, unless --split-seed is given, of the split."""
     split_seed: int = -1
-    """Seed of the split; -1: that of seed. A committee has one split_seed and many seeds."""
+    """Seed of the split; -1: that of --seed. Models of a committee share --split-seed and differ in --seed."""
     atomic_energies: str = ""
     """Energies of isolated atoms, eV, such as 'H=-13.6 O=-2041.8'; empty: those in the data, else fitted."""
 
     # ---- model
     skip: Literal["weighted", "plain"] = "weighted"
-    """weighted: sc-SchNet, plain: SchNet."""
+    """weighted: sc-SchNet, which learns how much each block contributes; plain: SchNet, where all contribute alike."""
     w_init: Literal["uniform", "random", "one"] = "uniform"
-    """Start of the contribution weights: uniform 1/(L+1), random (sum 1), one (each 1)."""
+    """Start of the L+1 contribution weights: uniform (each 1/(L+1)), random (sum 1), one (each 1)."""
     n_features: int = 64
     """Features per atom, and filters per convolution."""
     n_interactions: int = 6
-    """Interaction blocks L."""
+    """Interaction blocks, L."""
     radial_basis: RadialBasisName = "gaussian"
     """Functions of the distance from which filters are made."""
     n_rbf: int = 25
@@ -73,23 +74,23 @@ class TrainConfig:
     rbf_range: float = 0.0
     """Center of the last Gaussian, or where the Bessel functions end, Å; 0: the cutoff."""
     cutoff_function: CutoffFunctionName = "cosine"
-    """Weight of a pair by its distance: smooth to zero at the cutoff, or one for every pair."""
+    """Weight of a pair by its distance: smooth to zero at the cutoff (cosine), or one for every pair (none)."""
     repulsion: RepulsionName = "none"
     """Pair term added to the network's energy: zbl, the screened repulsion of nuclei below bonding distances."""
     filters: Literal["spline", "dense"] = "spline"
-    """Evaluation of the filters: interpolated in tables, or by the network for every pair (slow)."""
+    """How filters are evaluated: interpolated in tables (spline), or by the network for every pair (dense, slow)."""
     output_scale: Literal["energy", "forces"] = "forces"
-    """Size of the network's output: spread of the energy per atom, or rms of the forces times 1 Å."""
+    """What scales the network's output: the spread of the energy per atom, or the rms of the forces times 1 Å."""
     readout_start: Literal["xavier", "matched"] = "xavier"
-    """First layer of the readout: xavier, or times (L+1) / sum of the w, to start with SchNet's output."""
+    """First layer of the readout: drawn by Xavier's rule (xavier), or that times (L+1) / sum of the contribution weights, so that outputs start as large as SchNet's (matched)."""
 
     # ---- loss
     loss: Literal["per_atom", "total"] = "per_atom"
-    """per_atom: errors of energy and virial divided by the number of atoms; total: of energy and stress (paper)."""
+    """per_atom: errors of energy and virial are divided by the number of atoms; total: errors of energy and stress as they are (paper)."""
     rho: float = 0.9
-    """Loss = rho MSE(energy) + (1 - rho) MSE(force components); 1 trains on energies alone."""
+    """Weight of the energy: the loss is rho MSE(energy) + (1 - rho) MSE(force components); 1 trains on energies alone."""
     stress_weight: float = -1.0
-    """Adds stress_weight MSE(stress); 0 leaves stress out; -1: 1 where every structure has stress, else 0."""
+    """Weight of the stress: adds stress_weight MSE(stress) to the loss; 0 leaves it out; -1: 1 if every structure has stress, else 0."""
 
     # ---- optimization
     epochs: int = 60
@@ -97,11 +98,11 @@ class TrainConfig:
     batch_size: int = 10
     """Structures per step."""
     optimizer: Literal["muon", "adam"] = "muon"
-    """muon: orthogonal steps for matrices, Adam for the rest; adam: for everything."""
+    """muon: orthogonal steps for weight matrices, Adam for all other parameters; adam: Adam for everything."""
     lr: float = 4e-3
     """Initial learning rate."""
     schedule: Schedule = "cosine"
-    """sgdr: cosine with warm restarts, cosine: once to zero, plateau: shrinks when stuck, constant."""
+    """How the learning rate falls: sgdr (cosine with warm restarts), cosine (once to zero), plateau (shrinks when the validation loss no longer falls), constant."""
     restart_period: int = 50
     """Epochs between the warm restarts of sgdr."""
     ema: float = 0.99
@@ -115,11 +116,13 @@ class TrainConfig:
     dtype: Literal["float32", "float64"] = "float32"
     """Floating point type of the network; energies and forces are summed in float64 anyway."""
     device: str = "cpu"
-    """cpu, cuda or cuda:1."""
+    """Where to compute: cpu, cuda (the first GPU) or cuda:1 (the second)."""
     threads: int = 0
     """CPU threads; 0: one for batches of less than 500 atoms, otherwise torch's own choice."""
+    log_every: int = 0
+    """Epochs from one printed line to the next where there is no terminal for a bar; 0: about 50 lines a run."""
     step: Literal["auto", "resident", "eager"] = "auto"
-    """resident: data stay on the device, on a GPU a step is one graph; eager; auto: resident on a GPU."""
+    """How a step is taken: resident (the data stay on the device; on a GPU a step is one CUDA graph), eager (batch by batch), auto (resident on a GPU, eager on the CPU)."""
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(TrainConfig).items():
@@ -135,7 +138,7 @@ class TrainConfig:
                     f"`{name}` must be at least {fewest}, or a fraction between 0 and 1, got {value}"
                 )
         at_least = {"seed": 0, "split_seed": -1, "epochs": 1, "batch_size": 1}
-        at_least |= {"restart_period": 1, "patience": 0, "threads": 0, "clip": 0}
+        at_least |= {"restart_period": 1, "patience": 0, "threads": 0, "clip": 0, "log_every": 0}
         at_least |= {"rbf_range": 0}
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
@@ -198,7 +201,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # Options that may differ when a run is resumed; any other change would be another run.
-MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads", "step")
+MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads", "log_every", "step")
 
 
 @dataclass(frozen=True)
@@ -227,8 +230,10 @@ def parse_command_line(arguments: Sequence[str]) -> Invocation:
         raise ValueError("`--resume` takes its options from the run folder; leave `--config` out")
     from_file: dict[str, Any] = {}
     if resume is not None:
+        expect(resume, Kind.RUN, option="--resume")
         from_file = read_run_config(Path(resume))
     elif config_file is not None:
+        expect(config_file, Kind.OPTIONS, Kind.OTHER, option="--config")
         from_file = read_config(Path(config_file))
     _, preset = _take(remaining, "--preset")
     preset = preset or from_file.get("preset", "quick")
@@ -249,11 +254,14 @@ def parse_command_line(arguments: Sequence[str]) -> Invocation:
     return Invocation(config, None if resume is None else Path(resume))
 
 
-DESCRIPTION = """Train SchNet or sc-SchNet.
+DESCRIPTION = """Train SchNet or sc-SchNet: with --data FILE on your structures, without on embedded ones.
+
+A run folder (--out) keeps options, split, errors by epoch, and the best parameters in best.pt; a report ends the run.
+Defaults below are those of --preset quick; --preset NAME --help shows those of another one.
 
 --config FILE.toml sets options by the names below, in TOML; the command line overrides it.
 --resume DIR goes on with an interrupted run, whose options it takes; of them only --epochs, --patience,
---device, --threads and --step may be given another value."""
+--device, --threads, --log-every and --step may be given another value."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -273,6 +281,8 @@ def read_config(path: Path) -> dict[str, Any]:
         options = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"cannot read the options in {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not valid TOML: it is no text in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     known = {field.name: field for field in dataclasses.fields(TrainConfig)}

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scschnet.checkpoint import Checkpoint, load, load_checkpoint, save_checkpoint
 from scschnet.data import collate, load_split
 from scschnet.evaluate import Error, Predictions, errors, in_units, predict
+from scschnet.kinds import expect_data_of_run
 from scschnet.nn import SchNet
 from scschnet.train.captured import resident_step
 from scschnet.train.config import TrainConfig
@@ -103,6 +104,8 @@ class Training:
     """
 
     def __init__(self, config: TrainConfig, processes: Processes, resume: Path | None) -> None:
+        if resume is not None:
+            expect_data_of_run(resume, config.data)
         self.structures = read_structures(config)
         given, config = config, resolve(config, self.structures)
         threads = config.threads or threads_for(config, self.structures)
@@ -202,7 +205,9 @@ class Training:
         content: dict[str, Any] = {"epoch": self.state.best_epoch, "n_test": len(test)}
         if len(test):
             model = load(self.run.best).to(self.processes.device)
-            found = errors(self._predict(model, test), self.structures.select(test))
+            with self.progress.testing(len(test)) as done:
+                predictions = self._predict(model, test, done)
+            found = errors(predictions, self.structures.select(test))
             for name, error in found.items():
                 if name != "energy_per_atom" or self.structures.is_extensive:
                     content[name] = in_units(name, error)
@@ -282,10 +287,20 @@ class Training:
         part = self.structures.select(share)
         return self.processes.merge(errors(predictions, part) | self.loss.errors(predictions, part))
 
-    def _predict(self, model: SchNet, indices: NDArray[np.int64]) -> Predictions:
+    def _predict(
+        self,
+        model: SchNet,
+        indices: NDArray[np.int64],
+        progress: Callable[[int], object] | None = None,
+    ) -> Predictions:
         wanted = self.loss.derivatives
         return predict(
-            model, self.structures, indices, forces=wanted["forces"], stress=wanted["stress"]
+            model,
+            self.structures,
+            indices,
+            forces=wanted["forces"],
+            stress=wanted["stress"],
+            progress=progress,
         )
 
     def _end_epoch(self, validation: dict[str, Error], rate: float) -> None:

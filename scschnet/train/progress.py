@@ -3,6 +3,8 @@
 import math
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
@@ -11,6 +13,7 @@ from scschnet.train.run_folder import EpochMetrics
 from scschnet.units import energy_factor, stress_factor
 
 LINES_PER_RUN = 50  # at most about so many lines in a pipe
+QUICK = 2.0  # seconds without a bar of the test errors, which take no longer for a small test part
 
 
 class Progress:
@@ -36,7 +39,7 @@ class Progress:
         self.n_train = n_train
         self.started = time.perf_counter()
         self.structures_done = 0
-        self.every = max(1, config.epochs // LINES_PER_RUN)
+        self.every = config.log_every or max(1, config.epochs // LINES_PER_RUN)
         self.silent = silent
         self.per_atom = per_atom
         self.bar: tqdm | None = None
@@ -81,6 +84,27 @@ class Progress:
         """Leave the bar as it is."""
         if self.bar is not None:
             self.bar.close()
+
+    @contextmanager
+    def testing(self, n_structures: int) -> Iterator[Callable[[int], object]]:
+        """A bar of its own while the test errors are computed, in a terminal, if that takes long.
+
+        Args:
+            n_structures: of the test part.
+
+        Yields:
+            What is to be called with the number of structures just done.
+        """
+        with tqdm(
+            total=n_structures,
+            desc="test errors",
+            unit=" structures",
+            dynamic_ncols=True,
+            delay=QUICK,
+            leave=False,
+            disable=self.silent or not sys.stderr.isatty(),
+        ) as bar:
+            yield bar.update
 
     def _errors(self, metrics: EpochMetrics) -> str:
         kcal = 1.0 / energy_factor("kcal/mol")

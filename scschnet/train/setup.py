@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from scschnet import data
 from scschnet.data import Split, StructureSet, load_split, random_split
+from scschnet.kinds import Kind, expect
 from scschnet.nn import ModelConfig, SchNet
 from scschnet.nn.cutoff import CUTOFF_FUNCTIONS
 from scschnet.nn.geometry import pair_vectors
@@ -30,6 +31,7 @@ def read_structures(config: TrainConfig) -> StructureSet:
         ValueError: if labels that the loss asks for are missing.
     """
     if config.data:
+        expect(config.data, Kind.STRUCTURES, Kind.OTHER, option="data")
         structures = data.read(
             config.data,
             units=config.units or None,
@@ -140,6 +142,7 @@ def _notes(structures: StructureSet, split: Split) -> list[str]:
 def choose_split(config: TrainConfig, structures: StructureSet) -> Split:
     """The split of `split_file`, or a random one by seed."""
     if config.split_file:
+        expect(config.split_file, Kind.SPLIT, Kind.OTHER, option="split_file")
         return load_split(config.split_file, len(structures))
     n_train, n_val, n_test = int(config.n_train), int(config.n_val), int(config.n_test)
     if n_train + n_val + n_test > len(structures):

@@ -16,6 +16,7 @@ from scschnet.data.readers.npz import read_npz
 from scschnet.data.readers.qm9 import read_excluded, read_qm9_tar
 from scschnet.data.readers.raw import RawSet, converted
 from scschnet.data.structure import StructureSet
+from scschnet.kinds import Kind, expect
 from scschnet.units import Units, parse_units
 
 __all__ = ["read", "read_excluded", "write_hdf5"]
@@ -60,8 +61,7 @@ def read(
             found, or a required label is absent.
     """
     file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"`path` must be an existing file, got {file}")
+    expect(file, Kind.STRUCTURES, Kind.OTHER)
     for label in require:
         if label not in LABELS:
             raise ValueError(f"`require` must name energy, forces or stress, got {label!r}")

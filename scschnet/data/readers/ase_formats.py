@@ -22,7 +22,12 @@ import ase.io
 import numpy as np
 from ase.calculators.calculator import all_properties
 from ase.io.extxyz import key_val_str_to_dict
-from ase.io.formats import UnknownFileTypeError, filetype, open_with_compression
+from ase.io.formats import (
+    UnknownFileTypeError,
+    filetype,
+    ioformats,
+    open_with_compression,
+)
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -153,7 +158,9 @@ def read_ase(
     try:
         format = format or filetype(str(path))
     except UnknownFileTypeError:
-        raise ValueError(f"`{path.name}` must be a format that ase.io reads, got another") from None
+        format = ""
+    if format not in ioformats:  # ASE takes an unknown suffix for the name of a format
+        raise ValueError(f"`{path.name}` must be a format that ase.io reads, got another")
     asked = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
     keys = {label: key or label for label, key in asked.items()}
     labels = _Labels(path.name, keys, frozenset(label for label in asked if asked[label]))
@@ -164,6 +171,8 @@ def read_ase(
     for frame in tqdm(source, unit=" frames", disable=not progress, leave=False):
         labels.add(frame, len(frames))
         frames.append(frame)
+    if not frames:
+        raise ValueError(f"`{path.name}` must hold structures, got none, read as {format} by ase")
     for label, key in asked.items():
         if key is not None and not labels.found.get(label):
             raise ValueError(

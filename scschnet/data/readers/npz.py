@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from scschnet.data.habits import is_virial
 from scschnet.data.readers.raw import RawSet
+from scschnet.kinds import POSITION_KEYS
 from scschnet.units import Units
 
-POSITIONS = ("R", "coords", "positions")
 NUMBERS = ("z", "Z", "nuclear_charges", "atomic_numbers", "numbers")
 ENERGY = ("E", "energies", "energy")
 FORCES = ("F", "forces")
@@ -70,10 +70,10 @@ class _Archive:
     def raw_set(
         self, energy_key: str | None, forces_key: str | None, stress_key: str | None
     ) -> RawSet:
-        positions = self.required("positions", POSITIONS)
+        positions = self.required("positions", POSITION_KEYS)
         if positions.ndim not in (2, 3):
-            raise self.misshapen(self.found(POSITIONS), "(N, n, 3) or (atoms, 3)", positions)
-        self.shaped(self.found(POSITIONS), positions, (*positions.shape[:-1], 3))
+            raise self.misshapen(self.found(POSITION_KEYS), "(N, n, 3) or (atoms, 3)", positions)
+        self.shaped(self.found(POSITION_KEYS), positions, (*positions.shape[:-1], 3))
         if positions.ndim == 3:
             n_frames, n_atoms = positions.shape[:2]
             atom_ptr = np.arange(n_frames + 1, dtype=np.int64) * n_atoms
