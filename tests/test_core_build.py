@@ -1,4 +1,4 @@
-"""How the core is compiled: no code for newer processors in code for all; its own tests under sanitizers."""
+"""How the core is compiled: no code for newer CPUs in code for all; its own tests under sanitizers."""
 
 import os
 import shutil

@@ -28,7 +28,7 @@ def cuda_headers() -> Path:
     pytest.skip("no CUDA headers")
 
 
-def test_kernels_agree_with_the_processor_in_an_emulator(tmp_path):
+def test_kernels_agree_with_the_cpu_in_an_emulator(tmp_path):
     """csrc/tests/test_cuda_core.cpp: the sources of the kernels, with every thread a fiber."""
     cxx = compiler("c++")
     core = CSRC / "core/cpu"

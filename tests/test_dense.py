@@ -39,7 +39,7 @@ def kernels_flag(symbol):
 
 
 def test_vector_code_exports_one_symbol(tmp_path):
-    """See test_core_build: no code for newer processors may be linked into code for all."""
+    """See test_core_build: no code for newer CPUs may be linked into code for all."""
     compiler, nm = tool("c++"), tool("nm")
     for source, symbol, flags in sources(compiler):
         output = tmp_path / f"{symbol}.o"
