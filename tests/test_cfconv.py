@@ -654,6 +654,7 @@ def instruction_sets(compiler):
     return list(FLAGS) if machine.startswith("x86_64") else ["generic"]
 
 
+@pytest.mark.slow
 def test_vector_code_exports_one_symbol(tmp_path):
     """See test_core_build: no code for newer CPUs may be linked into code for all."""
     compiler, nm = shutil.which("c++"), shutil.which("nm")
@@ -674,6 +675,7 @@ def test_vector_code_exports_one_symbol(tmp_path):
             ]
 
 
+@pytest.mark.slow
 def test_core_in_cpp(tmp_path):
     """csrc/tests/test_cfconv.cpp: every pass, instruction set and type against loops."""
     compiler = shutil.which("c++")

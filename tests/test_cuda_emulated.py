@@ -19,7 +19,10 @@ from scschnet import ops
 
 CSRC = Path(__file__).parents[1] / "csrc"
 FOLDER = os.environ.get("SCSCHNET_EMULATE", "")
-pytestmark = pytest.mark.skipif(not FOLDER, reason="slow; on request: SCSCHNET_EMULATE=FOLDER")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FOLDER, reason="on request: SCSCHNET_EMULATE=FOLDER"),
+]
 
 
 def build(folder: Path) -> Path:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # trains the model of the README
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 NUMBER = re.compile(r"-?\d+\.?\d*")
 
