@@ -550,6 +550,7 @@ def test_where_there_is_no_resident_step(trained, capsys, monkeypatch):
 # ---- several processes
 
 
+@pytest.mark.slow
 def test_two_processes_on_resident_data_equal_one(small_data, tmp_path):  # noqa: F811
     options = "--dtype float64 --epochs 2 --batch-size 5"
     assert main(command(small_data, tmp_path / "one", options)) == 0
