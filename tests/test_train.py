@@ -331,6 +331,7 @@ def test_a_run_opens_from_another_folder(small_data, tmp_path, capsys, monkeypat
     assert "10 structures" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_a_run_says_fits_an_ascii_log(finished):
     for module in ("info", "evaluate"):
         done = subprocess.run(
