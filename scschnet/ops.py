@@ -57,7 +57,7 @@ _GPU_KERNELS = _load_gpu_kernels()
 
 
 def runs_on(device: torch.device) -> bool:
-    """Whether the operators run on a device: on processors always, on a GPU if built for it.
+    """Whether the operators run on a device: on CPUs always, on a GPU if built for it.
 
     Args:
         device: where the tensors are.
@@ -756,7 +756,7 @@ def note_step(
     totals: Tensor,
     factors: Tensor,
 ) -> None:
-    """Keep the books of a training step on a GPU in one launch.
+    """Record a training step on a GPU in one launch: counts, sums, the clipping factor.
 
     Args:
         gradient_norm: (), dtype of the network.

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,10 @@ from scschnet.nn import ModelConfig, SchNet
 sys.path.insert(0, str(Path(__file__).parent))  # for `reference`
 
 torch.set_num_threads(1)
+
+# The time of an example depends on what else the machine does.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 def make_model(

@@ -41,7 +41,7 @@ def pairs_by_ase(structures: StructureSet, index: int) -> set[tuple[int, ...]]:
     return {(i, j, *s) for i, j, s in zip(idx_i, idx_j, shifts, strict=True)}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.data())
 def test_batch_equals_its_members_one_by_one(sizes, data):
     structures = mixed_set(sizes)

@@ -1,4 +1,4 @@
-"""Steps on resident data against the eager loop, on the processor; and that no step needs the host."""
+"""Steps on resident data against the eager loop, on the CPU; and that no step needs the host."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from scschnet.train import captured, loop, processes, resident
 from scschnet.train.__main__ import main
 from scschnet.train.captured import ResidentStep
 from scschnet.train.config import TrainConfig
-from scschnet.train.ledger import Ledger
+from scschnet.train.epoch_buffers import EpochBuffers
 from scschnet.train.loss import Loss, labels_of
 from scschnet.train.processes import Processes
 from scschnet.train.resident import (
@@ -316,32 +316,32 @@ def test_losses_that_are_not_finite_are_reported_with_their_step(trained):
     assert messages[0] == messages[1]
 
 
-def test_the_books_of_steps(trained):
+def test_counts_sums_and_factors_of_steps(trained):
     """Norms of gradients and their median, over more steps than are kept; factors; sums."""
     state, rng = trained("run", 0, step="eager").state, np.random.default_rng(0)
-    ledger = Ledger(state, 500, 2, CPU)
+    buffers = EpochBuffers(state, 500, 2, CPU)
     state.gradient_norms = rng.random(3).tolist()
-    ledger.begin(state, torch.zeros(500, 2, dtype=torch.int64), torch.zeros(500, 3).double())
-    ledger.loss.fill_(0.5)
-    ledger.n_structures.fill_(4.0)
-    ledger.norms.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    buffers.begin(state, torch.zeros(500, 2, dtype=torch.int64), torch.zeros(500, 3).double())
+    buffers.loss.fill_(0.5)
+    buffers.n_structures.fill_(4.0)
+    buffers.norms.copy_(torch.tensor([1.0, 2.0, 3.0]))
     weights = torch.tensor([0.5, 0.25, 2.0])
     expected = list(state.gradient_norms)
     for k in range(450):
         norm = rng.random() * 3
-        ledger.note(torch.tensor(norm, dtype=torch.float64), weights, 1.2, 0.9)
+        buffers.record_step(torch.tensor(norm, dtype=torch.float64), weights, 1.2, 0.9)
         limit = 1.2 * statistics.median(expected)
         factor = limit / norm if norm > limit else 1.0
-        assert float(ledger.factors[0]) == pytest.approx(factor, rel=1e-14)
-        assert float(ledger.factors[1]) == pytest.approx(1 - min(0.9, (2 + k) / (11 + k)))
+        assert float(buffers.factors[0]) == pytest.approx(factor, rel=1e-14)
+        assert float(buffers.factors[1]) == pytest.approx(1 - min(0.9, (2 + k) / (11 + k)))
         expected = [*expected[-NORMS_KEPT + 1 :], norm]
         if k in (0, 196, 197, 449):
-            assert ledger.read_into(state) is None
+            assert buffers.read_into(state) is None
             assert state.gradient_norms == expected
             assert state.loss_sum == 2.0 * (k + 1)
-            square = (k + 1) * (weights.double() * ledger.norms) ** 2
+            square = (k + 1) * (weights.double() * buffers.norms) ** 2
             torch.testing.assert_close(state.contributions.square_sum, square)
-    assert ledger.counts.tolist() == [450, 450, 453]
+    assert buffers.counts.tolist() == [450, 450, 453]
 
 
 @pytest.mark.parametrize("at_once", [1024, 20])
@@ -550,6 +550,7 @@ def test_where_there_is_no_resident_step(trained, capsys, monkeypatch):
 # ---- several processes
 
 
+@pytest.mark.slow
 def test_two_processes_on_resident_data_equal_one(small_data, tmp_path):  # noqa: F811
     options = "--dtype float64 --epochs 2 --batch-size 5"
     assert main(command(small_data, tmp_path / "one", options)) == 0

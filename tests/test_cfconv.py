@@ -172,7 +172,7 @@ def test_fused_operators_match_loops(dtype, cutoff_function, n_features):
     assert_close(got, expected + table_gradient(graph, y_bar_, x_, v_, 1), dtype)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     rows=st.lists(st.lists(st.integers(0, 5), max_size=6), min_size=6, max_size=6),
     n_features=st.integers(1, 40),
@@ -486,7 +486,7 @@ def full_list(graph):
     return torch.tensor(i), torch.tensor(j), shifts, graph.n_atoms
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.integers(0, 4), max_size=5), min_size=5, max_size=5))
 def test_half_list_keeps_each_pair_once(rows):
     i, j, shifts, n_atoms = full_list(Graph(0, rows))
@@ -671,8 +671,9 @@ def instruction_sets(compiler):
     return list(FLAGS) if machine.startswith("x86_64") else ["generic"]
 
 
+@pytest.mark.slow
 def test_vector_code_exports_one_symbol(tmp_path):
-    """See test_core_build: no code for newer processors may be linked into code for all."""
+    """See test_core_build: no code for newer CPUs may be linked into code for all."""
     compiler, nm = shutil.which("c++"), shutil.which("nm")
     if compiler is None or nm is None:
         pytest.skip("no C++ compiler or nm")
@@ -691,6 +692,7 @@ def test_vector_code_exports_one_symbol(tmp_path):
             ]
 
 
+@pytest.mark.slow
 def test_core_in_cpp(tmp_path):
     """csrc/tests/test_cfconv.cpp: every pass, instruction set and type against loops."""
     compiler = shutil.which("c++")

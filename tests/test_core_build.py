@@ -1,4 +1,4 @@
-"""How the core is compiled: no code for newer processors in code for all; its own tests under sanitizers."""
+"""How the core is compiled: no code for newer CPUs in code for all; its own tests under sanitizers."""
 
 import os
 import shutil
@@ -57,6 +57,7 @@ def compile_kernels(source: Path, isa: str, folder: Path, *options: str) -> Path
     return output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", WITH_KERNELS)
 def test_kernels_export_one_symbol_and_no_weak_ones(isa, tmp_path):
     """A weak symbol is an inline function of which the linker keeps any copy, perhaps the AVX-512 one.
@@ -111,6 +112,7 @@ def sanitized_core(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["neighbor_list", "cfconv", "filter_table", "orthogonalize", "schnet"]
 )

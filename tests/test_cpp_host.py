@@ -26,6 +26,8 @@ from scschnet.export import export, load_exported
 from scschnet.nn.unfamiliarity import KEY
 from scschnet.units import ENERGY
 
+pytestmark = pytest.mark.slow  # compiles programs
+
 SOURCE = Path(__file__).parents[1] / "csrc/tests/hosts"
 KEYS = [
     "energy",

@@ -28,7 +28,8 @@ def cuda_headers() -> Path:
     pytest.skip("no CUDA headers")
 
 
-def test_kernels_agree_with_the_processor_in_an_emulator(tmp_path):
+@pytest.mark.slow
+def test_kernels_agree_with_the_cpu_in_an_emulator(tmp_path):
     """csrc/tests/test_cuda_core.cpp: the sources of the kernels, with every thread a fiber."""
     cxx = compiler("c++")
     core = CSRC / "core/cpu"
@@ -55,6 +56,7 @@ def test_shared_memory_is_all_dynamic_or_all_static(source):
     assert not ("SCSCHNET_DYNAMIC_SHARED(" in text and "__shared__" in text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.stem)
 def test_kernels_compile_for_every_architecture(source, tmp_path):
     nvcc = compiler("nvcc", "/usr/local/cuda/bin/nvcc")
@@ -72,6 +74,7 @@ def test_kernels_compile_for_every_architecture(source, tmp_path):
     assert output.stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_operators_are_well_formed(tmp_path):
     """Against the headers of the torch at hand; one of its generated headers is in CUDA builds only."""
     cxx, headers = compiler("c++"), cuda_headers()

@@ -1,4 +1,4 @@
-"""Training steps on the operators for GPUs, emulated on the processor: the branch that only a GPU takes.
+"""Training steps on the operators for GPUs, emulated on the CPU: the branch that only a GPU takes.
 
 On request, because compiling them takes minutes; the folder keeps what is compiled:
 
@@ -19,7 +19,10 @@ from scschnet import ops
 
 CSRC = Path(__file__).parents[1] / "csrc"
 FOLDER = os.environ.get("SCSCHNET_EMULATE", "")
-pytestmark = pytest.mark.skipif(not FOLDER, reason="slow; on request: SCSCHNET_EMULATE=FOLDER")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FOLDER, reason="on request: SCSCHNET_EMULATE=FOLDER"),
+]
 
 
 def build(folder: Path) -> Path:
@@ -60,7 +63,7 @@ def test_resident_steps_with_emulated_operators(tmp_path):
 
 
 def compare(library: str, folder: Path) -> None:
-    """Steps of the loop on the operators for processors, then the same on resident data with the others."""
+    """Steps of the loop on the operators for CPUs, then the same on resident data with the others."""
     from test_captured import CASES, config_of, random_structures
 
     from scschnet.train import loop
@@ -82,7 +85,7 @@ def compare(library: str, folder: Path) -> None:
     torch.ops.load_library(library)
     ops.trains_on = lambda device: True
     compare_batches()
-    compare_books(next(iter(expected.values())).state)
+    compare_records(next(iter(expected.values())).state)
     for case, training in got.items():
         batches = training._batches()
         training.resident.begin_epoch(batches, [1e-3] * len(batches))
@@ -121,24 +124,24 @@ def compare_batches() -> None:
     print("gather_batch agrees")
 
 
-def compare_books(state) -> None:
+def compare_records(state) -> None:
     """`ops.note_step` against plain torch, beyond the number of norms that are kept; then a failure."""
     from test_captured import CPU
 
-    from scschnet.train.ledger import Ledger
+    from scschnet.train.epoch_buffers import EpochBuffers
 
     rng = np.random.default_rng(0)
-    one, other = (Ledger(state, 1, 1, CPU) for _ in range(2))
+    one, other = (EpochBuffers(state, 1, 1, CPU) for _ in range(2))
     weights = torch.tensor([0.3, -0.2, 1.4], dtype=torch.float64)
     one.totals[1] = other.totals[1] = -1.0
     for k in range(470):
         norm = torch.tensor(rng.random() if k != 460 else np.nan, dtype=torch.float64)
-        for ledger in (one, other):
-            ledger.n_structures.fill_(3.0)
-            ledger.loss.fill_(k + 0.1)
-            ledger.norms.copy_(torch.tensor([1.0, k, 0.1 * k]))
-        one.note(norm, weights, 1.1 if k % 3 else 0.0, 0.9)
-        other._note(norm, weights, 1.1 if k % 3 else 0.0, 0.9)
+        for buffers in (one, other):
+            buffers.n_structures.fill_(3.0)
+            buffers.loss.fill_(k + 0.1)
+            buffers.norms.copy_(torch.tensor([1.0, k, 0.1 * k]))
+        one.record_step(norm, weights, 1.1 if k % 3 else 0.0, 0.9)
+        other._record_step(norm, weights, 1.1 if k % 3 else 0.0, 0.9)
         for name in ("counts", "history", "sums", "totals", "factors"):
             a, b = getattr(one, name), getattr(other, name)
             torch.testing.assert_close(a, b, rtol=1e-13, atol=0, equal_nan=True, msg=f"{name} {k}")

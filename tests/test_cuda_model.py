@@ -1,4 +1,4 @@
-"""Whole models on a GPU against the same weights on the processor: energies, forces, gradients, programs."""
+"""Whole models on a GPU against the same weights on the CPU: energies, forces, gradients, programs."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def error(got: Tensor, want: Tensor) -> float:
 
 
 @pytest.mark.parametrize("skip", ["weighted", "plain"])
-def test_double_precision_agrees_with_the_processor(skip):
+def test_double_precision_agrees_with_the_cpu(skip):
     def build():
         return make_model(filters="spline", skip=skip, n_interactions=3, n_features=32)
 
@@ -84,7 +84,7 @@ def test_hessians_on_a_gpu():
     assert error(hessian(DEVICE), hessian(torch.device("cpu"))) < 1e-9
 
 
-def test_refined_filters_are_those_of_the_processor():
+def test_refined_filters_are_those_of_the_cpu():
     on_cpu, on_gpu = make_model(filters="spline"), make_model(filters="spline").to(DEVICE)
     assert on_gpu.refine_filters() == pytest.approx(on_cpu.refine_filters(), rel=1e-3)
     assert on_gpu.filter_step == on_cpu.filter_step

@@ -1,4 +1,4 @@
-"""The operators on a GPU against the same operators on the processor, which the other tests check.
+"""The operators on a GPU against the same operators on the CPU, which the other tests check.
 
 Under NVIDIA's checkers (a build with `CMAKE_ARGS=-DCMAKE_CUDA_FLAGS=-lineinfo` names the lines):
 
@@ -76,7 +76,7 @@ def as_rows(idx_i: Tensor, idx_j: Tensor, shifts: Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sizes", [[1], [0, 3, 20, 1], [40, 60], [3000], [700, 5, 0, 1200]])
-def test_neighbor_list_is_that_of_the_processor(sizes, dtype):
+def test_neighbor_list_is_that_of_the_cpu(sizes, dtype):
     for seed in range(4):
         batch = random_batch(seed, sizes, dtype)
         cutoff = 2.0 + 0.7 * seed if max(sizes) < 1000 else 1.0
@@ -178,7 +178,7 @@ def test_spline_weights(function, dtype):
 
 
 class Case:
-    """A random half list with features, on the processor in float64."""
+    """A random half list with features, on the CPU in float64."""
 
     def __init__(self, n_atoms: int, n_pairs: int, n_features: int, seed: int = 0) -> None:
         g = torch.Generator().manual_seed(seed)
@@ -231,7 +231,7 @@ def test_convolutions_in_double_precision(sizes):
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-def test_convolutions_in_single_precision_err_no_more_than_twice_the_processor(sizes):
+def test_convolutions_in_single_precision_err_no_more_than_twice_the_cpu(sizes):
     case = Case(*sizes)
     exact = case.results(torch.float64, torch.device("cpu"))
     on_cpu = case.results(torch.float32, torch.device("cpu"))

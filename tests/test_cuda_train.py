@@ -1,4 +1,4 @@
-"""Training on a GPU: captured steps against eager ones and against the processor, memory, several processes."""
+"""Training on a GPU: captured steps against eager ones and against the CPU, memory, several processes."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_captured_steps_are_eager_ones(trained, case):  # noqa: F811
     assert_same_training(captured, eager, rtol=1e-8)
 
 
-def test_captured_steps_are_those_of_the_processor(trained):  # noqa: F811
+def test_captured_steps_are_those_of_the_cpu(trained):  # noqa: F811
     on_gpu = trained("gpu", 5, **GPU)
     on_cpu = trained("cpu", 5, **(GPU | {"device": "cpu"}))
     assert on_gpu.state.loss_sum == pytest.approx(on_cpu.state.loss_sum, rel=1e-7)

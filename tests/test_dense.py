@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # compiles the core
+
 CORE = Path(__file__).parents[1] / "csrc/core/cpu"
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma", "-mbmi2"]
 FLAGS = {"generic": [], "avx2": ["-mavx2", "-mfma", "-mbmi2"], "avx512": AVX512}
@@ -39,7 +41,7 @@ def kernels_flag(symbol):
 
 
 def test_vector_code_exports_one_symbol(tmp_path):
-    """See test_core_build: no code for newer processors may be linked into code for all."""
+    """See test_core_build: no code for newer CPUs may be linked into code for all."""
     compiler, nm = tool("c++"), tool("nm")
     for source, symbol, flags in sources(compiler):
         output = tmp_path / f"{symbol}.o"

@@ -117,7 +117,7 @@ def test_same_model_same_bytes(file, tmp_path, model):
 
 
 def test_weights_are_laid_out_when_a_file_is_loaded(tmp_path):
-    """For the processor that runs them, and so they are not in the file."""
+    """For the CPU that runs them, and so they are not in the file."""
     model = small_model(n_features=24, n_interactions=2)
     path = _exported(tmp_path, model)
     weights = load_exported(path).module.weights

@@ -19,6 +19,8 @@ from scschnet.export.compiled import outputs
 from scschnet.export.exported import CompiledModel, read_metadata
 from scschnet.nn.unfamiliarity import KEY
 
+pytestmark = pytest.mark.slow  # compiles the pair call
+
 CUTOFF = 3.0
 OUTPUTS = {"energy", "energies", "forces", "virial", "correction_norms", "unfamiliarity"}
 

@@ -26,6 +26,8 @@ from lammps_host import (
 from scschnet import export
 from scschnet.export import ExportedModel, load_exported
 
+pytestmark = pytest.mark.slow  # LAMMPS, and a compiler for its plugin
+
 N_LAYERS = 4
 EXACT = 1e-10  # eV and eV/Å: sums of float64 in another order
 METAL_PRESSURE = 1.6021765e6  # LAMMPS' own factor from eV/Å^3 to bar

@@ -14,6 +14,8 @@ from lammps_host import environment, run
 from test_lammps import water
 from test_lammps_unfamiliarity import model_file
 
+pytestmark = pytest.mark.slow  # LAMMPS, and a compiler for its plugin
+
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "lammps.md").read_text()
 RESTART, HALT = re.findall(r"```lammps\n(.*?)```", PAGE, re.S)

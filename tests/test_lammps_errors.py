@@ -32,6 +32,8 @@ from scschnet.lammps import (
 from scschnet.lammps.__main__ import main
 from scschnet_lammps import PLUGIN
 
+pytestmark = pytest.mark.slow  # LAMMPS, and a compiler for its plugin
+
 builder = importlib.import_module("scschnet.lammps.build")
 
 # ---- in LAMMPS

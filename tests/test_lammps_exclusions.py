@@ -12,6 +12,8 @@ from test_lammps import EXACT, N_LAYERS, STYLES, folder, model_file, reference, 
 
 from scschnet import export
 
+pytestmark = pytest.mark.slow  # LAMMPS, and a compiler for its plugin
+
 EXCLUSIONS = {
     "group": "group out id 1:40\nneigh_modify exclude group out all\n",
     "group and rest": "group out id 1:40\ngroup rest subtract all out\n"

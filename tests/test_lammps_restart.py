@@ -8,6 +8,8 @@ import pytest
 from lammps_host import run
 from test_lammps import folder, model_file, thermo_rows, water
 
+pytestmark = pytest.mark.slow  # LAMMPS, and a compiler for its plugin
+
 ZBL = "".join(
     f"pair_coeff {a + 1} {b + 1} zbl {z[0]} {z[1]}\n"
     for a in range(3)

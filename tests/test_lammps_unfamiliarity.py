@@ -18,6 +18,8 @@ from scschnet.checkpoint import Checkpoint, save_checkpoint
 from scschnet.data import embedded
 from scschnet.nn.unfamiliarity import KEY
 
+pytestmark = pytest.mark.slow  # LAMMPS, and a compiler for its plugin
+
 COMPUTE = "compute score all scschnet/unfamiliarity\n"
 
 

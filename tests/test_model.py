@@ -178,7 +178,7 @@ def test_results_carry_gradients_only_where_asked(model, structures):
     assert not model(**batch.inputs)["forces"].requires_grad
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6))
 def test_symmetries(seed):
     model, structures = make_model(filters="spline"), make_structures(seed)
@@ -200,7 +200,7 @@ def test_symmetries(seed):
     np.testing.assert_allclose(after["stress"][:3], stress, atol=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
 def test_moving_an_atom_by_lattice_vectors_changes_nothing(seed):
     model, structures = make_model(), make_structures(seed)

@@ -92,13 +92,13 @@ def structures(draw):
     return fractions @ cell, cell, pbc, cutoff
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(structures())
 def test_random_cells_equal_ase(structure):
     check(*structure, by_ase(*structure))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(structures(), st.integers(0, 2**32 - 1))
 def test_moving_an_atom_by_lattice_vectors_changes_only_shifts(structure, seed):
     positions, cell, pbc, cutoff = structure
@@ -117,7 +117,7 @@ def test_moving_an_atom_by_lattice_vectors_changes_only_shifts(structure, seed):
         )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(structures())
 def test_float32_positions_mean_the_same_as_their_float64_values(structure):
     positions, cell, pbc, cutoff = structure
@@ -125,7 +125,7 @@ def test_float32_positions_mean_the_same_as_their_float64_values(structure):
     check(single, cell, pbc, cutoff, by_ase(single.astype(np.float64), cell, pbc, cutoff))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(structures(), min_size=0, max_size=5))
 def test_a_batch_equals_its_members_one_by_one(members):
     cutoff = min((m[3] for m in members), default=1.0)

@@ -78,6 +78,7 @@ def test_bad_arguments(runner):
         assert error.value.code == 2
 
 
+@pytest.mark.slow
 def test_run_that_is_stopped_goes_on_and_is_not_repeated(runner, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(runner.FILES, "ethanol", "")  # the embedded frames
     monkeypatch.setattr(runner.Run, "arguments", lambda run, data, runs: tiny(run, runs))

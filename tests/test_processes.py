@@ -10,6 +10,8 @@ from test_train import command, no_reports, rows, small_data, weights  # noqa: F
 
 from scschnet.train.__main__ import main
 
+pytestmark = pytest.mark.slow  # starts groups of processes
+
 
 def torchrun(n: int, arguments: list[str]) -> subprocess.CompletedProcess:
     launch = [

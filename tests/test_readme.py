@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # trains the model of the README
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 NUMBER = re.compile(r"-?\d+\.?\d*")
 
@@ -48,7 +50,7 @@ def test_code_prints_what_the_readme_says(folder, block):
     )
     assert done.returncode == 0, done.stderr
     printed = done.stdout.strip()
-    # Another processor rounds differently, and a training amplifies it: words exactly, numbers nearly.
+    # Another CPU rounds differently, and a training amplifies it: words exactly, numbers nearly.
     assert NUMBER.sub("#", printed) == NUMBER.sub("#", expected)
     for found, stated in zip(NUMBER.findall(printed), NUMBER.findall(expected), strict=True):
         assert float(found) == pytest.approx(float(stated), rel=1e-4, abs=0.2)

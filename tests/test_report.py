@@ -173,6 +173,7 @@ def test_the_page_says_what_the_run_says(run, page):
     assert hashlib.sha256((run / "best.pt").read_bytes()).hexdigest() in words
 
 
+@pytest.mark.slow
 def test_several_runs_show_their_spread(run, tmp_path):
     other = trained(tmp_path / "other", seed=1)
     out = tmp_path / "both.html"
@@ -182,6 +183,7 @@ def test_several_runs_show_their_spread(run, tmp_path):
     assert "one: energy" in words and "other: energy" in words
 
 
+@pytest.mark.slow
 def test_energies_alone_plain_schnet_and_no_test_part(tmp_path):
     split = tmp_path / "split.npz"
     np.savez(split, train=np.arange(30), val=np.arange(30, 40), test=np.zeros(0, np.int64))

@@ -121,6 +121,7 @@ def test_the_same_seed_gives_the_same_weights(finished, small_data, tmp_path):
         assert torch.equal(value, weights(tmp_path / "again")[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs_before_kill", [0, 2, 4])
 def test_killed_and_resumed_ends_with_the_same_bits(
     finished, small_data, tmp_path, epochs_before_kill
@@ -145,6 +146,7 @@ def test_training_state_of_an_older_version_is_refused(finished, tmp_path, capsy
     assert "optimizer of 3 parameters, expected one of all together" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_signals_finish_the_step_and_resume_in_mid_epoch(finished, small_data, tmp_path, signum):
     run = tmp_path / "stopped"
@@ -159,6 +161,7 @@ def test_signals_finish_the_step_and_resume_in_mid_epoch(finished, small_data, t
     assert_same_run(run, finished)
 
 
+@pytest.mark.slow
 def test_every_step_can_be_the_last_one(finished, small_data, tmp_path, monkeypatch):
     run = tmp_path / "stepwise"
     step = loop.Training._step
@@ -291,6 +294,7 @@ def test_unwritable_run_folder(small_data, tmp_path, capsys):
     assert "cannot make the run folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_real_training_reaches_its_accuracy(tmp_path):
     """1,000 frames of ethanol: forces to 2.7 kcal/mol/Å (rms force 26) in 12 short epochs."""
     options = "--n-features 32 --n-interactions 3 --epochs 12 --seed 1 --threads 1"
@@ -327,6 +331,7 @@ def test_a_run_opens_from_another_folder(small_data, tmp_path, capsys, monkeypat
     assert "10 structures" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_a_run_says_fits_an_ascii_log(finished):
     for module in ("info", "evaluate"):
         done = subprocess.run(

@@ -16,7 +16,7 @@ from scschnet.export.potential import FullPotential
 from scschnet.export.torchscript import torchscript_deprecation_ignored
 
 # All arithmetic that counts is inside of scschnet's operators, which choose their instructions when they run; the rest
-# is compiled for any processor of the kind, quickly.
+# is compiled for any CPU of the kind, quickly.
 OPTIONS: dict[str, Any] = {
     "aot_inductor.package": True,
     "aot_inductor.compile_wrapper_opt_level": "O1",

@@ -326,9 +326,9 @@ State = tuple[Tensor, Tensor, list[Tensor], bool]
 
 
 class Weights(nn.Module):
-    """The network's weights, which are laid out for the processor whenever a file is loaded.
+    """The network's weights, which are laid out for the CPU whenever a file is loaded.
 
-    Laying them out takes longer than evaluating a small molecule, and depends on the processor, so that it can be
+    Laying them out takes longer than evaluating a small molecule, and depends on the CPU, so that it can be
     neither done with every call nor stored.
 
     Args:

@@ -34,19 +34,19 @@ def write_report(runs: Sequence[str | os.PathLike[str]], path: str | os.PathLike
     material = gather([Path(run) for run in runs])
     folder = data_folder(path)
     folder.mkdir(exist_ok=True)
-    make = sections.Maker(Gallery(), folder)
+    output = sections.PageOutput(Gallery(), folder)
     with plots.figure_style():
         parts = [
             sections.summary(material),
-            sections.errors(material, make),
-            sections.contributions(material, make),
-            sections.layer_section(material, make),
-            sections.shapley(material, make),
-            sections.reach_section(material, make),
-            sections.filter_section(material, make),
-            sections.familiarity(material, make),
-            sections.data(material, make),
-            sections.learning(material, make),
+            sections.errors(material, output),
+            sections.contributions(material, output),
+            sections.layer_section(material, output),
+            sections.shapley(material, output),
+            sections.reach_section(material, output),
+            sections.filter_section(material, output),
+            sections.familiarity(material, output),
+            sections.data(material, output),
+            sections.learning(material, output),
             sections.cost(material),
             sections.settings(material),
         ]
@@ -56,7 +56,7 @@ def write_report(runs: Sequence[str | os.PathLike[str]], path: str | os.PathLike
         words.headline(material),
         parts,
         f"Made by scschnet {__version__}. Energies in eV, lengths in Å, 1 kcal/mol = 43.36 meV.",
-        make.gallery.colors.style(),
+        output.gallery.colors.style(),
     )
     with replacing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")

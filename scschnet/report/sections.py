@@ -31,8 +31,8 @@ LEARNING_COLORS = (plots.ACCENT, "#cc4778", "#595959")  # energy, forces, stress
 
 
 @dataclasses.dataclass(frozen=True)
-class Maker:
-    """Makes figures and their tables.
+class PageOutput:
+    """Where the figures and tables of a page go.
 
     Args:
         gallery: of the page.
@@ -94,7 +94,7 @@ def summary(m: Material) -> page.Section:
     return page.Section("summary", "Summary", body)
 
 
-def data(m: Material, make: Maker) -> page.Section:
+def data(m: Material, output: PageOutput) -> page.Section:
     """What the model was trained on."""
     run = m.runs[0]
     train = run.part("train")
@@ -112,14 +112,14 @@ def data(m: Material, make: Maker) -> page.Section:
     ]
     if some.forces is not None and some.labeled["forces"].any():
         histograms.append(("force", "force component (eV/Å)", some.forces[~np.isnan(some.forces)]))
-    drawn = [_histogram(make, *one) for one in histograms if one[2].size]
+    drawn = [_histogram(output, *one) for one in histograms if one[2].size]
     return page.Section("data", "Data", body + page.figures(*drawn))
 
 
-def _histogram(make: Maker, name: str, label: str, values: Any) -> str:
+def _histogram(output: PageOutput, name: str, label: str, values: Any) -> str:
     counts, edges = np.histogram(values, bins=60)
     path = write_table(
-        make.folder / f"{name}-distribution.csv",
+        output.folder / f"{name}-distribution.csv",
         (f"from, {label}", "to", "count"),
         zip(edges, edges[1:], counts, strict=False),
     )
@@ -132,7 +132,7 @@ def _histogram(make: Maker, name: str, label: str, values: Any) -> str:
 
     quantiles = np.quantile(values, (0.05, 0.5, 0.95))
     seen = f"5 % below {quantiles[0]:.3g}, half below {quantiles[1]:.3g}, 95 % below {quantiles[2]:.3g}."
-    return make.figure(
+    return output.figure(
         draw,
         f"Distribution: {label}",
         seen,
@@ -142,7 +142,7 @@ def _histogram(make: Maker, name: str, label: str, values: Any) -> str:
     )
 
 
-def learning(m: Material, make: Maker) -> page.Section:
+def learning(m: Material, output: PageOutput) -> page.Section:
     """Losses and errors by epoch."""
     columns = {
         "loss": [("train_loss", 1.0, "training"), ("val_loss", 1.0, "validation")],
@@ -159,11 +159,11 @@ def learning(m: Material, make: Maker) -> page.Section:
             for row in range(len(metrics["epoch"]))
         ]
         path = write_table(
-            make.folder / f"{name}.csv", ("run", "epoch", *(n for _, _, n in shown)), rows
+            output.folder / f"{name}.csv", ("run", "epoch", *(n for _, _, n in shown)), rows
         )
         last = ", ".join(f"{n} {m.metrics[0][c][-1] * f:.3g}" for c, f, n in shown)
         drawn.append(
-            make.figure(
+            output.figure(
                 lambda axes, shown=shown, label=label: _draw_learning(axes, m, shown, label),  # type: ignore[misc]
                 f"Learning curve: {label}",
                 f"{label} by epoch, logarithmic; at the end {last}.",
@@ -190,7 +190,7 @@ def _draw_learning(axes: Any, m: Material, shown: list[tuple[str, float, str]], 
     plots.legend_above(axes, len(shown))
 
 
-def errors(m: Material, make: Maker) -> page.Section:
+def errors(m: Material, output: PageOutput) -> page.Section:
     """Test errors and parity."""
     rows = []
     for run, test in zip(m.runs, m.tests, strict=True):
@@ -208,14 +208,14 @@ def errors(m: Material, make: Maker) -> page.Section:
     for panel in parity.parity_panels(m.predictions, m.held_out):
         name = panel.title.split()[0] if panel.title != "relative energy" else "energy"
         path = write_table(
-            make.folder / f"parity-{name}.csv",
+            output.folder / f"parity-{name}.csv",
             (f"reference ({panel.unit})", f"predicted ({panel.unit})"),
             zip(panel.reference, panel.predicted, strict=True),
         )
         wrong = np.abs(panel.predicted - panel.reference).mean()
         seen = f"{len(panel.reference):,} numbers near the diagonal, MAE {wrong:.3g} {panel.unit}."
         drawn.append(
-            make.figure(
+            output.figure(
                 lambda axes, panel=panel: parity.draw_parity(axes, panel),  # type: ignore[misc]
                 f"Predicted against reference: {panel.title}",
                 seen,
@@ -228,13 +228,13 @@ def errors(m: Material, make: Maker) -> page.Section:
     return page.Section("errors", "Errors", body + page.figures(*drawn))
 
 
-def contributions(m: Material, make: Maker) -> page.Section:
+def contributions(m: Material, output: PageOutput) -> page.Section:
     """The paper's figure, and where the weights act."""
     total = summarize(m.contributions)
     names = layer_names(total.mean.shape[1])
-    path = make.folder / "contributions.csv"
+    path = output.folder / "contributions.csv"
     write_summary(path, total)
-    figure = make.gallery.new(9.5, 7.2)
+    figure = output.gallery.new(9.5, 7.2)
     axes = figure.add_subplot()
     draw_contributions(axes, total)
     figure.draw_without_rendering()
@@ -242,7 +242,7 @@ def contributions(m: Material, make: Maker) -> page.Section:
         draw_labels(axes, total)
     of = "runs" if total.n_runs > 1 else "minibatches"
     seen = f"At the last epoch: {ranking(names, total.mean[-1])}."
-    svg = make.gallery.inline(figure, "Contribution weights by epoch", seen)
+    svg = output.gallery.inline(figure, "Contribution weights by epoch", seen)
     drawn = [
         page.figure(
             svg, f"w mean‖v‖ by epoch, shaded one standard deviation over {of}. {seen}", path
@@ -251,12 +251,12 @@ def contributions(m: Material, make: Maker) -> page.Section:
     for groups, what in zip(m.groups, ("elements", "environments"), strict=True):
         if groups is None:
             continue
-        table = environments.write_groups(make.folder / f"{what}.csv", groups)
+        table = environments.write_groups(output.folder / f"{what}.csv", groups)
         most = [
             f"{name}: v{row.argmax()}" for name, row in zip(groups.names, groups.mean, strict=True)
         ]
         drawn.append(
-            make.figure(
+            output.figure(
                 lambda axes, groups=groups: environments.draw_groups(axes, groups),  # type: ignore[misc]
                 f"Contribution weights of {what}",
                 f"Heat map; the largest layer of each: {'; '.join(most)}.",
@@ -288,15 +288,15 @@ def contributions(m: Material, make: Maker) -> page.Section:
     return page.Section("weights", "Contribution weights", body + page.figures(*drawn))
 
 
-def layer_section(m: Material, make: Maker) -> page.Section:
+def layer_section(m: Material, output: PageOutput) -> page.Section:
     """Energies split over the layers."""
     names, mean, _ = layers.element_means(m.layers, m.held_out)
-    table = layers.write_layer_energies(make.folder / "layer-energies.csv", m.layers, m.held_out)
+    table = layers.write_layer_energies(output.folder / "layer-energies.csv", m.layers, m.held_out)
     heads = layer_names(mean.shape[1])
     seen = "; ".join(
         f"{name}: {ranking(heads, row, ' eV')}" for name, row in zip(names, mean, strict=True)
     )
-    bars = make.figure(
+    bars = output.figure(
         lambda axes: layers.draw_element_energies(axes, m.layers, m.held_out),
         "Layer energies of the elements",
         f"Mean over atoms. {seen}.",
@@ -307,11 +307,11 @@ def layer_section(m: Material, make: Maker) -> page.Section:
     formula = _formula(structure)
     rows = [[k, int(z), *energies[:, k]] for k, z in enumerate(structure.atomic_numbers)]
     path = write_table(
-        make.folder / "molecule.csv", ("atom", "element", *(f"{n} (eV)" for n in heads)), rows
+        output.folder / "molecule.csv", ("atom", "element", *(f"{n} (eV)" for n in heads)), rows
     )
-    figure = make.gallery.new(18.0, 4.1 * -(-len(heads) // 4))
+    figure = output.gallery.new(18.0, 4.1 * -(-len(heads) // 4))
     draw_molecule(figure, structure, energies)
-    svg = make.gallery.inline(
+    svg = output.gallery.inline(
         figure,
         f"Layer energies on {formula}",
         "Sum over atoms: " + ranking(heads, energies.sum(axis=1), " eV") + ".",
@@ -332,7 +332,7 @@ def layer_section(m: Material, make: Maker) -> page.Section:
     return page.Section("layers", "Layer energies", body + page.figures(bars, picture))
 
 
-def shapley(m: Material, make: Maker) -> page.Section:
+def shapley(m: Material, output: PageOutput) -> page.Section:
     """Whether heavy layers are important ones."""
     body = page.paragraph(
         "Is a large weight an important block? The Shapley value of a layer is its fair share of what all layers "
@@ -348,7 +348,7 @@ def shapley(m: Material, make: Maker) -> page.Section:
     names = layer_names(len(weights))
     drawn = []
     table = write_table(
-        make.folder / "shapley.csv",
+        output.folder / "shapley.csv",
         ("run", *importance.COLUMNS),
         [
             [run.path.name, *row]
@@ -371,7 +371,7 @@ def shapley(m: Material, make: Maker) -> page.Section:
         over = f"s.d. over {len(values)} runs" if many else f"s.e. over {one.n_frames} structures"
         body += _shapley_table(shown, weights, over)
         drawn.append(
-            make.figure(
+            output.figure(
                 lambda axes, shown=shown: importance.draw_importance(axes, shown, weights),  # type: ignore[misc]
                 f"Weights and Shapley values: {one.quantity}",
                 f"Shapley values: {ranking(names, shown.shapley, ' ' + one.unit)}.",
@@ -402,12 +402,12 @@ def _shapley_table(found: importance.Importance, weights: Any, over: str) -> str
     )
 
 
-def reach_section(m: Material, make: Maker) -> page.Section:
+def reach_section(m: Material, output: PageOutput) -> page.Section:
     """The receptive field that is used."""
     if m.reach is None:
         return page.Section("reach", "Range", page.paragraph("No structure has two atoms."))
     found = m.reach
-    table = reaching.write_reach(make.folder / "reach.csv", found)
+    table = reaching.write_reach(output.folder / "reach.csv", found)
     radius = reaching.radii(found)
     rows = [
         (name, *(f"{value:.2f}" for value in row))
@@ -422,7 +422,7 @@ def reach_section(m: Material, make: Maker) -> page.Section:
         "Radius that holds a share of all sensitivity, Å", ("energy", "50 %", "90 %", "99 %"), rows
     )
     drawn = [
-        make.figure(
+        output.figure(
             lambda axes: reaching.draw_distance(axes, found),
             "Sensitivity against distance",
             f"Falls with distance; 90 % of it within {radius[0, 1]:.1f} Å.",
@@ -432,7 +432,7 @@ def reach_section(m: Material, make: Maker) -> page.Section:
     ]
     if (found.bonds >= 0).any():
         drawn.append(
-            make.figure(
+            output.figure(
                 lambda axes: reaching.draw_bonds(axes, found),
                 "Sensitivity against bonds",
                 "Falls with the number of bonds between the atoms.",
@@ -443,14 +443,14 @@ def reach_section(m: Material, make: Maker) -> page.Section:
     return page.Section("reach", "Range", body + page.figures(*drawn))
 
 
-def filter_section(m: Material, make: Maker) -> page.Section:
+def filter_section(m: Material, output: PageOutput) -> page.Section:
     """Filters, and what happens at short range."""
-    table = filters.write_filters(make.folder / "filters.csv", m.filters)
+    table = filters.write_filters(output.folder / "filters.csv", m.filters)
     drawn = []
     for block in range(len(m.filters.quantiles)):
         widest = m.filters.distance[np.abs(m.filters.quantiles[block]).max(axis=0).argmax()]
         drawn.append(
-            make.figure(
+            output.figure(
                 lambda axes, block=block: filters.draw_filter(axes, m.filters, block),  # type: ignore[misc]
                 f"Filters of block {block + 1}",
                 f"Widest at {widest:.1f} Å.",
@@ -460,7 +460,7 @@ def filter_section(m: Material, make: Maker) -> page.Section:
                 (7.2, 4.6),
             )
         )
-    pressed = filters.write_squeezed(make.folder / "squeezed.csv", m.ranges)
+    pressed = filters.write_squeezed(output.folder / "squeezed.csv", m.ranges)
     rows = []
     for one in m.ranges:
         pair = "-".join(audit.symbol(z) for z in one.elements)
@@ -472,7 +472,7 @@ def filter_section(m: Material, make: Maker) -> page.Section:
         rows,
     )
     bad = [row[0] for row in rows if row[2] != "yes"]
-    squeezed = make.figure(
+    squeezed = output.figure(
         lambda axes: filters.draw_squeezed(axes, m.ranges),
         "Energy of squeezed pairs",
         "Energies rise all the way." if not bad else f"Not all the way: {', '.join(bad)}.",
@@ -480,24 +480,24 @@ def filter_section(m: Material, make: Maker) -> page.Section:
         "half of it. Falling curves are places where dynamics can fall in.",
         pressed,
     )
-    lone = make.figure(
+    lone = output.figure(
         lambda axes: filters.draw_pair_energies(axes, m.pairs),
         "Energies of two lone atoms",
         "Effective pair energies of the elements.",
         "Two lone atoms of each pair of elements: what the model makes of them, far from what it was trained on.",
-        filters.write_pair_energies(make.folder / "pair-energies.csv", m.pairs),
+        filters.write_pair_energies(output.folder / "pair-energies.csv", m.pairs),
     )
     body += page.figures(squeezed, lone)
     return page.Section("filters", "Filters and short range", body)
 
 
-def familiarity(m: Material, make: Maker) -> page.Section:
+def familiarity(m: Material, output: PageOutput) -> page.Section:
     """Scores of unfamiliar atoms."""
     if m.statistics is None:
         return page.Section(
             "familiarity", "Unfamiliar atoms", page.paragraph("There are no blocks.")
         )
-    table = unfamiliar.write_unfamiliarity(make.folder / "unfamiliarity.csv", m.scores)
+    table = unfamiliar.write_unfamiliarity(output.folder / "unfamiliarity.csv", m.scores)
     body = page.paragraph(
         "The norms of an atom's corrections against those of its element in the training set, as a Mahalanobis "
         "distance divided by its 99 % quantile over held-out atoms: above 1 an atom is stranger than 99 % of them. "
@@ -513,7 +513,7 @@ def familiarity(m: Material, make: Maker) -> page.Section:
         ],
     )
     shares = ", ".join(f"{n}: {100 * (u > 1).mean():.1f} %" for n, u in m.scores.items())
-    drawn = make.figure(
+    drawn = output.figure(
         lambda axes: unfamiliar.draw_unfamiliarity(axes, m.scores),
         "Unfamiliarity of held-out and distorted atoms",
         f"Share of atoms above 1: {shares}.",

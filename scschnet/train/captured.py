@@ -6,11 +6,11 @@ to launch. A step gathers its batch into one of a few shapes, filled up with ato
 exactly nothing: their structure has no part in the loss, their pairs have no weight, and means are over
 the true counts, which are numbers on the device. It evaluates the network, differentiates the loss, clips
 at the running median of the gradient's norm, takes a step of the optimizer, moves the average and adds to the sums
-of the contribution weights, without a word to the host. A loss that is no longer finite cannot stop it:
-the step is noted, and the loop reports it at the end of the epoch.
+of the contribution weights, without synchronizing with the host. A loss that is no longer finite cannot stop it:
+its number is recorded, and the loop reports it at the end of the epoch.
 
 On a GPU this is captured once per shape, after runs on a side stream whose effects are undone, and then
-replayed; on a processor, or where the capture fails, the same function is called. Of several processes each
+replayed; on a CPU, or where the capture fails, the same function is called. Of several processes each
 captures for itself; the sum over them lies between two graphs, so that it may be of any kind (NCCL, or
 Gloo for processes that share a GPU) and their batches need not have one shape.
 """
@@ -28,7 +28,7 @@ from scschnet.data import Split, StructureSet
 from scschnet.evaluate import Predictions
 from scschnet.nn import SchNet
 from scschnet.train.config import TrainConfig
-from scschnet.train.ledger import Failure, Ledger
+from scschnet.train.epoch_buffers import EpochBuffers, Failure
 from scschnet.train.loss import Loss
 from scschnet.train.processes import Processes
 from scschnet.train.resident import Places, ResidentData, ResidentPredictor, Shape
@@ -58,9 +58,9 @@ def resident_step(
     split: Split,
     loss: Loss,
     processes: Processes,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> "ResidentStep | None":
-    """The step on resident data where it is asked for and possible; otherwise None, and why is said.
+    """The step on resident data where it is asked for and possible; otherwise None, after the reason is logged.
 
     Args:
         config: options of the run.
@@ -69,7 +69,7 @@ def resident_step(
         split: the structures that are trained on, and those for validation.
         loss: what is minimized.
         processes: this process and its group.
-        say: takes a line for the user.
+        log: shows a line to the user.
     """
     device = torch.device(processes.device)
     if config.step == "eager" or (config.step == "auto" and device.type == "cpu"):
@@ -80,10 +80,10 @@ def resident_step(
         reason = f"the operators were not built for {device.type}"
     else:
         try:
-            return ResidentStep(config, state, structures, split, loss, processes, say)
+            return ResidentStep(config, state, structures, split, loss, processes, log)
         except torch.OutOfMemoryError as error:
             reason = _first_line(error)
-    say(f"note: steps are launched operation by operation: {reason}")
+    log(f"note: steps are launched operation by operation: {reason}")
     return None
 
 
@@ -104,26 +104,28 @@ class ResidentStep:
         split: Split,
         loss: Loss,
         processes: Processes,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
-        self.config, self.state, self.processes, self.say = config, state, processes, say
+        self.config, self.state, self.processes, self.log = config, state, processes, log
         self.loss = loss
         train = split.train
         self.device = torch.device(processes.device)
         self.captures = self.device.type == "cuda"
-        self._reason = ""  # why a capture failed, until it is said
+        self._reason = ""  # why a capture failed, until it is logged
         self.data = ResidentData(structures, train, config.cutoff, self.device, loss.names)
         self._number_of = np.zeros(len(structures), np.int64)
         self._number_of[train] = np.arange(len(train))
         size = min(config.batch_size, len(train))
         n_steps = -(-len(train) // config.batch_size)
-        self.ledger = Ledger(state, n_steps, len(processes.share(np.arange(size))) + 1, self.device)
+        self.buffers = EpochBuffers(
+            state, n_steps, len(processes.share(np.arange(size))) + 1, self.device
+        )
         self._shapes: list[Shape] = []
         self._programs: dict[Shape, Program] = {}
         self._pool: Any = None
         self._side: Any = None
         self._nodes = state.model.table_nodes(self.data.largest_distance)
-        _prepare_optimizer(state, self.ledger.rate)
+        _prepare_optimizer(state, self.buffers.rate)
         shared = processes.share(split.val)
         self._validation = ResidentPredictor(structures, shared, config.cutoff, self.device)
         self._message = torch.zeros(0)
@@ -137,7 +139,7 @@ class ResidentStep:
             batches: structures of every step, of all processes together.
             rates: learning rate of every step.
         """
-        empty, width = len(self.data), self.ledger.order.shape[1]
+        empty, width = len(self.data), self.buffers.order.shape[1]
         order = np.full((len(batches), width), empty)
         plan = np.zeros((len(batches), 3))
         self._shapes = []
@@ -147,7 +149,7 @@ class ResidentStep:
             order[k, : len(mine)] = mine
             plan[k] = rate, len(chosen), self.data.sizes[chosen].sum()
             self._shapes.append(self.data.shape_of(mine))
-        self.ledger.begin(self.state, torch.from_numpy(order), torch.from_numpy(plan))
+        self.buffers.begin(self.state, torch.from_numpy(order), torch.from_numpy(plan))
         if self.state.model.filter_step != self._nodes.grid.step:  # tables of another size
             self._programs.clear()
             self._nodes = self.state.model.table_nodes(self.data.largest_distance)
@@ -161,7 +163,7 @@ class ResidentStep:
         for call in self._programs[shape].calls:
             call()
         if self._reason:  # a kernel that cannot run at all would have failed again
-            self.say(f"note: steps are launched operation by operation: {self._reason}")
+            self.log(f"note: steps are launched operation by operation: {self._reason}")
             self._reason = ""
         state.step += 1
         state.total_steps += 1
@@ -177,7 +179,7 @@ class ResidentStep:
         torch.autograd.graph.increment_version(
             [*self.state.parameters, *self.state.averaged_parameters]
         )
-        return self.ledger.read_into(self.state)
+        return self.buffers.read_into(self.state)
 
     def predict(self, model: SchNet) -> Predictions:
         """What a model says of this process's validation structures; nothing is collated again.
@@ -202,31 +204,31 @@ class ResidentStep:
 
     def differentiate(self, places: Places) -> None:
         """From the number of the step to loss, gradient and norms."""
-        ledger, model = self.ledger, self.state.model
-        rate, n_structures, n_atoms = ledger.plan.index_select(0, ledger.step).squeeze(0).unbind()
-        ledger.rate.copy_(rate)
-        ledger.n_structures.copy_(n_structures)
+        buffers, model = self.buffers, self.state.model
+        rate, n_structures, n_atoms = buffers.plan.index_select(0, buffers.step).squeeze(0).unbind()
+        buffers.rate.copy_(rate)
+        buffers.n_structures.copy_(n_structures)
         dtype = model.contribution_weights.dtype
-        batch, labels = self.data.gather(ledger.order, ledger.step, places, dtype)
+        batch, labels = self.data.gather(buffers.order, buffers.step, places, dtype)
         result = model.evaluate_padded(batch, self._nodes, **self.loss.derivatives)
         loss = self.loss(result, labels, n_structures, n_atoms)
         self.state.differentiate(loss)
-        ledger.loss.copy_(loss.detach())
+        buffers.loss.copy_(loss.detach())
         counts = (places.atoms < batch.sizes.sum()).double() / n_atoms
-        torch.mv(result["correction_norms"].double(), counts, out=ledger.norms)
+        torch.mv(result["correction_norms"].double(), counts, out=buffers.norms)
 
     def update(self) -> None:
         """From loss, gradient and norms to new parameters, averages and sums."""
-        config, state, ledger = self.config, self.state, self.ledger
+        config, state, buffers = self.config, self.state, self.buffers
         with torch.no_grad():
             norm = torch.linalg.vector_norm(state.gradient)
-            ledger.note(norm, state.model.contribution_weights, config.clip, config.ema)
+            buffers.record_step(norm, state.model.contribution_weights, config.clip, config.ema)
             if config.clip > 0:
-                state.gradient.mul_(ledger.factors[0])
+                state.gradient.mul_(buffers.factors[0])
             state.optimizer.step()
             if state.averaged is not state.model:
                 change = torch._foreach_sub(state.parameters, state.averaged_parameters)
-                torch._foreach_mul_(change, ledger.factors[1].to(change[0].dtype))
+                torch._foreach_mul_(change, buffers.factors[1].to(change[0].dtype))
                 torch._foreach_add_(state.averaged_parameters, change)
 
     def _whole(self, places: Places) -> None:
@@ -247,7 +249,7 @@ class ResidentStep:
         self.update()
 
     def _to_sum(self) -> list[Tensor]:
-        return [self.state.gradient, self.ledger.loss, self.ledger.norms]
+        return [self.state.gradient, self.buffers.loss, self.buffers.norms]
 
     # ---- programs
 
@@ -305,7 +307,7 @@ class ResidentStep:
     def _changing(self) -> list[Tensor]:
         """Everything that a step changes for the next one."""
         state = self.state
-        tensors = [state.flat.detach(), *self.ledger.changing()]
+        tensors = [state.flat.detach(), *self.buffers.changing()]
         if state.averaged is not state.model:
             tensors += state.averaged_parameters
         for of_parameter in state.optimizer.state.values():

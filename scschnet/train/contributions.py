@@ -44,7 +44,7 @@ class ContributionStatistics:
         self.square_sum = torch.zeros(n_layers, dtype=torch.float64)
 
     def add(self, weights: Tensor, norms: Tensor) -> None:
-        """Take note of a minibatch.
+        """Add a minibatch.
 
         Args:
             weights: contribution weights that were used, (n_layers,).

@@ -38,9 +38,8 @@ from scschnet.train.state import TrainingState
 
 LOST_FACTOR = 10.0  # a train loss so far above the best one, for LOST_PATIENCE epochs, is named
 LOST_PATIENCE = 5
-STEPS_BETWEEN_ANSWERS = (
-    32  # of several processes to the question whether a signal came to one of them
-)
+# How often several processes ask each other whether one of them received a signal.
+STEPS_BETWEEN_SIGNAL_CHECKS = 32
 
 
 class Interrupted(Exception):
@@ -257,7 +256,7 @@ class Training:
         """The signal that came, or 0; several processes stop after the same step, but ask rarely."""
         if self.processes.size == 1:
             return received[0] if received else 0
-        if self.state.total_steps % STEPS_BETWEEN_ANSWERS:
+        if self.state.total_steps % STEPS_BETWEEN_SIGNAL_CHECKS:
             return 0
         signum = torch.tensor([float(bool(received))], device=self.processes.device)
         self.processes.all_reduce_(signum)
@@ -304,7 +303,7 @@ class Training:
         )
 
     def _end_epoch(self, validation: dict[str, Error], rate: float) -> None:
-        """Note an epoch's results, and save."""
+        """Write an epoch's results to the tables, and save."""
         state = self.state
         train_loss = state.loss_sum / len(self.split.train)
         val_loss = self.loss.of(validation)
@@ -313,7 +312,7 @@ class Training:
         if is_best:
             state.best_val_loss, state.best_epoch = val_loss, state.epoch
         metrics = _metrics(state, rate, train_loss, val_loss, validation)
-        self._note_lost_network(train_loss)
+        self._warn_of_lost_network(train_loss)
         if self.processes.is_first:
             weights = state.model.contribution_weights.detach()
             self.run.append(metrics, state.contributions.rows(weights))
@@ -322,8 +321,8 @@ class Training:
         self._save(self.run.last, with_training=True)
         self.progress.epoch(metrics)
 
-    def _note_lost_network(self, train_loss: float) -> None:
-        """Name a loss that jumped and stayed: a restart can lose the network with all numbers finite."""
+    def _warn_of_lost_network(self, train_loss: float) -> None:
+        """Warn of a loss that jumped and stayed: a restart can lose the network with all numbers finite."""
         state = self.state
         state.best_train_loss = min(state.best_train_loss, train_loss)
         lost = train_loss > LOST_FACTOR * state.best_train_loss
@@ -393,11 +392,13 @@ def _signals() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of dying; a second one kills as usual."""
     received: list[int] = []
 
-    def note(signum: int, _frame: FrameType | None) -> None:
+    def receive(signum: int, _frame: FrameType | None) -> None:
         received.append(signum)
         signal.signal(signum, previous[signum])
 
-    previous: dict[int, Any] = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    previous: dict[int, Any] = {
+        s: signal.signal(s, receive) for s in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield received
     finally:

@@ -37,7 +37,7 @@ class Plateau:
     reduction: float = 1.0
 
     def update(self, validation_loss: float) -> None:
-        """Take note of an epoch's validation loss."""
+        """Count an epoch, and reduce the rate where the validation loss no longer improves."""
         if validation_loss < self.best:
             self.best, self.waited = validation_loss, 0
             return

@@ -1,4 +1,4 @@
-"""The books of a training on resident data: what its steps leave for each other and for the host."""
+"""Tensors that the steps of a training on resident data share with each other and with the host."""
 
 from typing import NamedTuple
 
@@ -17,8 +17,8 @@ class Failure(NamedTuple):
     gradient_norm: float
 
 
-class Ledger:
-    """Numbers on the device; the host writes them before an epoch and reads them after it.
+class EpochBuffers:
+    """Order, rates, counters and sums of an epoch on the device; the host writes them before it and reads them after it.
 
     Args:
         state: of the training.
@@ -68,7 +68,7 @@ class Ledger:
         return [self.counts, self.history, self.sums, self.totals]
 
     def begin(self, state: TrainingState, order: Tensor, plan: Tensor) -> None:
-        """Take over an epoch, or what is left of it."""
+        """Load an epoch, or what is left of it."""
         known = len(state.gradient_norms)
         kept = state.contributions
         self.order.copy_(order)
@@ -78,8 +78,10 @@ class Ledger:
         self.sums.copy_(torch.stack([kept.norm_sum, kept.weight_sum, kept.square_sum]))
         self.totals.copy_(torch.tensor([state.loss_sum, -1.0, 0.0, 0.0], dtype=torch.float64))
 
-    def note(self, gradient_norm: Tensor, weights: Tensor, clip: float, decay: float) -> None:
-        """Book a step; see `ops.note_step`.
+    def record_step(
+        self, gradient_norm: Tensor, weights: Tensor, clip: float, decay: float
+    ) -> None:
+        """Add a step to the counts and sums, and compute its factors; see `ops.note_step`.
 
         Args:
             gradient_norm: ().
@@ -89,12 +91,12 @@ class Ledger:
         """
         given = (gradient_norm, self.loss, self.n_structures, self.norms, weights, clip, decay)
         if ops.trains_on(self.counts.device):
-            books = (self.counts, self.history, self.sums, self.totals, self.factors)
-            ops.note_step(*given, *books)
+            updated = (self.counts, self.history, self.sums, self.totals, self.factors)
+            ops.note_step(*given, *updated)
         else:
-            self._note(gradient_norm.double(), weights, clip, decay)
+            self._record_step(gradient_norm.double(), weights, clip, decay)
 
-    def _note(self, norm: Tensor, weights: Tensor, clip: float, decay: float) -> None:
+    def _record_step(self, norm: Tensor, weights: Tensor, clip: float, decay: float) -> None:
         """`ops.note_step` in plain torch."""
         step, total, n_norms = self.counts.unbind()
         limit = clip * self._median_norm()
@@ -121,7 +123,7 @@ class Ledger:
         return ordered.index_select(0, middle).mean()
 
     def read_into(self, state: TrainingState) -> Failure | None:
-        """Bring everything but the parameters into the state, in one message."""
+        """Bring everything but the parameters into the state, in one transfer."""
         parts = [self.history, self.sums, self.totals, self.counts[2:]]
         message = torch.cat([part.reshape(-1).double() for part in parts]).cpu()
         history, sums, totals, n_norms = message.split([part.numel() for part in parts])
