@@ -9,7 +9,7 @@ class PaddedPairs(NamedTuple):
     """Half list of a batch, filled up to a fixed number of pairs.
 
     Padding pairs come last. Either `row_ptr` ends before them, or they stand with the last padding atom
-    and `alive` makes their weights zero: the operators for processors insist on rows for all pairs.
+    and `alive` makes their weights zero: the operators for CPUs require rows for all pairs.
     """
 
     idx_i: Tensor
