@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,31 @@ def test_every_cuda_source_is_built():
     listed = (CSRC / "cmake/cuda.cmake").read_text()
     for source in [*KERNELS, *BINDINGS]:
         assert str(source.relative_to(CSRC.parent)) in listed
+
+
+HOT = {
+    "cfconv": [
+        "convolve<float, 4",
+        "convolve_back<float, 4, true",
+        "convolve_tangent<float, 4",
+        "multiply_pairs<float, 4",
+    ],
+    "neighbor_list": ["count_rows<", "fill_rows<"],
+    "spline": ["weigh<double, float"],
+    "table_gradient": ["gather_stretches<float"],
+}
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_hot_kernels_do_not_spill(name):
+    compiler("nvcc", "/usr/local/cuda/bin/nvcc")
+    sys.path.insert(0, str(CSRC.parent / "benchmarks/gpu"))
+    from kernel_table import kernels_of
+
+    kernels = kernels_of(CSRC / f"core/cuda/{name}.cu", 90)
+    for start in HOT[name]:
+        found = [kernel for kernel in kernels if kernel.name.startswith(start)]
+        assert found, f"{start} is not among {[kernel.name for kernel in kernels]}"
+        for kernel in found:
+            assert kernel.spills == 0, kernel
+            assert kernel.stack < 128, kernel  # weights keep nine numbers there, and sines theirs
