@@ -9,8 +9,7 @@ python=$(command -v python3.12 || true)
 if command -v pyenv >/dev/null; then python=$(ls -d "$(pyenv root)"/versions/3.12*/bin/python | tail -n 1); fi
 "$python" -c 'import sys; assert sys.version_info[:2] == (3, 12)' || { echo "Python 3.12 is needed"; exit 1; }
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/scschnet-gpu-kit
-mkdir -p .gpu/wheels "$cache"; exclude=$(git rev-parse --git-path info/exclude)
-mkdir -p "$(dirname "$exclude")"; grep -qx '/.gpu/' "$exclude" 2>/dev/null || echo '/.gpu/' >> "$exclude"
+mkdir -p .gpu/wheels "$cache"
 export PIP_CONSTRAINT=
 if [ ! -d "$cache/torch/torch" ]; then
   "$python" -m pip download -q --no-deps --only-binary=:all: -d "$cache" torch==2.11.0
