@@ -168,6 +168,44 @@ void test_neighbor_lists() {
   for (double cutoff : {1.0, std::sqrt(2.0), 2.0, 5.0}) check_lists<double>(exact, cutoff);
 }
 
+/// What single precision cannot tell apart: atoms many cells away, lattices that are reduced by
+/// large numbers, structures much wider than the cutoff, and pairs at the cutoff to the last bits.
+void test_lists_beyond_single_precision() {
+  for (const double cells_away : {100.0, 1e4, 1e7}) {
+    Batch far;
+    far.add(80, 6, 0.3, true);
+    far.pbc = {1, 1, 1};
+    for (Index i = 0; i < 80; ++i) {
+      for (int a = 0; a < 3; ++a) {
+        const double n = std::floor(uniform(-cells_away, cells_away));
+        for (int m = 0; m < 3; ++m) far.positions[3 * i + m] += n * far.cells[3 * a + m];
+      }
+    }
+    check_lists<double>(far, 3.0);
+  }
+  for (const double times : {10.0, 5000.0}) {
+    Batch skewed;
+    skewed.add(80, 6, 0.1, true);
+    skewed.pbc = {1, 1, 1};
+    for (int m = 0; m < 3; ++m) skewed.cells[m] += times * skewed.cells[3 + m];
+    check_lists<double>(skewed, 3.0);
+  }
+  for (const double apart : {1e3, 1e6, 1e9}) {
+    Batch wide;  // of more atoms than have one bin
+    wide.add(600, 12, 0, false);
+    for (Index i = 300; i < 600; ++i) wide.positions[3 * i] += apart;
+    check_lists<double>(wide, 3.0);
+  }
+  Batch chain;  // distances around the cutoff, from 300 Angstrom of the origin on
+  chain.add(0, 400, 0, true);
+  chain.pbc = {0, 0, 0};
+  for (int i = 0; i < 300; ++i) {
+    chain.positions.insert(chain.positions.end(), {300 + i * (1 + 1e-9 * (i % 7 - 3)), 0.0, 0.0});
+  }
+  chain.atom_ptr = {0, 300};
+  check_lists<double>(chain, 3.0);
+}
+
 void test_bad_input_is_reported() {
   Batch batch;
   batch.add(5, 4, 0, false);
@@ -557,12 +595,12 @@ void test_atomwise_steps() {
     std::vector<Scalar> x_new(n), out_new(n);
     std::vector<double> dots_new(n_rows);
     for (Index k = 0; k < n; ++k) {
-      x_new[k] = v[k] + (start ? 0 : x[k]);
+      x_new[k] = v[k] + (start ? 0 : before[k]);
       out_new[k] = weight[0] * v[k] + (start ? 0 : out[k]);
       dots_new[k / n_features] += static_cast<double>(out_bar[k]) * v[k];
     }
-    cuda::add_tangent(n_rows, n_features, weight.data(), v.data(), out_bar.data(), start, x.data(),
-                      out.data(), dots.data(), nullptr);
+    cuda::add_tangent(n_rows, n_features, weight.data(), v.data(), out_bar.data(),
+                      start ? nullptr : before.data(), x.data(), out.data(), dots.data(), nullptr);
     expect_close(x, x_new);
     expect_close(out, out_new);
     expect_close(dots, dots_new);
@@ -737,6 +775,7 @@ int main() {
   test_plans_fit_the_device();
   test_scan();
   test_neighbor_lists();
+  test_lists_beyond_single_precision();
   test_bad_input_is_reported();
   test_spline_weights<float>();
   test_spline_weights<double>();
