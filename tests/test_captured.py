@@ -105,6 +105,15 @@ def moments(state) -> list[torch.Tensor]:
     return [kept[name] for name in ("step", "exp_avg", "exp_avg_sq")]
 
 
+def test_a_run_resumed_eagerly_has_an_eager_optimizer(trained):
+    """What a captured step asks of its optimizer costs an eager one a wait for the GPU in every step."""
+    half = trained("half", 1, step="resident")
+    config = replace(half.config, step="eager")
+    resumed = loop.Training(config, Processes("cpu"), half.run.path)
+    assert resumed.state.epoch == 1
+    assert [group["capturable"] for group in resumed.state.optimizer.param_groups] == [False]
+
+
 # ---- data
 
 

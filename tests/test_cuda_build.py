@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 CSRC = Path(__file__).parents[1] / "csrc"
 KERNELS = sorted((CSRC / "core/cuda").glob("*.cu"))
 BINDINGS = sorted((CSRC / "torch/cuda").glob("*.cpp"))
+BUILD_CORE = CSRC / "tests/build_cuda_core.sh"
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 
@@ -31,21 +33,25 @@ def cuda_headers() -> Path:
 @pytest.mark.slow
 def test_kernels_agree_with_the_cpu_in_an_emulator(tmp_path):
     """csrc/tests/test_cuda_core.cpp: the sources of the kernels, with every thread a fiber."""
-    cxx = compiler("c++")
-    core = CSRC / "core/cpu"
-    isas = ["kernels_isa", "cfconv_isa", "spline_isa"]
-    names = ["buffer", "cell_grid", "cfconv", "images", "index_writer", "isa", "lattice"]
-    names += ["neighbor_list", "pair_geometry", "search", "spline", *isas]
-    flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-pthread", "-DSCSCHNET_EMULATE_CUDA"]
-    flags += ["-DSCSCHNET_KERNELS=kernels_generic", "-Wno-unknown-pragmas"]
-    flags += ["-fsanitize=alignment", "-fno-sanitize-recover=all"]  # vector loads must be aligned
     program = tmp_path / "test_cuda_core"
-    command = [cxx, *flags, "-o", str(program), str(CSRC / "tests/test_cuda_core.cpp")]
-    command += [str(core / f"{name}.cpp") for name in names] + ["-x", "c++", *map(str, KERNELS)]
-    subprocess.run(command, check=True)
+    environment = os.environ | {"CXX": compiler("c++")}
+    subprocess.run([BUILD_CORE, "emulated", program], check=True, env=environment)
     result = subprocess.run([str(program)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "cuda core: ok"
+
+
+def test_the_program_for_devices_says_where_there_is_none(tmp_path):
+    """The same file compiled by nvcc; where a GPU is, it runs there."""
+    program = tmp_path / "test_cuda_core"
+    environment = os.environ | {"NVCC": compiler("nvcc", "/usr/local/cuda/bin/nvcc")}
+    subprocess.run([BUILD_CORE, "90", program], check=True, env=environment)
+    result = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+    if torch.cuda.is_available():
+        assert (result.returncode, result.stdout.strip()) == (0, "cuda core: ok"), result.stderr
+    else:
+        assert result.returncode == 77
+        assert result.stdout.startswith("cuda core: not run, there is no CUDA device: ")
 
 
 @pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.stem)
@@ -95,3 +101,31 @@ def test_every_cuda_source_is_built():
     listed = (CSRC / "cmake/cuda.cmake").read_text()
     for source in [*KERNELS, *BINDINGS]:
         assert str(source.relative_to(CSRC.parent)) in listed
+
+
+HOT = {
+    "cfconv": [
+        "convolve<float, 4",
+        "convolve_back<float, 4, true",
+        "convolve_tangent<float, 4",
+        "multiply_pairs<float, 4",
+    ],
+    "neighbor_list": ["count_rows<", "fill_rows<"],
+    "spline": ["weigh<double, float"],
+    "table_gradient": ["gather_stretches<float"],
+}
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_hot_kernels_do_not_spill(name):
+    compiler("nvcc", "/usr/local/cuda/bin/nvcc")
+    sys.path.insert(0, str(CSRC.parent / "benchmarks/gpu"))
+    from kernel_table import kernels_of
+
+    kernels = kernels_of(CSRC / f"core/cuda/{name}.cu", 90)
+    for start in HOT[name]:
+        found = [kernel for kernel in kernels if kernel.name.startswith(start)]
+        assert found, f"{start} is not among {[kernel.name for kernel in kernels]}"
+        for kernel in found:
+            assert kernel.spills == 0, kernel
+            assert kernel.stack < 128, kernel  # weights keep nine numbers there, and sines theirs

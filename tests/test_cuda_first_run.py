@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import sys
 import tarfile
 from pathlib import Path
@@ -49,6 +50,38 @@ def test_stages_cost_only_themselves(driver, tmp_path, capsys):
 def test_what_does_not_fit_is_left_out(driver, tmp_path, capsys):
     assert driver.run([driver.Stage("late", 20, "echo")], tmp_path, tmp_path, driver.RESERVE) == 0
     assert "no time" in capsys.readouterr().out
+
+
+FAKE = """#!/bin/sh
+[ "$2" = racecheck ] || exit 0
+echo "a hazard" > "$6"; echo "wrong numbers"; exit 9
+"""
+
+
+def test_findings_of_sanitizers_are_shown(driver, tmp_path, monkeypatch, capsys):
+    fake = tmp_path / "compute-sanitizer"
+    fake.write_text(FAKE)
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(driver.tempfile, "gettempdir", lambda: str(tmp_path))
+    (stage,) = (stage for stage in driver.FIRST if stage.name == "sanitizers")
+    assert driver.run([stage], tmp_path / "out", tmp_path, 60) == 1
+    (row,) = json.loads((tmp_path / "out/summary.json").read_text())
+    assert row["last"].split() == [
+        "initcheck",
+        "0",
+        "memcheck",
+        "0",
+        "racecheck",
+        "9",
+        "synccheck",
+        "0",
+    ]
+    shown = capsys.readouterr().out
+    assert "wrong numbers" in shown
+    assert "a hazard" in shown
+    fake.write_text("#!/bin/sh")
+    assert driver.run([stage], tmp_path / "out", tmp_path, 60) == 0
 
 
 @pytest.mark.parametrize("plan", ["FIRST", "AGAIN"])

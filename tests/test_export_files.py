@@ -270,6 +270,13 @@ def test_full_file_without_the_library_says_what_is_missing(file, tmp_path):
     assert "Unknown builtin op: scschnet::" in done.stderr
 
 
+def test_full_file_runs_on_the_processor_alone(file):
+    with pytest.raises(
+        ValueError, match=r"`device` must be cpu for .* got cuda:1: exported with --portable,"
+    ):
+        load_exported(file, device="cuda:1")
+
+
 def test_a_plain_torch_program_may_use_its_default_executor(file):
     """Without our loader torch optimizes after its first calls; numbers stay."""
     with torchscript_deprecation_ignored():

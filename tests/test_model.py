@@ -1,6 +1,7 @@
 """The model against the oracle, its derivatives against finite differences, its symmetries."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from conftest import make_model, make_structures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scschnet.data import StructureSet, collate
 from scschnet.nn import ModelConfig, SchNet
@@ -101,6 +103,29 @@ def test_a_batch_equals_its_members(model, structures):
         torch.testing.assert_close(
             together["stress"][m], alone["stress"][0], rtol=0, atol=1e-14, equal_nan=True
         )
+
+
+@pytest.mark.parametrize("chosen", [[0], range(5)])
+def test_no_sum_depends_on_the_order_of_threads(structures, chosen):
+    """`index_add` and `scatter_add` on a GPU give other bits on every run: the fused evaluation has none."""
+
+    class Seen(TorchDispatchMode):
+        names: ClassVar[set[str]] = set()
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.names.add(str(function).split(".")[1])
+            return function(*args, **(kwargs or {}))
+
+    model = make_model(filters="spline")
+    batch = collate(structures, chosen, model.config.cutoff)
+    with Seen():
+        result = model(**batch.inputs, stress=True)
+        loss = result["energy"].sum() + result["forces"].square().sum()
+        torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    assert "schnet_forward" in Seen.names
+    assert not {name for name in Seen.names if name.startswith(("index_add", "scatter"))}
+    energies = [result["energies"][batch.idx_m == m].sum() for m in range(len(chosen))]
+    torch.testing.assert_close(result["energy"], torch.stack(energies), rtol=1e-14, atol=0)
 
 
 def test_positions_to_energy_and_forces_is_twice_differentiable(model, structures):

@@ -23,7 +23,11 @@ def torchrun(n: int, arguments: list[str]) -> subprocess.CompletedProcess:
         str(n),
     ]
     return subprocess.run(
-        [*launch, "-m", "scschnet.train", *arguments], capture_output=True, text=True, check=False
+        [*launch, "-m", "scschnet.train", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,  # processes that wait for each other wait for ever
     )
 
 

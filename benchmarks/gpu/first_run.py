@@ -3,7 +3,8 @@
     python3 benchmarks/gpu/first_run.py --kit .gpu --out $OUT --budget 440             # first call
     python3 benchmarks/gpu/first_run.py --kit .gpu --out $OUT --budget 200 --plan again  # after mending
 
-`--kit` holds wheels/*.whl (scschnet built for cp312 and torch 2.11+cu130 first of all) and qm9.npz.
+`--kit` holds test_cuda_core (all kernels without torch), wheels/*.whl (scschnet built for cp312 and torch 2.11+cu130
+first of all) and qm9.npz.
 A stage that fails or is out of time costs only itself. What does not fit into the budget any more is left out.
 """
 
@@ -37,13 +38,33 @@ SITE = Path(tempfile.gettempdir()) / "site"
 PYTEST = "cd $ROOT/tests && $PY -m pytest -p no:cacheprovider --timeout=60 --durations=5"
 BENCH = "$PY $ROOT/benchmarks/gpu"
 SELF = f"$PY {HERE}"
+# All four at a time, each of all kernels; logs go into the archive.
+SANITIZERS = """
+cd $TMP; tools="memcheck racecheck initcheck synccheck"; rm -f sanitizer.*
+for tool in $tools; do
+  (compute-sanitizer --tool $tool --error-exitcode 9 --log-file $OUT/logs/$tool.log ./test_cuda_core > sanitizer.$tool 2>&1
+  echo $tool $? >> sanitizer.codes) &
+done
+wait
+for tool in $tools; do
+  grep -qx "$tool 0" sanitizer.codes || { tail -n 2 sanitizer.$tool; head -c 1200 $OUT/logs/$tool.log; }
+done
+sort sanitizer.codes | tr '\\n' ' '; echo
+[ $(grep -c ' 0$' sanitizer.codes) = 4 ]
+"""
 FIRST = [
     Stage(
         "machine",
         20,
         "nvidia-smi -L; nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,memory.total"
-        " --format=csv; which python python3 pip nvcc; $PY -V; nvcc --version | tail -2; nproc",
+        " --format=csv; which python python3 pip nvcc compute-sanitizer; $PY -V; nvcc --version | tail -2; nproc",
     ),
+    Stage(
+        "core",
+        40,
+        "cp $KIT/test_cuda_core $TMP && chmod +x $TMP/test_cuda_core && $TMP/test_cuda_core",
+    ),
+    Stage("sanitizers", 90, SANITIZERS),
     Stage(
         "install",
         60,
@@ -74,23 +95,23 @@ FIRST = [
     Stage("no-waiting", 40, f"{PYTEST} test_cuda_train.py -k wait_for_the_gpu"),
     Stage("failed-capture", 40, f"{PYTEST} test_cuda_train.py -k capture_that_fails"),
 ]
-SANITIZE = (
-    "cd $ROOT/tests && PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool {0} --error-exitcode 9 --log-file $OUT/{0}.log"
-    " $PY -m pytest -p no:cacheprovider -x test_cuda_ops.py -k '{1}'"
+MEMCHECK = (  # of the operators with torch's memory
+    "cd $ROOT/tests && PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 9"
+    " --log-file $OUT/logs/torch.log $PY -m pytest -p no:cacheprovider -x test_cuda_ops.py"
+    " -k 'double_precision and sizes2 or half_list'"
 )
 AGAIN = [
-    *FIRST[:4],
+    *FIRST[:6],
     Stage(
         "failed before", 90, f"again=$(cat $KIT/again.txt) && {PYTEST} $again"
     ),  # node ids, one line
     Stage("profile-qm9", 40, f"{SELF} --probe profile --case qm9"),
-    Stage("memcheck", 60, SANITIZE.format("memcheck", "double_precision and sizes2 or half_list")),
     Stage(
         "two-processes",
         60,
         f"export GLOO_SOCKET_IFNAME=lo; {PYTEST} test_cuda_train.py -k two_processes",
     ),
-    Stage("racecheck", 60, SANITIZE.format("racecheck", "double_precision and sizes1")),
+    Stage("memcheck", 60, MEMCHECK),
 ]
 
 

@@ -249,6 +249,10 @@ void launch(void (*kernel)(Parameters...), const Shape& shape, Arguments... argu
   if (static_cast<std::int64_t>(shape.shared_bytes) > emulator::shared_bytes_per_block()) {
     throw std::runtime_error("more shared memory than the device has");
   }
+  if (shape.threads < 1 || shape.threads > 1024 || shape.blocks.x > 0x7fffffffu ||
+      shape.blocks.y > 65535) {
+    throw std::runtime_error("a block or a grid that is too large");
+  }
   block.shared.assign(shape.shared_bytes + 16, 0xcd);
   emulator::grid_size() = shape.blocks;
   emulator::block_size() = dim3(static_cast<unsigned>(shape.threads));

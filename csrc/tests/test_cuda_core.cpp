@@ -1,6 +1,8 @@
-// The CUDA core run by an emulator on a processor, against the core for processors: neighbor lists,
-// spline weights, convolutions with all their derivatives, filter tables, pair geometry. Also what
-// needs no device at all: divisions of work.
+// The CUDA core against the core for processors: neighbor lists, spline weights, convolutions with
+// all their derivatives, filter tables, pair geometry, atomwise steps, batches and books. Also what
+// needs no device at all: divisions of work. Compiled with SCSCHNET_EMULATE_CUDA it runs in an
+// emulator; with nvcc it runs on a device, without torch, which is quick under sanitizers
+// (benchmarks/gpu/kit.sh makes it).
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -17,10 +19,13 @@
 #include "../core/cuda/pair_geometry.hpp"
 #include "../core/cuda/scan.hpp"
 #include "../core/cuda/spline.hpp"
+#include "../core/cuda/training.hpp"
+#include "cuda_memory.hpp"
 
 namespace {
 
 using namespace scschnet;
+using namespace scschnet::test;
 using Index = std::int64_t;
 
 #define EXPECT(condition)                                                  \
@@ -44,9 +49,9 @@ Index integer(Index low, Index high) {
 
 /// A batch of structures in random cells: skewed, thin, open, with atoms outside and on faces.
 struct Batch {
-  std::vector<double> positions, cells;
-  std::vector<Index> atom_ptr{0};
-  std::vector<char> pbc;
+  Array<double> positions, cells;
+  Array<Index> atom_ptr{0};
+  Array<char> pbc;
 
   void add(Index n, double size, double skew, bool any_pbc) {
     std::array<double, 9> cell{};
@@ -65,15 +70,15 @@ struct Batch {
   }
 
   template <class Scalar>
-  Structures<Scalar> structures(const std::vector<Scalar>& r) const {
+  Structures<Scalar> structures(const Array<Scalar>& r) const {
     return {r.data(), atom_ptr.data(), cells.data(), reinterpret_cast<const bool*>(pbc.data()),
             static_cast<Index>(atom_ptr.size()) - 1};
   }
 };
 
 struct List {
-  std::vector<Index> idx_i, idx_j, row_ptr;
-  std::vector<std::int32_t> shifts;
+  Array<Index> idx_i, idx_j, row_ptr;
+  Array<std::int32_t> shifts;
   cuda::NeighborsFound found{};
 
   List(Index n_pairs, Index n_atoms)
@@ -98,18 +103,20 @@ struct List {
 
 template <class Scalar>
 List list_of_device(const Structures<Scalar>& input, Index n_atoms, double cutoff, Index capacity) {
-  std::vector<unsigned char> scratch(cuda::neighbor_scratch_bytes(n_atoms, input.n_structures));
+  Scratch<unsigned char> scratch(cuda::neighbor_scratch_bytes(n_atoms, input.n_structures));
+  Scratch<cuda::NeighborsFound> found(1);
   List list(capacity, n_atoms);
-  cuda::count_neighbors(input, n_atoms, cutoff, scratch.data(), list.row_ptr.data(), &list.found,
+  cuda::count_neighbors(input, n_atoms, cutoff, scratch.data(), list.row_ptr.data(), found.data(),
                         nullptr);
   cuda::write_neighbors(input, n_atoms, cutoff, scratch.data(), capacity, list.row_ptr.data(),
                         list.arrays(), nullptr);
+  list.found = host_copy(found.data(), 1)[0];
   return list;
 }
 
 template <class Scalar>
 void check_lists(const Batch& batch, double cutoff) {
-  const std::vector<Scalar> r(batch.positions.begin(), batch.positions.end());
+  const Array<Scalar> r(batch.positions.begin(), batch.positions.end());
   const auto input = batch.structures(r);
   const Index n_atoms = batch.atom_ptr.back();
   cpu::NeighborList cpu_list;
@@ -159,6 +166,44 @@ void test_neighbor_lists() {
     for (int x : {k % 6, k / 6 % 6, k / 36}) exact.positions.push_back(x);
   exact.atom_ptr = {0, 216};
   for (double cutoff : {1.0, std::sqrt(2.0), 2.0, 5.0}) check_lists<double>(exact, cutoff);
+}
+
+/// What single precision cannot tell apart: atoms many cells away, lattices that are reduced by
+/// large numbers, structures much wider than the cutoff, and pairs at the cutoff to the last bits.
+void test_lists_beyond_single_precision() {
+  for (const double cells_away : {100.0, 1e4, 1e7}) {
+    Batch far;
+    far.add(80, 6, 0.3, true);
+    far.pbc = {1, 1, 1};
+    for (Index i = 0; i < 80; ++i) {
+      for (int a = 0; a < 3; ++a) {
+        const double n = std::floor(uniform(-cells_away, cells_away));
+        for (int m = 0; m < 3; ++m) far.positions[3 * i + m] += n * far.cells[3 * a + m];
+      }
+    }
+    check_lists<double>(far, 3.0);
+  }
+  for (const double times : {10.0, 5000.0}) {
+    Batch skewed;
+    skewed.add(80, 6, 0.1, true);
+    skewed.pbc = {1, 1, 1};
+    for (int m = 0; m < 3; ++m) skewed.cells[m] += times * skewed.cells[3 + m];
+    check_lists<double>(skewed, 3.0);
+  }
+  for (const double apart : {1e3, 1e6, 1e9}) {
+    Batch wide;  // of more atoms than have one bin
+    wide.add(600, 12, 0, false);
+    for (Index i = 300; i < 600; ++i) wide.positions[3 * i] += apart;
+    check_lists<double>(wide, 3.0);
+  }
+  Batch chain;  // distances around the cutoff, from 300 Angstrom of the origin on
+  chain.add(0, 400, 0, true);
+  chain.pbc = {0, 0, 0};
+  for (int i = 0; i < 300; ++i) {
+    chain.positions.insert(chain.positions.end(), {300 + i * (1 + 1e-9 * (i % 7 - 3)), 0.0, 0.0});
+  }
+  chain.atom_ptr = {0, 300};
+  check_lists<double>(chain, 3.0);
 }
 
 void test_bad_input_is_reported() {
@@ -213,11 +258,12 @@ void test_plans_fit_the_device() {
 
 void test_scan() {
   for (Index n : {0, 1, 2047, 2048, 2049, 9000}) {
-    std::vector<std::int32_t> counts(n);
+    Array<std::int32_t> counts(n);
     for (auto& count : counts) count = static_cast<std::int32_t>(integer(0, 9));
-    std::vector<Index> starts(n + 1, -1);
-    std::vector<unsigned char> scratch(cuda::scan_scratch_bytes(n));
+    Array<Index> starts(n + 1, -1);
+    Scratch<unsigned char> scratch(cuda::scan_scratch_bytes(n));
     cuda::exclusive_scan(counts.data(), n, starts.data(), scratch.data(), nullptr);
+    finish();
     Index sum = 0;
     for (Index k = 0; k < n; ++k) {
       EXPECT(starts[k] == sum);
@@ -231,8 +277,8 @@ void test_scan() {
 
 /// Random polynomials on equal pieces in place of a cutoff function.
 CutoffPieces cutoff_pieces(Index n_pieces) {
-  static const std::vector<double> coefficients = [] {
-    std::vector<double> c(4 * 7);
+  static const Array<double> coefficients = [] {
+    Array<double> c(4 * 7);
     for (double& value : c) value = uniform(-1, 1);
     return c;
   }();
@@ -246,8 +292,11 @@ std::vector<Scalar> random_numbers(Index n) {
   return numbers;
 }
 
-template <class Scalar>
-void expect_close(const std::vector<Scalar>& got, const std::vector<Scalar>& expected) {
+/// Waits for what was got.
+template <class Got, class Expected>
+void expect_close(const Got& got, const Expected& expected) {
+  using Scalar = std::decay_t<decltype(got[0])>;
+  finish();
   EXPECT(got.size() == expected.size());
   double largest = 1e-30, error = 0;
   for (std::size_t k = 0; k < got.size(); ++k) {
@@ -259,59 +308,74 @@ void expect_close(const std::vector<Scalar>& got, const std::vector<Scalar>& exp
 }
 
 /// A random half list with spline weights, tables and features; room for more pairs than there are.
+/// Rows of features begin `offset` numbers behind an address of whole packs.
 template <class Scalar>
 struct Convolution {
-  Index n_atoms, n_pairs, n_room, n_features, n_rows;
-  std::vector<Index> row_ptr{0}, idx_j;
-  std::vector<double> d;
-  std::vector<std::int32_t> bins;
-  std::vector<Scalar> weights, table, a, b, u, l, v;
-  std::vector<unsigned char> memory;
+  Array<Index> row_ptr{0}, idx_j;
+  Index n_atoms, n_pairs, n_room, n_features, n_rows, offset;
+  Array<double> d;
+  Array<std::int32_t> bins;
+  Array<Scalar> weights;
+  Rows<Scalar> table, a, b, u, l, v;
+  Scratch<unsigned char> memory;
   cuda::PairsBothWays<Scalar> pairs;
   FilterTable<Scalar> filters;
 
-  Convolution(Index atoms, Index most_per_atom, Index features, double step = 0.125)
-      : n_atoms(atoms), n_features(features), n_rows(least_spline_rows(step, 3.0)) {
-    for (Index i = 0; i < n_atoms; ++i) {
-      const Index row = integer(0, most_per_atom);
-      for (Index p = 0; p < row; ++p) idx_j.push_back(integer(0, n_atoms - 1));
-      row_ptr.push_back(row_ptr.back() + row);
-    }
-    n_pairs = row_ptr.back();
-    n_room = n_pairs + 3;
+  Convolution(Index atoms, Index most_per_atom, Index features, double step = 0.125,
+              Index offset_ = 0)
+      : n_atoms(atoms),
+        n_pairs(lay_pairs(atoms, most_per_atom)),
+        n_room(n_pairs + 3),
+        n_features(features),
+        n_rows(least_spline_rows(step, 3.0)),
+        offset(offset_),
+        memory(cuda::partners_bytes(n_atoms, n_room)) {
     idx_j.resize(n_room);
     for (Index p = 0; p < n_room; ++p) d.push_back(uniform(0, 3.2));
     bins.resize(n_room);
     weights.resize(2 * n_room * n_taps);
     const SplineGrid grid{step, 3.0, cutoff_pieces(1), n_rows};
     cuda::spline_weights(grid, d.data(), n_room, 0, 2, bins.data(), weights.data(), nullptr);
-    table = random_numbers<Scalar>(n_rows * n_features);
-    for (auto* x : {&a, &b, &u, &l}) *x = random_numbers<Scalar>(n_atoms * n_features);
-    v = random_numbers<Scalar>(n_room);
-    memory.resize(cuda::partners_bytes(n_atoms, n_room));
+    table = random_rows(n_rows * n_features);
+    for (auto* x : {&a, &b, &u, &l}) *x = random_rows(n_atoms * n_features);
+    v = random_rows(n_room);
     pairs.half = {n_atoms,     row_ptr.data(), idx_j.data(),
                   bins.data(), weights.data(), weights.data() + n_room * n_taps};
     pairs.partners =
         cuda::find_partners(n_atoms, n_room, row_ptr.data(), idx_j.data(), memory.data(), nullptr);
     pairs.n_pairs = n_room;
     filters = {table.data(), n_rows, n_features};
+    finish();
   }
 
-  std::vector<Scalar> features() const {
-    return std::vector<Scalar>(n_atoms * n_features, Scalar(NAN));
+  Index lay_pairs(Index atoms, Index most_per_atom) {
+    for (Index i = 0; i < atoms; ++i) {
+      const Index row = integer(0, most_per_atom);
+      for (Index p = 0; p < row; ++p) idx_j.push_back(integer(0, atoms - 1));
+      row_ptr.push_back(row_ptr.back() + row);
+    }
+    return row_ptr.back();
   }
+
+  Rows<Scalar> random_rows(Index n) const { return Rows(random_numbers<Scalar>(n), offset); }
+  Rows<Scalar> unwritten(Index n) const { return Rows(std::vector<Scalar>(n, NAN), offset); }
+  Rows<Scalar> features() const { return unwritten(n_atoms * n_features); }
 };
 
 template <class Scalar>
 void check_partners(const Convolution<Scalar>& c) {
   const auto& partners = c.pairs.partners;
+  const auto col_ptr = host_copy(partners.col_ptr, c.n_atoms + 1);
+  const auto col_pair = host_copy(partners.col_pair, c.n_pairs),
+             col_center = host_copy(partners.col_center, c.n_pairs),
+             centers = host_copy(partners.centers, c.n_pairs);
   Index entries = 0;
   for (Index j = 0; j < c.n_atoms; ++j) {
-    for (Index k = partners.col_ptr[j]; k < partners.col_ptr[j + 1]; ++k, ++entries) {
-      const Index p = partners.col_pair[k], i = partners.col_center[k];
+    for (Index k = col_ptr[j]; k < col_ptr[j + 1]; ++k, ++entries) {
+      const Index p = col_pair[k], i = col_center[k];
       EXPECT(c.idx_j[p] == j && c.row_ptr[i] <= p && p < c.row_ptr[i + 1]);
-      EXPECT(partners.centers[p] == i);
-      EXPECT(k == partners.col_ptr[j] || partners.col_pair[k - 1] < p);
+      EXPECT(centers[p] == i);
+      EXPECT(k == col_ptr[j] || col_pair[k - 1] < p);
     }
   }
   EXPECT(entries == c.n_pairs);
@@ -327,10 +391,11 @@ void check_convolution(const Convolution<Scalar>& c) {
   expect_close(y, expected);
   auto again = c.features();
   cuda::cfconv(c.pairs, c.filters, c.a.data(), again.data(), nullptr);
+  finish();
   EXPECT(again == y);
 
-  std::vector<Scalar> scratch(cuda::dot_scratch_size<Scalar>(c.n_features, c.n_room), Scalar(NAN));
-  std::vector<Scalar> dot(c.n_room, Scalar(NAN)), expected_dot(c.n_room, 0);
+  Scratch<Scalar> scratch(cuda::dot_scratch_size<Scalar>(c.n_features, c.n_room));
+  Array<Scalar> dot(c.n_room, Scalar(NAN)), expected_dot(c.n_room, 0);
   cuda::cfconv_backward(c.pairs, c.filters, c.a.data(), c.b.data(), x_bar.data(), dot.data(), false,
                         scratch.data(), nullptr);
   cpu::cfconv_backward(c.pairs.half, c.filters, c.a.data(), c.b.data(), all, expected_x.data(),
@@ -353,9 +418,9 @@ template <class Scalar>
 void check_table_gradients(const Convolution<Scalar>& c) {
   const FeatureRange all{0, c.n_features};
   const auto isa = cpu::InstructionSet::generic;
-  std::vector<Scalar> bar(c.table.size(), Scalar(NAN)), expected = bar;
-  std::vector<Scalar> scratch(
-      cuda::table_gradient_scratch_size<Scalar>(c.n_rows, c.n_features, c.n_room), Scalar(NAN));
+  auto bar = c.unwritten(c.table.size()), expected = bar;
+  Scratch<Scalar> scratch(
+      cuda::table_gradient_scratch_size<Scalar>(c.n_rows, c.n_features, c.n_room));
   cuda::cfconv_table_gradient(c.pairs, c.filters, c.a.data(), c.b.data(), bar.data(),
                               scratch.data(), nullptr);
   cpu::cfconv_table_gradient(c.pairs.half, c.filters, c.a.data(), c.b.data(), all, expected.data(),
@@ -374,40 +439,24 @@ void check_table_gradients(const Convolution<Scalar>& c) {
   expect_close(bar, expected);
 }
 
-/// The same numbers from arrays that begin in the middle of a pack; the scratch memory is exactly
-/// as large as said, and what lies behind it stays.
+/// Whole packs of features, at addresses that are not: launches choose narrow packs.
 template <class Scalar>
 void test_rows_that_are_not_aligned() {
-  const Convolution<Scalar> c(40, 30, 64);
-  const Index n = c.n_atoms * c.n_features, size = cuda::dot_scratch_size<Scalar>(64, c.n_room);
-  const auto shifted = [](const std::vector<Scalar>& from) {
-    std::vector<Scalar> to(1, Scalar(NAN));
-    to.insert(to.end(), from.begin(), from.end());
-    return to;
-  };
-  const auto a = shifted(c.a), b = shifted(c.b);
-  std::vector<Scalar> scratch(size + 1000, Scalar(7)), dot(c.n_room), expected_dot(c.n_room, 0);
-  std::vector<Scalar> x_bar(n + 1), expected(n);
-  cuda::cfconv_backward(c.pairs, c.filters, a.data() + 1, b.data() + 1, x_bar.data() + 1,
-                        dot.data(), false, scratch.data(), nullptr);
-  cpu::cfconv_backward(c.pairs.half, c.filters, c.a.data(), c.b.data(),
-                       FeatureRange{0, c.n_features}, expected.data(), expected_dot.data(),
-                       cpu::InstructionSet::generic);
-  x_bar.erase(x_bar.begin());
-  expect_close(x_bar, expected);
-  expect_close(dot, expected_dot);
-  for (Index k = size; k < size + 1000; ++k) EXPECT(scratch[k] == Scalar(7));
+  const Convolution<Scalar> c(40, 30, 64, 0.125, 1);
+  check_convolution(c);
+  check_table_gradients(c);
 }
 
 template <class Scalar>
 void test_convolutions() {
   // Tables in shared memory, small ones and such that need more than 48 KB; then the smallest
-  // shared memory of a supported device, where they have no room.
-  for (const auto& [shared, step] :
-       {std::pair{227, 1.0 / 8}, std::pair{227, 1.0 / 128}, std::pair{64, 1.0 / 256}}) {
-    emulator::shared_bytes_per_block() = shared * 1024;
+  // shared memory of a supported device, where they have no room; then no room on any device.
+  for (const auto& [shared, step] : {std::pair{227, 1.0 / 8}, std::pair{227, 1.0 / 128},
+                                     std::pair{64, 1.0 / 256}, std::pair{227, 1.0 / 512}}) {
+    claim_shared_memory(shared * 1024);
     for (Index n_features : {1, 8, 20, 37, 64, 130}) {
       if (step < 0.01 && n_features % 10 == 0) continue;
+      if (step < 0.003 && n_features < 37) continue;
       const Convolution<Scalar> few(11, 5, n_features, step), many(60, 70, n_features, step),
           none(3, 0, 4, step);
       check_partners(many);
@@ -417,29 +466,31 @@ void test_convolutions() {
       }
     }
   }
-  emulator::shared_bytes_per_block() = 227 * 1024;
+  claim_shared_memory(227 * 1024);
 }
 
 template <class Scalar>
 void test_spline_weights() {
   for (const int n_pieces : {1, 4}) {
     const SplineGrid grid{0.125, 3.0, cutoff_pieces(n_pieces), least_spline_rows(0.125, 3.0)};
-    std::vector<double> d{0, 1e-9, 0.125, 0.125 - 1e-16, 1.3, 2.99, 3 - 1e-12, 3.0, 7.0};
+    Array<double> d{0, 1e-9, 0.125, 0.125 - 1e-16, 1.3, 2.99, 3 - 1e-12, 3.0, 7.0};
     const Index n = static_cast<Index>(d.size());
-    std::vector<std::int32_t> bins(n), expected_bins(n);
-    std::vector<Scalar> weights(9 * n * n_taps), expected(weights.size());
+    Array<std::int32_t> bins(n), expected_bins(n);
+    Array<Scalar> weights(9 * n * n_taps), expected(weights.size());
     cuda::spline_weights(grid, d.data(), n, 0, 9, bins.data(), weights.data(), nullptr);
     cpu::spline_weights(grid, d.data(), n, 0, 9, expected_bins.data(), expected.data());
+    finish();
     EXPECT(bins == expected_bins);
     for (int order = 0; order < 9; ++order) {
-      const auto part = [&](const std::vector<Scalar>& all) {
+      const auto part = [&](const Array<Scalar>& all) {
         return std::vector<Scalar>(all.begin() + order * n * n_taps,
                                    all.begin() + (order + 1) * n * n_taps);
       };
       expect_close(part(weights), part(expected));
     }
-    const std::vector<double> bad{-1.0, NAN, INFINITY};
+    const Array<double> bad{-1.0, NAN, INFINITY};
     cuda::spline_weights(grid, bad.data(), 3, 0, 1, bins.data(), weights.data(), nullptr);
+    finish();
     for (int k = 0; k < 3 * n_taps; ++k) EXPECT(std::isnan(weights[k]));
     EXPECT(bins[0] == 0 && bins[1] == 0 && bins[2] == 0);
   }
@@ -451,17 +502,18 @@ void test_half_list_and_geometry() {
   Batch batch;
   for (Index n : {20, 0, 30, 7}) batch.add(n, 6, 0.4, true);
   const Index n_atoms = batch.atom_ptr.back(), n_structures = 4;
-  std::vector<Index> idx_m;
+  Array<Index> idx_m;
   for (Index m = 0; m < n_structures; ++m)
     for (Index i = batch.atom_ptr[m]; i < batch.atom_ptr[m + 1]; ++i) idx_m.push_back(m);
   const auto input = batch.structures(batch.positions);
   const Index n_pairs = list_of_device(input, n_atoms, 2.5, 0).found.n_pairs;  // an even number
   for (Index room : {n_pairs, n_pairs + 6}) {
     const List list = list_of_device(input, n_atoms, 2.5, room);
-    std::vector<unsigned char> scratch(cuda::half_list_scratch_bytes(n_atoms));
-    std::vector<Index> pairs(room / 2, -1), row_ptr(n_atoms + 1), idx_j(room / 2, -1);
+    Scratch<unsigned char> scratch(cuda::half_list_scratch_bytes(n_atoms));
+    Array<Index> pairs(room / 2, -1), row_ptr(n_atoms + 1), idx_j(room / 2, -1);
     cuda::half_list({n_atoms, room, list.idx_i.data(), list.idx_j.data(), list.shifts.data()},
                     scratch.data(), pairs.data(), row_ptr.data(), idx_j.data(), nullptr);
+    finish();
     EXPECT(row_ptr.back() == n_pairs / 2);
     for (Index i = 0; i < n_atoms; ++i) {
       for (Index p = row_ptr[i]; p < row_ptr[i + 1]; ++p) {
@@ -471,7 +523,7 @@ void test_half_list_and_geometry() {
     }
     const ChosenPairs chosen{room / 2, pairs.data(), list.idx_i.data(), list.idx_j.data(),
                              list.shifts.data()};
-    std::vector<double> r(3 * (room / 2)), d(room / 2), r_expected(3 * (n_pairs / 2)),
+    Array<double> r(3 * (room / 2)), d(room / 2), r_expected(3 * (n_pairs / 2)),
         d_expected(n_pairs / 2);
     ChosenPairs without_room = chosen;
     without_room.n_pairs = n_pairs / 2;
@@ -479,6 +531,7 @@ void test_half_list_and_geometry() {
                        r.data(), d.data(), nullptr);
     cpu::pair_vectors(without_room, batch.positions.data(), batch.cells.data(), idx_m.data(),
                       r_expected.data(), d_expected.data());
+    finish();
     r_expected.resize(r.size(), 0);  // places behind the last pair repeat pair 0 of the full list
     d_expected.resize(d.size(), 0);
     for (Index p = n_pairs / 2; p < room / 2; ++p)
@@ -486,34 +539,252 @@ void test_half_list_and_geometry() {
     expect_close(r, r_expected);
     expect_close(d, d_expected);
 
-    const auto g = random_numbers<double>(room / 2);
+    const Rows<double> g(random_numbers<double>(room / 2));
     const DirectedPairs directed{n_atoms,  row_ptr.data(), idx_j.data(),
                                  r.data(), d.data(),       idx_m.data()};
-    std::vector<unsigned char> memory(cuda::partners_bytes(n_atoms, room / 2));
+    Scratch<unsigned char> memory(cuda::partners_bytes(n_atoms, room / 2));
     const auto partners = cuda::find_partners(n_atoms, room / 2, row_ptr.data(), idx_j.data(),
                                               memory.data(), nullptr);
-    std::vector<unsigned char> work(cuda::pair_forces_scratch_bytes(n_atoms, n_structures));
-    std::vector<double> forces(3 * n_atoms, NAN), virial(9 * n_structures, NAN);
-    std::vector<double> expected_forces(3 * n_atoms, 0), expected_virial(9 * n_structures, 0);
+    Scratch<unsigned char> work(cuda::pair_forces_scratch_bytes(n_atoms, n_structures));
+    Array<double> forces(3 * n_atoms, NAN), virial(9 * n_structures, NAN);
+    Array<double> expected_forces(3 * n_atoms, 0), expected_virial(9 * n_structures, 0);
     cuda::pair_forces(directed, partners, g.data(), n_structures, forces.data(), virial.data(),
                       work.data(), nullptr);
     cpu::pair_forces(directed, g.data(), expected_forces.data(), expected_virial.data());
     expect_close(forces, expected_forces);
     expect_close(virial, expected_virial);
-    std::vector<double> bar(room / 2, 0), expected_bar(room / 2, 0);
+    Array<double> bar(room / 2, 0), expected_bar(room / 2, 0);
     cuda::pair_forces_backward(directed, forces.data(), virial.data(), bar.data(), nullptr);
     cpu::pair_forces_backward(directed, forces.data(), virial.data(), expected_bar.data());
     expect_close(bar, expected_bar);
   }
 }
 
+// ---- atomwise steps
+
+/// Every function of activation.hpp on random numbers, against a loop.
+template <class Scalar>
+void test_atomwise_steps() {
+  const Index n_rows = 19, n_features = 37, n = n_rows * n_features;
+  const auto random = [&](Index size) { return Rows<Scalar>(random_numbers<Scalar>(size)); };
+  const auto z = random(n), lambda = random(n), z_bar = random(n), z_dot = random(n);
+  auto s = random(n), slope = s, lambda_z = s;
+  cuda::activate(n, z.data(), s.data(), slope.data(), nullptr);
+  cuda::activate_backward(n, lambda.data(), slope.data(), z_bar.data(), z_dot.data(),
+                          lambda_z.data(), nullptr);
+  std::vector<Scalar> value(n), first(n), second(n);
+  for (Index k = 0; k < n; ++k) {
+    value[k] = std::log1p(std::exp(z[k])) - std::log(Scalar(2));
+    first[k] = 1 / (1 + std::exp(-z[k]));
+    second[k] = first[k] * lambda[k] + z_bar[k] * (1 - first[k]) * z_dot[k];
+  }
+  expect_close(s, value);
+  expect_close(slope, first);
+  expect_close(lambda_z, second);
+
+  const auto weight = random(1), v = random(n), before = random(n), out_bar = random(n);
+  auto x = random(n), out = random(n), norms = random(n_rows), lambda_v = random(n);
+  Array<double> dots(n_rows, 0.5);
+  for (const bool embedding : {true, false}) {
+    std::vector<Scalar> x_new(n), out_new(n), norms_new(n_rows);
+    for (Index k = 0; k < n; ++k) {
+      x_new[k] = embedding ? x[k] : before[k] + v[k];
+      out_new[k] = weight[0] * v[k] + (embedding ? 0 : out[k]);
+      norms_new[k / n_features] += v[k] * v[k];
+    }
+    for (Scalar& norm : norms_new) norm = std::sqrt(norm);
+    cuda::add_correction(n_rows, n_features, weight.data(), v.data(),
+                         embedding ? nullptr : before.data(), x.data(), out.data(), norms.data(),
+                         nullptr);
+    expect_close(x, x_new);
+    expect_close(out, out_new);
+    expect_close(norms, norms_new);
+  }
+  for (const bool start : {true, false}) {
+    std::vector<Scalar> x_new(n), out_new(n);
+    std::vector<double> dots_new(n_rows);
+    for (Index k = 0; k < n; ++k) {
+      x_new[k] = v[k] + (start ? 0 : before[k]);
+      out_new[k] = weight[0] * v[k] + (start ? 0 : out[k]);
+      dots_new[k / n_features] += static_cast<double>(out_bar[k]) * v[k];
+    }
+    cuda::add_tangent(n_rows, n_features, weight.data(), v.data(), out_bar.data(),
+                      start ? nullptr : before.data(), x.data(), out.data(), dots.data(), nullptr);
+    expect_close(x, x_new);
+    expect_close(out, out_new);
+    expect_close(dots, dots_new);
+  }
+  for (const bool last : {true, false}) {
+    std::vector<Scalar> lambda_new(n);
+    std::vector<double> dots_new(n_rows);
+    for (Index i = 0; i < n_rows; ++i) dots_new[i] = last ? 0 : dots[i];
+    for (Index k = 0; k < n; ++k) {
+      lambda_new[k] = weight[0] * lambda[k] + (last ? 0 : z[k]);
+      dots_new[k / n_features] += static_cast<double>(lambda[k]) * (x[k] - (last ? 0 : before[k]));
+    }
+    cuda::reverse_correction(n_rows, n_features, weight.data(), lambda.data(),
+                             last ? nullptr : z.data(), x.data(), last ? nullptr : before.data(),
+                             !last, lambda_v.data(), dots.data(), nullptr);
+    expect_close(lambda_v, lambda_new);
+    expect_close(dots, dots_new);
+  }
+}
+
+// ---- filter tables
+
+template <class Scalar>
+void test_filter_tables() {
+  const FilterTableSizes sizes{23, 5, 11};
+  const Index n_blocks = 2, nodes = sizes.n_nodes(), f = sizes.n_filters;
+  const Rows<double> prefilter(random_numbers<double>(prefilter_order + 1));
+  Rows<double> samples(random_numbers<double>(n_blocks * nodes * f));
+  std::vector<double> activated(samples.size()), coefficients(n_blocks * sizes.n_rows * f);
+  for (std::size_t k = 0; k < samples.size(); ++k)
+    activated[k] = std::log1p(std::exp(samples[k])) - std::log(2.0);
+  std::vector<Scalar> slopes_expected(samples.size());
+  for (std::size_t k = 0; k < samples.size(); ++k)
+    slopes_expected[k] = static_cast<Scalar>(1 / (1 + std::exp(-samples[k])));
+  Rows<Scalar> slopes(random_numbers<Scalar>(n_blocks * nodes * f)), hidden_bar = slopes;
+  cuda::activate_samples(n_blocks * nodes * f, samples.data(), slopes.data(), nullptr);
+  expect_close(samples, activated);
+  expect_close(slopes, slopes_expected);
+
+  const Rows<Scalar> bar(random_numbers<Scalar>(coefficients.size()));
+  std::vector<double> sums(samples.size());
+  const auto for_terms = [&](const auto& call) {
+    for (Index k = 0; k < n_blocks * sizes.n_rows * f; ++k) {
+      const Index block = k / (sizes.n_rows * f), row = k / f % sizes.n_rows;
+      for (Index s = -prefilter_order; s <= prefilter_order; ++s) {
+        call(k, (block * nodes + row + prefilter_order + s) * f + k % f, prefilter[std::abs(s)]);
+      }
+    }
+  };
+  for_terms([&](Index k, Index node, double factor) {
+    coefficients[k] += factor * activated[node];
+    sums[node] += factor * bar[k];
+  });
+  Rows<double> found(random_numbers<double>(coefficients.size()));
+  Rows<Scalar> rounded(random_numbers<Scalar>(coefficients.size()));
+  cuda::prefilter_samples(sizes, n_blocks, prefilter.data(), samples.data(), found.data(),
+                          rounded.data(), nullptr);
+  expect_close(found, coefficients);
+  expect_close(rounded, std::vector<Scalar>(coefficients.begin(), coefficients.end()));
+  cuda::prefilter_backward(sizes, n_blocks, prefilter.data(), bar.data(), slopes.data(),
+                           hidden_bar.data(), nullptr);
+  std::vector<Scalar> hidden_expected(sums.size());
+  for (std::size_t k = 0; k < sums.size(); ++k)
+    hidden_expected[k] = static_cast<Scalar>(sums[k] * slopes[k]);
+  expect_close(hidden_bar, hidden_expected);
+}
+
+// ---- training
+
+/// More structures than threads of a block, in any order, one twice and one empty.
+void test_batches() {
+  const Index n_all = 320, n_chosen = 300;
+  Array<Index> structures, atoms, order;
+  Array<double> positions;
+  Array<std::int32_t> pairs;
+  Index n_atoms = 0, n_pairs = 0;
+  for (Index m = 0; m < n_all; ++m) {
+    const Index size = m == 5 ? 0 : integer(1, 4), count = size > 1 ? integer(0, 5) : 0;
+    structures.insert(structures.end(), {n_atoms, size, n_pairs, count});
+    for (Index a = 0; a < size; ++a) atoms.insert(atoms.end(), {integer(1, 9), a ? count : 0});
+    for (Index p = 0; p < count; ++p) {
+      const auto j = static_cast<std::int32_t>(integer(0, size - 1));
+      pairs.insert(pairs.end(), {0, j, static_cast<std::int32_t>(p), 0, -1});
+    }
+    n_atoms += size;
+    n_pairs += count;
+  }
+  structures.insert(structures.end(), {n_atoms, 0, n_pairs, 0});
+  atoms.insert(atoms.end(), {0, 0});
+  pairs.insert(pairs.end(), {0, 0, 0, 0, 0});
+  for (Index k = 0; k < 3 * (n_atoms + 1); ++k) positions.push_back(uniform(-1, 1));
+  for (Index k = 0; k < 2 * (n_chosen + 1); ++k) order.push_back(integer(0, n_all - 1));
+  const Index* const row = order.data() + n_chosen + 1;
+  order[n_chosen + 1 + 7] = 5;
+  order[2 * n_chosen + 1] = n_all;  // the padding
+  Index used_atoms = 0, used_pairs = 0;
+  for (Index k = 0; k < n_chosen; ++k) {
+    used_atoms += structures[4 * row[k] + 1];
+    used_pairs += structures[4 * row[k] + 3];
+  }
+  const Index room = used_atoms + 3, pair_room = used_pairs + 2;
+  Array<Index> step{1}, chosen(n_chosen + 1, -1), sizes(n_chosen, -1), sources(room, -1),
+      idx_m(room, -1), numbers(room, -1), row_ptr(room + 1, -1), idx_i(pair_room, -1),
+      idx_j(pair_room, -1);
+  Array<double> r(3 * room, NAN);
+  Array<std::int32_t> shifts(3 * pair_room, 77);
+  Scratch<unsigned char> scratch(cuda::gather_scratch_bytes(n_chosen));
+  const cuda::ResidentArrays from{n_atoms,          n_pairs,      structures.data(),
+                                  positions.data(), atoms.data(), pairs.data()};
+  const cuda::PaddedArrays to{n_chosen,       room,           pair_room,    chosen.data(),
+                              sizes.data(),   sources.data(), idx_m.data(), r.data(),
+                              numbers.data(), row_ptr.data(), idx_i.data(), idx_j.data(),
+                              shifts.data()};
+  cuda::gather_batch(order.data(), step.data(), from, to, scratch.data(), nullptr);
+  finish();
+  Index a = 0, p = 0;
+  for (Index k = 0; k < n_chosen; ++k) {
+    const Index* const structure = structures.data() + 4 * row[k];
+    EXPECT(chosen[k] == row[k] && sizes[k] == structure[1]);
+    const Index first = a, first_pair = p;
+    for (Index q = 0; q < structure[3]; ++q, ++p) {
+      const std::int32_t* const pair = pairs.data() + 5 * (structure[2] + q);
+      EXPECT(idx_i[p] == first + pair[0] && idx_j[p] == first + pair[1]);
+      for (int c = 0; c < 3; ++c) EXPECT(shifts[3 * p + c] == pair[2 + c]);
+    }
+    for (Index q = 0; q < structure[1]; ++q, ++a) {
+      const Index source = structure[0] + q;
+      EXPECT(sources[a] == source && idx_m[a] == k && numbers[a] == atoms[2 * source]);
+      EXPECT(row_ptr[a] == first_pair + atoms[2 * source + 1]);
+      for (int c = 0; c < 3; ++c) EXPECT(r[3 * a + c] == positions[3 * source + c]);
+    }
+  }
+  EXPECT(row_ptr[room] == used_pairs);
+  for (; a < room; ++a) EXPECT(idx_m[a] == n_chosen && numbers[a] == 0);
+  for (; p < pair_room; ++p) EXPECT(idx_i[p] == room - 1 || idx_i[p] == used_atoms);
+}
+
+/// Steps beyond the norms that are kept; clips at the median of those before.
+template <class Scalar>
+void test_books() {
+  const Index n_kept = 4, n_layers = 3;
+  Array<Index> counts(3, 0);
+  Array<double> history(n_kept, 0), sums(3 * n_layers, 0), totals{0, -1, 0, 0}, factors(2, 0),
+      loss{0}, n_structures{3}, norms{1, 2, 4};
+  Array<Scalar> norm{0}, weights{Scalar(0.5), Scalar(-1), Scalar(2)};
+  const cuda::StepNotes notes{counts.data(),  history.data(), sums.data(), totals.data(),
+                              factors.data(), n_kept,         n_layers};
+  double total = 0;
+  const double given[] = {2, 8, 4, 6, 10, 1};
+  const double limits[] = {1e9, 2, 5, 4, 5, 7};  // medians of the last four before
+  for (int k = 0; k < 6; ++k) {
+    norm[0] = static_cast<Scalar>(given[k]);
+    loss[0] = k == 3 ? NAN : k + 0.5;
+    cuda::note_step(norm.data(), loss.data(), n_structures.data(), norms.data(), weights.data(),
+                    1.0, 0.9, notes, nullptr);
+    finish();
+    total += loss[0] * 3;
+    EXPECT(std::abs(factors[0] - std::min(1.0, limits[k] / given[k])) < 1e-12);
+    EXPECT(std::abs(factors[1] - (1 - std::min(0.9, (2.0 + k) / (11.0 + k)))) < 1e-12);
+  }
+  EXPECT(counts == Array<Index>({6, 6, 6}));
+  EXPECT(std::isnan(total) && std::isnan(totals[0]));
+  EXPECT(totals[1] == 3 && std::isnan(totals[2]) && totals[3] == 6);
+  EXPECT(sums == Array<double>({6, 12, 24, 3, -12, 48, 1.5, 24, 384}));
+}
+
 }  // namespace
 
 int main() {
+  need_device();
   test_work_ranges_cover_everything_once();
   test_plans_fit_the_device();
   test_scan();
   test_neighbor_lists();
+  test_lists_beyond_single_precision();
   test_bad_input_is_reported();
   test_spline_weights<float>();
   test_spline_weights<double>();
@@ -522,5 +793,12 @@ int main() {
   test_convolutions<float>();
   test_convolutions<double>();
   test_half_list_and_geometry();
+  test_atomwise_steps<float>();
+  test_atomwise_steps<double>();
+  test_filter_tables<float>();
+  test_filter_tables<double>();
+  test_batches();
+  test_books<float>();
+  test_books<double>();
   std::puts("cuda core: ok");
 }

@@ -176,7 +176,7 @@ def load_exported(
 
     Args:
         path: file written by `scschnet.export`.
-        device: where the model is to run.
+        device: where the model is to run; a full file runs on the CPU, a portable one anywhere.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -193,6 +193,11 @@ def load_exported(
             raise ValueError(
                 f"{path} needs the operators of {library}, which scschnet does not have"
             )
+    if metadata["kind"] == "full" and torch.device(device).type != "cpu":
+        raise ValueError(
+            f"`device` must be cpu for {path}, whose operators run there, got {device}: exported with --portable, "
+            "the model runs elsewhere as well"
+        )
     if metadata["container"] == "pt2":
         return _load_compiled(path, metadata)
     try:

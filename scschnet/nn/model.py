@@ -192,7 +192,7 @@ class SchNet(nn.Module):
         energies, atom_forces, virial, norms, x_out = evaluated
         result = {
             "energies": energies,
-            "energy": energies.new_zeros(cells.shape[0]).index_add(0, idx_m, energies),
+            "energy": _sums_of_structures(energies, idx_m, cells.shape[0]),
         }
         if forces:
             result["forces"] = atom_forces
@@ -533,6 +533,14 @@ def _parts(module: nn.Module) -> dict[str, nn.Module]:
 def _tensors(layer: nn.Module) -> list[Tensor]:
     """Weight, and bias if there is one."""
     return [p for p in layer._parameters.values() if p is not None]
+
+
+def _sums_of_structures(energies: Tensor, idx_m: Tensor, n_structures: int) -> Tensor:
+    """In one order on every device: what `index_add` adds on a GPU has other bits on every run."""
+    if n_structures == 1:
+        return energies.sum(0, keepdim=True)
+    zeros = energies.new_zeros(n_structures)
+    return zeros.index_put((idx_m,), energies, accumulate=True)
 
 
 def _initial_weights(n: int, w_init: str) -> Tensor:

@@ -147,7 +147,10 @@ class TrainingState:
         self.model.load_state_dict(state["model"])
         if self.averaged is not self.model:
             self.averaged.load_state_dict(averaged)
+        capturable = [group["capturable"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, own in zip(self.optimizer.param_groups, capturable, strict=True):
+            group["capturable"] = own  # of the step that was taken, not of the one to be taken
         self.plateau = Plateau(**state["plateau"])
         self.contributions.load_state_dict(state["contributions"])
         self.model.filter_step = state["filter_step"]

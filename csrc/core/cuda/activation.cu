@@ -52,7 +52,8 @@ __global__ void __launch_bounds__(threads)
 template <class Scalar>
 __global__ void __launch_bounds__(threads)
     add_tangents(Index n_rows, Index n_features, const Scalar* weight, const Scalar* v_dot,
-                 const Scalar* out_bar, bool first, Scalar* x_dot, Scalar* out_dot, double* dots) {
+                 const Scalar* out_bar, const Scalar* before, Scalar* x_dot, Scalar* out_dot,
+                 double* dots) {
   const Scalar w = weight[0];
   for (Index i = warp_index(); i < n_rows; i += n_warps()) {
     double sum = 0;
@@ -60,8 +61,8 @@ __global__ void __launch_bounds__(threads)
       const Index k = i * n_features + f;
       const Scalar v = v_dot[k];
       sum += static_cast<double>(out_bar[k]) * static_cast<double>(v);
-      x_dot[k] = first ? v : x_dot[k] + v;
-      out_dot[k] = first ? w * v : out_dot[k] + w * v;
+      x_dot[k] = before == nullptr ? v : before[k] + v;
+      out_dot[k] = before == nullptr ? w * v : out_dot[k] + w * v;
     }
     sum = warp_sum(sum);
     if (lane_index() == 0) dots[i] = sum;
@@ -112,10 +113,10 @@ void add_correction(std::int64_t n_rows, std::int64_t n_features, const Scalar* 
 
 template <class Scalar>
 void add_tangent(std::int64_t n_rows, std::int64_t n_features, const Scalar* weight,
-                 const Scalar* v_dot, const Scalar* out_bar, bool first, Scalar* x_dot,
+                 const Scalar* v_dot, const Scalar* out_bar, const Scalar* before, Scalar* x_dot,
                  Scalar* out_dot, double* dots, Stream stream) {
   launch(add_tangents<Scalar>, one_per_warp(n_rows, threads, stream), n_rows, n_features, weight,
-         v_dot, out_bar, first, x_dot, out_dot, dots);
+         v_dot, out_bar, before, x_dot, out_dot, dots);
 }
 
 template <class Scalar>
@@ -134,7 +135,7 @@ void reverse_correction(std::int64_t n_rows, std::int64_t n_features, const Scal
   template void add_correction(std::int64_t, std::int64_t, const Scalar*, const Scalar*,       \
                                const Scalar*, Scalar*, Scalar*, Scalar*, Stream);              \
   template void add_tangent(std::int64_t, std::int64_t, const Scalar*, const Scalar*,          \
-                            const Scalar*, bool, Scalar*, Scalar*, double*, Stream);           \
+                            const Scalar*, const Scalar*, Scalar*, Scalar*, double*, Stream);  \
   template void reverse_correction(std::int64_t, std::int64_t, const Scalar*, const Scalar*,   \
                                    const Scalar*, const Scalar*, const Scalar*, bool, Scalar*, \
                                    double*, Stream);

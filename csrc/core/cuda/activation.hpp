@@ -25,12 +25,12 @@ void add_correction(std::int64_t n_rows, std::int64_t n_features, const Scalar* 
                     const Scalar* v, const Scalar* before, Scalar* x, Scalar* out, Scalar* norms,
                     Stream stream);
 
-/// The tangent of `add_correction`, in place, and what the weight is multiplied with in the
-/// derivative: x_dot += v_dot, out_dot += weight[0] v_dot (first: both are set), dots = out_bar
-/// v_dot summed over each row.
+/// The tangent of `add_correction`, and what the weight is multiplied with in the derivative: x_dot
+/// = before + v_dot, out_dot += weight[0] v_dot (`before` null: x_dot = v_dot, out_dot = weight[0]
+/// v_dot), dots = out_bar v_dot summed over each row.
 template <class Scalar>
 void add_tangent(std::int64_t n_rows, std::int64_t n_features, const Scalar* weight,
-                 const Scalar* v_dot, const Scalar* out_bar, bool first, Scalar* x_dot,
+                 const Scalar* v_dot, const Scalar* out_bar, const Scalar* before, Scalar* x_dot,
                  Scalar* out_dot, double* dots, Stream stream);
 
 /// The reverse of `add_correction`: lambda_v = weight[0] lambda_out + lambda_x (null: without), and

@@ -16,31 +16,30 @@ constexpr int warps = conv_threads / warp_size;
 /// per warp, then the table.
 template <class Scalar, int width, bool in_shared, int n_sets>
 struct Work {
-  using Neighbor = Staged<Scalar, n_sets>;
-
   const PairsBothWays<Scalar>& pairs;
   FeatureSlice<Scalar, width> features;
   TableSlice<Scalar, width, in_shared> table;
-  Neighbor* stage;
+  Stage<Scalar, n_sets> stage;
   WorkRange atoms;
 
   __device__ Work(const PairsBothWays<Scalar>& pairs_, const FilterTable<Scalar>& table_,
                   unsigned char* shared)
       : pairs(pairs_),
         features(table_.n_features),
-        table(table_, features, shared + conv_threads * sizeof(Neighbor)),
-        stage(reinterpret_cast<Neighbor*>(shared) + threadIdx.x / warp_size * warp_size),
+        table(table_, features, shared + warps * Stage<Scalar, n_sets>::bytes),
+        stage(shared + threadIdx.x / warp_size * Stage<Scalar, n_sets>::bytes),
         atoms(work_range(pairs_.half.n_atoms, blockIdx.x, gridDim.x)) {}
 
-  /// Calls work(neighbor, place) in all lanes for places begin .. end - 1 among the neighbors of
-  /// atom i, two at a time, with zero weights behind the last one. `load(neighbor, pair)` fills the
-  /// weights.
-  template <class Load, class Call>
-  __device__ void for_neighbors(Index i, Index begin, Index end, const Load& load,
-                                const Call& call) const {
+  /// Calls call(neighbor, s) in all lanes for places begin .. end - 1 among the neighbors of atom
+  /// i, two at a time, with zero weights behind the last one: s counts them in the stage, from its
+  /// start. `load(neighbor, pair)` fills the weights; done(place) follows on a stage, with the
+  /// place of its first neighbor.
+  template <class Load, class Call, class Done>
+  __device__ void for_neighbors(Index i, int begin, int end, const Load& load, const Call& call,
+                                const Done& done) const {
     const int lane = lane_index(), sub = lane / lanes_per_row;
-    for (Index base = begin; base < end; base += warp_size) {
-      Neighbor mine{};
+    for (int base = begin; base < end; base += warp_size) {
+      Neighbor<Scalar, n_sets> mine{};
       mine.other = static_cast<std::int32_t>(i);
       if (base + lane < end) {
         const Place place = neighbor_at(pairs, i, base + lane);
@@ -49,22 +48,31 @@ struct Work {
         load(mine, place.pair);
       }
       __syncwarp();  // the stage has been read
-      stage[lane] = mine;
+      stage.put(lane, mine);
       __syncwarp();
-      const int count = end - base < warp_size ? static_cast<int>(end - base) : warp_size;
+      const int count = end - base < warp_size ? end - base : warp_size;
 #pragma unroll 2
-      for (int s = 0; s < count; s += rows_per_warp) call(stage[s + sub], base + s + sub);
+      for (int s = 0; s < count; s += rows_per_warp) call(stage.at(s + sub), s);
+      done(base);
     }
+  }
+
+  template <class Load, class Call>
+  __device__ void for_neighbors(Index i, int begin, int end, const Load& load,
+                                const Call& call) const {
+    for_neighbors(i, begin, end, load, call, [](int) {});
   }
 
   /// Calls work(atom) for the atoms of this warp.
   template <class Call>
   __device__ void for_atoms(const Call& call) const {
-    for (Index i = atoms.begin + threadIdx.x / warp_size; i < atoms.end; i += warps) call(i);
+    const int end = static_cast<int>(atoms.end);
+    for (int i = static_cast<int>(atoms.begin + threadIdx.x / warp_size); i < end; i += warps)
+      call(i);
   }
 
   /// Adds what the halves of the warp have summed, and stores the row.
-  __device__ void finish(Index i, Pack<Scalar, width>& sum, Scalar* rows) const {
+  __device__ void finish(int i, Pack<Scalar, width>& sum, Scalar* rows) const {
     add_rows(sum);
     if (lane_index() < lanes_per_row) features.store(rows, i, sum);
   }
@@ -82,12 +90,12 @@ __global__ void __launch_bounds__(conv_threads, 2)
   SCSCHNET_DYNAMIC_SHARED(shared);
   using Own = Work<Scalar, width, in_shared, 1>;
   const Own work(pairs, table, shared);
-  work.for_atoms([&](Index i) {
+  work.for_atoms([&](int i) {
     Pack<Scalar, width> sum{};
     work.for_neighbors(
         i, 0, n_neighbors(pairs, i),
         [&](auto& to, Index p) { Own::copy_weights(pairs.half.w, p, to.weights[0]); },
-        [&](const auto& neighbor, Index) {
+        [&](const auto& neighbor, int) {
           Pack<Scalar, width> filters[1];
           work.table.evaluate(neighbor, filters);
           add_product(sum, filters[0], work.features.load(x, neighbor.other));
@@ -97,13 +105,13 @@ __global__ void __launch_bounds__(conv_threads, 2)
 }
 
 template <class Scalar, int width, bool in_shared>
-__global__ void __launch_bounds__(conv_threads)
+__global__ void __launch_bounds__(conv_threads, 2)
     convolve_tangent(PairsBothWays<Scalar> pairs, FilterTable<Scalar> table, const Scalar* u,
                      const Scalar* v, const Scalar* x, Scalar* out) {
   SCSCHNET_DYNAMIC_SHARED(shared);
   using Own = Work<Scalar, width, in_shared, 2>;
   const Own work(pairs, table, shared);
-  work.for_atoms([&](Index i) {
+  work.for_atoms([&](int i) {
     Pack<Scalar, width> sum{};
     work.for_neighbors(
         i, 0, n_neighbors(pairs, i),
@@ -113,7 +121,7 @@ __global__ void __launch_bounds__(conv_threads)
 #pragma unroll
           for (int m = 0; m < n_taps; ++m) to.weights[1][m] *= v[p];
         },
-        [&](const auto& neighbor, Index) {
+        [&](const auto& neighbor, int) {
           Pack<Scalar, width> filters[2];
           work.table.evaluate(neighbor, filters);
           add_product(sum, filters[0], work.features.load(u, neighbor.other));
@@ -123,34 +131,47 @@ __global__ void __launch_bounds__(conv_threads)
   });
 }
 
-/// One number per pair and slice: sum_f (a_i b_j + a_j b_i) D_f of the slice's features, to parts
-/// (n_slices, n_pairs).
+/// One number for each of an atom's own pairs: sum_f (a_i b_j + a_j b_i) D_f of the slice's
+/// features. Lanes of half h keep those of neighbors h, h + 2, ... of a stage and store them
+/// together.
 template <class Scalar, int width>
-__device__ void store_dot(const PairsBothWays<Scalar>& pairs, Index i, Index place,
-                          const Pack<Scalar, width>& slope, const Pack<Scalar, width>& a_i,
-                          const Pack<Scalar, width>& a_j, const Pack<Scalar, width>& b_i,
-                          const Pack<Scalar, width>& b_j, Scalar* parts) {
-  Scalar sum = 0;
+struct Dots {
+  const PairsBothWays<Scalar>& pairs;
+  int i;
+  Scalar* parts;  // (n_slices, n_pairs)
+  Scalar mine = 0;
+
+  __device__ void keep(int s, const Pack<Scalar, width>& slope, const Pack<Scalar, width>& a_i,
+                       const Pack<Scalar, width>& a_j, const Pack<Scalar, width>& b_i,
+                       const Pack<Scalar, width>& b_j) {
+    Scalar sum = 0;
 #pragma unroll
-  for (int k = 0; k < width; ++k)
-    sum += slope.at[k] * (a_i.at[k] * b_j.at[k] + a_j.at[k] * b_i.at[k]);
-  sum = sum_row(sum);
-  const Index pair = pairs.half.row_ptr[i] + place;
-  if (lane_index() % lanes_per_row == 0 && pair < pairs.half.row_ptr[i + 1])
-    parts[blockIdx.y * pairs.n_pairs + pair] = sum;
-}
+    for (int k = 0; k < width; ++k)
+      sum += slope.at[k] * (a_i.at[k] * b_j.at[k] + a_j.at[k] * b_i.at[k]);
+    sum = sum_row(sum);
+    if (lane_index() % lanes_per_row == s / rows_per_warp) mine = sum;
+  }
+
+  __device__ void store(int base) const {
+    const int lane = lane_index();
+    const int place = base + lane % lanes_per_row * rows_per_warp + lane / lanes_per_row;
+    const Index p = pairs.half.row_ptr[i] + place;
+    if (p < pairs.half.row_ptr[i + 1]) parts[blockIdx.y * pairs.n_pairs + p] = mine;
+  }
+};
 
 /// An atom's own pairs give d_bar and x_bar, those where it is the partner x_bar.
 template <class Scalar, int width, bool in_shared>
-__global__ void __launch_bounds__(conv_threads)
+__global__ void __launch_bounds__(conv_threads, 2)
     convolve_back(PairsBothWays<Scalar> pairs, FilterTable<Scalar> table, const Scalar* y_bar,
                   const Scalar* x, Scalar* x_bar, Scalar* parts) {
   SCSCHNET_DYNAMIC_SHARED(shared);
   using Own = Work<Scalar, width, in_shared, 2>;
   const Own work(pairs, table, shared);
-  work.for_atoms([&](Index i) {
+  work.for_atoms([&](int i) {
     const Pack<Scalar, width> y_i = work.features.load(y_bar, i), x_i = work.features.load(x, i);
-    const Index n_own = pairs.half.row_ptr[i + 1] - pairs.half.row_ptr[i];
+    const int n_own = n_own_pairs(pairs, i);
+    Dots<Scalar, width> dots{pairs, i, parts};
     Pack<Scalar, width> sum{};
     work.for_neighbors(
         i, 0, n_own,
@@ -158,18 +179,18 @@ __global__ void __launch_bounds__(conv_threads)
           Own::copy_weights(pairs.half.w, p, to.weights[0]);
           Own::copy_weights(pairs.half.z, p, to.weights[1]);
         },
-        [&](const auto& neighbor, Index place) {
+        [&](const auto& neighbor, int s) {
           Pack<Scalar, width> filters[2];
           work.table.evaluate(neighbor, filters);
           const Pack<Scalar, width> y_j = work.features.load(y_bar, neighbor.other);
           add_product(sum, filters[0], y_j);
-          store_dot(pairs, i, place, filters[1], y_i, y_j, x_i,
-                    work.features.load(x, neighbor.other), parts);
-        });
+          dots.keep(s, filters[1], y_i, y_j, x_i, work.features.load(x, neighbor.other));
+        },
+        [&](int base) { dots.store(base); });
     work.for_neighbors(
         i, n_own, n_neighbors(pairs, i),
         [&](auto& to, Index p) { Own::copy_weights(pairs.half.w, p, to.weights[0]); },
-        [&](const auto& neighbor, Index) {
+        [&](const auto& neighbor, int) {
           Pack<Scalar, width> filter{};
 #pragma unroll
           for (int m = 0; m < n_taps; ++m) {
@@ -190,17 +211,19 @@ __global__ void __launch_bounds__(conv_threads)
   SCSCHNET_DYNAMIC_SHARED(shared);
   using Own = Work<Scalar, width, in_shared, 1>;
   const Own work(pairs, table, shared);
-  work.for_atoms([&](Index i) {
+  work.for_atoms([&](int i) {
     const Pack<Scalar, width> a_i = work.features.load(a, i), b_i = work.features.load(b, i);
+    Dots<Scalar, width> dots{pairs, i, parts};
     work.for_neighbors(
-        i, 0, pairs.half.row_ptr[i + 1] - pairs.half.row_ptr[i],
+        i, 0, n_own_pairs(pairs, i),
         [&](auto& to, Index p) { Own::copy_weights(pairs.half.w, p, to.weights[0]); },
-        [&](const auto& neighbor, Index place) {
+        [&](const auto& neighbor, int s) {
           Pack<Scalar, width> filters[1];
           work.table.evaluate(neighbor, filters);
-          store_dot(pairs, i, place, filters[0], a_i, work.features.load(a, neighbor.other), b_i,
-                    work.features.load(b, neighbor.other), parts);
-        });
+          dots.keep(s, filters[0], a_i, work.features.load(a, neighbor.other), b_i,
+                    work.features.load(b, neighbor.other));
+        },
+        [&](int base) { dots.store(base); });
   });
 }
 
@@ -222,7 +245,7 @@ ConvolutionPlan plan(const PairsBothWays<Scalar>& pairs, const FilterTable<Scala
   return plan_convolution(device_limits(), pairs.half.n_atoms, pairs.n_pairs, table.n_rows,
                           table.n_features, slice_features<width>,
                           slice_features<width> * sizeof(Scalar),
-                          conv_threads * sizeof(Staged<Scalar, n_sets>));
+                          warps * Stage<Scalar, n_sets>::bytes);
 }
 
 LaunchShape shape_of(const ConvolutionPlan& plan, Stream stream) {

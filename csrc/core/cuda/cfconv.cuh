@@ -58,12 +58,66 @@ inline ConvolutionPlan plan_convolution(const DeviceLimits& device, Index n_atom
           static_cast<std::size_t>(stage_bytes + (in_shared ? table_bytes : 0))};
 }
 
-/// A neighbor with its weights, as lanes read it; one or two sets of weights.
+/// A neighbor with its weights, one or two sets of them.
 template <class Scalar, int n_sets>
-struct alignas(16) Staged {
+struct alignas((n_sets * n_taps * sizeof(Scalar) + 8) % 16 == 0 ? 16 : 8) Neighbor {
   Scalar weights[n_sets][n_taps];
   std::int32_t bin;
   std::int32_t other;
+};
+
+/// Neighbors of a warp in shared memory, so that weights are read 16 bytes at a time and no byte is
+/// lost: where a neighbor does not fill whole 16 bytes, its weights do, and the rest has an array
+/// of its own. Two blocks with a table of 326 rows (5 A, 1/64 A) then fit on a processor.
+template <class Scalar, int n_sets>
+class Stage {
+ public:
+  using Staged = Neighbor<Scalar, n_sets>;
+  static constexpr int bytes = warp_size * static_cast<int>(sizeof(Staged));
+
+  __device__ explicit Stage(unsigned char* memory) : memory_(memory) {}
+
+  __device__ void put(int s, const Staged& neighbor) const {
+    if constexpr (whole) {
+      reinterpret_cast<Staged*>(memory_)[s] = neighbor;
+    } else {
+#pragma unroll
+      for (int k = 0; k < n_sets * n_taps; ++k)
+        weights()[s].of[k] = neighbor.weights[k / n_taps][k % n_taps];
+      rest()[s] = {neighbor.bin, neighbor.other};
+    }
+  }
+
+  __device__ Staged at(int s) const {
+    if constexpr (whole) {
+      return reinterpret_cast<const Staged*>(memory_)[s];
+    } else {
+      Staged neighbor;
+#pragma unroll
+      for (int k = 0; k < n_sets * n_taps; ++k)
+        neighbor.weights[k / n_taps][k % n_taps] = weights()[s].of[k];
+      neighbor.bin = rest()[s].bin;
+      neighbor.other = rest()[s].other;
+      return neighbor;
+    }
+  }
+
+ private:
+  struct alignas(16) Weights {
+    Scalar of[n_sets * n_taps];
+  };
+  struct alignas(8) Rest {
+    std::int32_t bin, other;
+  };
+  static constexpr bool whole = sizeof(Staged) % 16 == 0;
+  static_assert(whole || sizeof(Weights) + sizeof(Rest) == sizeof(Staged));
+
+  __device__ Weights* weights() const { return reinterpret_cast<Weights*>(memory_); }
+  __device__ Rest* rest() const {
+    return reinterpret_cast<Rest*>(memory_ + warp_size * sizeof(Weights));
+  }
+
+  unsigned char* memory_;
 };
 
 /// Which pair stands at place e among an atom's own pairs and then those where it is the partner.
@@ -73,7 +127,7 @@ struct Place {
 };
 
 template <class Scalar>
-__host__ __device__ Place neighbor_at(const PairsBothWays<Scalar>& pairs, Index i, Index e) {
+__host__ __device__ Place neighbor_at(const PairsBothWays<Scalar>& pairs, Index i, int e) {
   const Index begin = pairs.half.row_ptr[i], n_own = pairs.half.row_ptr[i + 1] - begin;
   if (e < n_own) {
     return {begin + e, static_cast<std::int32_t>(pairs.half.idx_j[begin + e])};
@@ -82,37 +136,42 @@ __host__ __device__ Place neighbor_at(const PairsBothWays<Scalar>& pairs, Index 
   return {pairs.partners.col_pair[entry], pairs.partners.col_center[entry]};
 }
 
+/// Pairs that stand with the atom, and with those where it is the partner.
 template <class Scalar>
-__host__ __device__ Index n_neighbors(const PairsBothWays<Scalar>& pairs, Index i) {
-  return pairs.half.row_ptr[i + 1] - pairs.half.row_ptr[i] + pairs.partners.col_ptr[i + 1] -
-         pairs.partners.col_ptr[i];
+__host__ __device__ int n_own_pairs(const PairsBothWays<Scalar>& pairs, Index i) {
+  return static_cast<int>(pairs.half.row_ptr[i + 1] - pairs.half.row_ptr[i]);
+}
+template <class Scalar>
+__host__ __device__ int n_neighbors(const PairsBothWays<Scalar>& pairs, Index i) {
+  return n_own_pairs(pairs, i) +
+         static_cast<int>(pairs.partners.col_ptr[i + 1] - pairs.partners.col_ptr[i]);
 }
 
 /// One lane's part of a row: features first .. first + width - 1, zeros beyond the last feature.
 template <class Scalar, int width>
 struct FeatureSlice {
-  Index first;
-  Index n_features;
+  int first;  // narrow numbers: registers are scarce
+  int n_features;
 
   __device__ FeatureSlice(Index n)
-      : first(blockIdx.y * static_cast<Index>(slice_features<width>) +
+      : first(static_cast<int>(blockIdx.y) * slice_features<width> +
               lane_index() % lanes_per_row * width),
-        n_features(n) {}
+        n_features(static_cast<int>(n)) {}
 
   /// Rows are multiples of the width long: a pack is inside or outside.
   __device__ bool inside() const { return first < n_features; }
 
-  __device__ Pack<Scalar, width> load(const Scalar* rows, Index row) const {
+  __device__ Pack<Scalar, width> load(const Scalar* rows, int row) const {
     Pack<Scalar, width> pack{};
-    if (inside()) {
-      pack = *reinterpret_cast<const Pack<Scalar, width>*>(rows + row * n_features + first);
-    }
+    if (inside()) pack = *reinterpret_cast<const Pack<Scalar, width>*>(rows + place(row));
     return pack;
   }
 
-  __device__ void store(Scalar* rows, Index row, const Pack<Scalar, width>& pack) const {
-    if (inside()) *reinterpret_cast<Pack<Scalar, width>*>(rows + row * n_features + first) = pack;
+  __device__ void store(Scalar* rows, int row, const Pack<Scalar, width>& pack) const {
+    if (inside()) *reinterpret_cast<Pack<Scalar, width>*>(rows + place(row)) = pack;
   }
+
+  __device__ Index place(int row) const { return static_cast<Index>(row) * n_features + first; }
 };
 
 /// The slice of the table: a copy in shared memory, or the table itself.
@@ -127,8 +186,9 @@ struct TableSlice {
       : rows(table.rows), features(features_) {
     if constexpr (in_shared) {
       auto* const copy = reinterpret_cast<Scalar*>(shared);
-      for (Index r = threadIdx.x / lanes_per_row; r < table.n_rows;
-           r += blockDim.x / lanes_per_row) {
+      const int n_rows = static_cast<int>(table.n_rows), step = static_cast<int>(blockDim.x);
+      for (int r = static_cast<int>(threadIdx.x) / lanes_per_row; r < n_rows;
+           r += step / lanes_per_row) {
         const auto pack = features.load(table.rows, r);
         *reinterpret_cast<Pack<Scalar, width>*>(copy + r * slice_features<width> + offset()) = pack;
       }
@@ -139,7 +199,7 @@ struct TableSlice {
 
   __device__ static int offset() { return lane_index() % lanes_per_row * width; }
 
-  __device__ Pack<Scalar, width> load(Index row) const {
+  __device__ Pack<Scalar, width> load(int row) const {
     if constexpr (in_shared) {
       return *reinterpret_cast<const Pack<Scalar, width>*>(rows + row * slice_features<width> +
                                                            offset());
@@ -150,7 +210,7 @@ struct TableSlice {
 
   /// filters[s] = sum_m weights[s][m] row[bin + m]: every row is read once.
   template <int n_sets>
-  __device__ void evaluate(const Staged<Scalar, n_sets>& neighbor,
+  __device__ void evaluate(const Neighbor<Scalar, n_sets>& neighbor,
                            Pack<Scalar, width> (&filters)[n_sets]) const {
 #pragma unroll
     for (int m = 0; m < n_taps; ++m) {

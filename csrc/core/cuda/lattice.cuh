@@ -25,6 +25,7 @@ struct Grid {
   std::int32_t periodic[3];
   double low[3], span[3];  ///< part of the fractional coordinates that the bins cover
   double reach[3];         ///< cutoff in bins, with room for rounding
+  float near;              ///< squared distance in single precision beyond which no neighbor can be
   std::int32_t n_bins[3];
   Index first_bin;
 };
@@ -196,14 +197,14 @@ __host__ __device__ inline Index bin_of(const Grid& g, const double* fractions) 
   return g.first_bin + bin;
 }
 
-__host__ __device__ inline Index floor_divide(Index a, Index b) {
+__host__ __device__ inline std::int32_t floor_divide(std::int32_t a, std::int32_t b) {
   return a >= 0 ? a / b : -((b - 1 - a) / b);
 }
 
 /// Bins within the cutoff of a point along one axis, images counted on: bin b lies in image
 /// floor(b / n_bins).
 struct BinRange {
-  Index first, last;
+  std::int32_t first, last;
 };
 
 __host__ __device__ inline BinRange bins_in_reach(const Grid& g, int axis, double fraction) {
@@ -214,7 +215,7 @@ __host__ __device__ inline BinRange bins_in_reach(const Grid& g, int axis, doubl
     first = first > 0 ? (first < n ? first : n - 1) : 0;
     last = last > 0 ? (last < n ? last : n - 1) : 0;
   }
-  return {static_cast<Index>(first), static_cast<Index>(last)};
+  return {static_cast<std::int32_t>(first), static_cast<std::int32_t>(last)};
 }
 
 /// Calls visit(first bin, last bin, image (3,)) for stretches of bins that hold all points within
@@ -224,18 +225,16 @@ __host__ __device__ void for_each_stretch(const Grid& g, const double* fractions
                                           const Visit& visit) {
   const BinRange x = bins_in_reach(g, 0, fractions[0]), y = bins_in_reach(g, 1, fractions[1]),
                  z = bins_in_reach(g, 2, fractions[2]);
-  const Index n = g.n_bins[0];
-  for (Index bz = z.first; bz <= z.last; ++bz) {
-    const Index image_z = floor_divide(bz, g.n_bins[2]), in_z = bz - image_z * g.n_bins[2];
-    for (Index by = y.first; by <= y.last; ++by) {
-      const Index image_y = floor_divide(by, g.n_bins[1]), in_y = by - image_y * g.n_bins[1];
-      const Index row = g.first_bin + (in_z * g.n_bins[1] + in_y) * n;
-      for (Index image_x = floor_divide(x.first, n); image_x * n <= x.last; ++image_x) {
-        const Index first = x.first > image_x * n ? x.first - image_x * n : 0;
-        const Index last = x.last < image_x * n + n - 1 ? x.last - image_x * n : n - 1;
-        const std::int32_t image[3] = {static_cast<std::int32_t>(image_x),
-                                       static_cast<std::int32_t>(image_y),
-                                       static_cast<std::int32_t>(image_z)};
+  const std::int32_t n = g.n_bins[0];
+  for (std::int32_t bz = z.first; bz <= z.last; ++bz) {
+    const std::int32_t image_z = floor_divide(bz, g.n_bins[2]), in_z = bz - image_z * g.n_bins[2];
+    for (std::int32_t by = y.first; by <= y.last; ++by) {
+      const std::int32_t image_y = floor_divide(by, g.n_bins[1]), in_y = by - image_y * g.n_bins[1];
+      const Index row = g.first_bin + static_cast<Index>(in_z * g.n_bins[1] + in_y) * n;
+      for (std::int32_t image_x = floor_divide(x.first, n); image_x * n <= x.last; ++image_x) {
+        const std::int32_t first = x.first > image_x * n ? x.first - image_x * n : 0,
+                           last = x.last < image_x * n + n - 1 ? x.last - image_x * n : n - 1;
+        const std::int32_t image[3] = {image_x, image_y, image_z};
         visit(row + first, row + last, image);
       }
     }
@@ -248,6 +247,43 @@ struct BinnedAtom {
   std::int32_t wrap[3];  ///< whole lattice vectors (reduced ones) that it lies away from its bin
   std::int32_t atom;
 };
+
+/// Where the atom lies inside the cell, Å: position - wrap · vectors.
+__host__ __device__ inline double inside_cell(const Grid& g, const BinnedAtom& atom, int axis) {
+  double x = atom.position[axis];
+  for (int a = 0; a < 3; ++a) x -= atom.wrap[a] * g.vectors[3 * a + axis];
+  return x;
+}
+
+/// Atoms that lie farther away are not compared in single precision, nor are lattices that were
+/// reduced by larger numbers.
+constexpr std::int32_t most_near_wraps = 4096, most_near_transform = 1024;
+
+__host__ __device__ inline bool is_near(const BinnedAtom& atom) {
+  bool good = true;
+  for (int a = 0; a < 3; ++a)
+    good &= atom.wrap[a] <= most_near_wraps && atom.wrap[a] >= -most_near_wraps;
+  return good;
+}
+
+/// Sets `near` such that no rounding of single precision rules a neighbor out: |inside_cell| of all
+/// atoms is below the extent, which it is rounded relative to, like offsets and differences.
+__host__ __device__ inline void choose_near(double cutoff, Grid& g) {
+  double extent = 0;
+  bool good = true;
+  for (int a = 0; a < 3; ++a) {
+    const double low = fabs(g.low[a]), high = fabs(g.low[a] + g.span[a]);
+    const double most = g.periodic[a] ? 1 : low > high ? low : high;
+    for (int m = 0; m < 3; ++m) {
+      extent += most * fabs(g.vectors[3 * a + m]);
+      good &= g.transform[3 * a + m] <= most_near_transform &&
+              g.transform[3 * a + m] >= -most_near_transform;
+    }
+  }
+  constexpr double rounding = 1.0 / (1 << 20);  // sixteen times that of a number
+  const double limit = cutoff + rounding * (extent + cutoff);
+  g.near = good ? static_cast<float>(limit * limit * (1 + rounding)) : HUGE_VALF;
+}
 
 /// S of the pair with `image` of atom j, in the lattice vectors as given.
 __host__ __device__ inline void pair_shift(const Grid& g, const BinnedAtom& i, const BinnedAtom& j,

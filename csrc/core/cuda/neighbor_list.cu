@@ -19,6 +19,16 @@ struct Fractions {
   double of[3];
 };
 
+/// Where an atom lies inside the cell; NaN if that needs double precision.
+struct alignas(16) NearAtom {
+  float at[3];
+};
+
+/// A pair that single precision could not rule out: place of atom j, and its image.
+struct Candidate {
+  std::int32_t slot, image[3];
+};
+
 /// Arrays of one search, in the scratch memory.
 struct Scratch {
   Grid* grids;              // (n_structures,)
@@ -32,6 +42,7 @@ struct Scratch {
   Index* bin_ptr;            // (n_bins + 1,)
   std::int32_t* slots;       // (n_atoms,) atoms by bin, in any order within one
   BinnedAtom* atoms;         // (n_atoms,) by bin, sorted by atom within one
+  NearAtom* near;            // (n_atoms,) the same in single precision
   std::int32_t* row_counts;  // (n_atoms,)
   void* scan;
   Index n_bins;
@@ -49,6 +60,7 @@ struct Scratch {
     bin_ptr = parts.take<Index>(n_bins + 1);
     slots = parts.take<std::int32_t>(n_atoms);
     atoms = parts.take<BinnedAtom>(n_atoms);
+    near = parts.take<NearAtom>(n_atoms);
     row_counts = parts.take<std::int32_t>(n_atoms);
     const Index longest = n_atoms > n_bins ? n_atoms : n_bins;
     scan = parts.take<unsigned char>(scan_scratch_bytes(longest));
@@ -179,6 +191,7 @@ __global__ void choose_grids(Input<Scalar> in, Scratch s) {
     }
     const Index capacity = first_bin_of(last, m + 1) - g.first_bin;
     choose_bins(in.cutoff, last - first, capacity > 1 ? capacity : 1, g);
+    choose_near(in.cutoff, g);
   }
 }
 
@@ -208,37 +221,110 @@ __global__ void sort_bins(Input<Scalar> in, Scratch s) {
     const Index begin = s.bin_ptr[s.bin[atom]], end = s.bin_ptr[s.bin[atom] + 1];
     Index place = begin;
     for (Index other = begin; other < end; ++other) place += s.slots[other] < atom;
-    BinnedAtom& to = s.atoms[place];
-    to.atom = atom;
+    BinnedAtom binned;
+    binned.atom = atom;
     for (int a = 0; a < 3; ++a) {
-      to.position[a] = in.structures.positions[3 * static_cast<Index>(atom) + a];
-      to.wrap[a] = s.wrap[3 * static_cast<Index>(atom) + a];
+      binned.position[a] = in.structures.positions[3 * static_cast<Index>(atom) + a];
+      binned.wrap[a] = s.wrap[3 * static_cast<Index>(atom) + a];
     }
+    s.atoms[place] = binned;
+    const Grid& g = s.grids[structure_of(in, atom)];
+    for (int a = 0; a < 3; ++a)
+      s.near[place].at[a] = is_near(binned) ? static_cast<float>(inside_cell(g, binned, a)) : NAN;
   }
 }
 
-/// Calls found(is neighbor, atom, shift) in every lane for stretches of 32 candidates of an atom.
+constexpr int queue_length = 2 * warp_size;
+
+/// Candidates of one atom, by one warp: single precision sorts out, and what it leaves is tested
+/// exactly, 32 at a time, in the order of the candidates.
+template <class Scalar, class Found>
+class Search {
+ public:
+  __device__ Search(const Input<Scalar>& in, const Scratch& s, Index slot, Candidate* queue,
+                    const Found& found)
+      : in_(in),
+        s_(s),
+        slot_(static_cast<int>(slot)),
+        queue_(queue),
+        found_(found),
+        g_(s.grids[structure_of(in, s.atoms[slot].atom)]) {}
+
+  __device__ void run() {
+    for_each_stretch(g_, s_.fractions[s_.atoms[slot_].atom].of,
+                     [&](Index first_bin, Index last_bin, const std::int32_t* image) {
+                       scan(static_cast<int>(s_.bin_ptr[first_bin]),
+                            static_cast<int>(s_.bin_ptr[last_bin + 1]), image);
+                     });
+    if (n_queued_ > 0) test(n_queued_);
+  }
+
+ private:
+  /// The atoms at places begin .. end - 1, in one image.
+  __device__ void scan(int begin, int end, const std::int32_t* image) {
+    const int lane = lane_index();
+    const bool own_image = image[0] == 0 && image[1] == 0 && image[2] == 0;
+    const BinnedAtom& i = s_.atoms[slot_];  // read again: registers are scarce
+    float offset[3];
+    for (int m = 0; m < 3; ++m) {
+      double x = -inside_cell(g_, i, m);
+      for (int a = 0; a < 3; ++a) x += image[a] * g_.vectors[3 * a + m];
+      offset[m] = is_near(i) ? static_cast<float>(x) : NAN;
+    }
+    for (int base = begin; base < end; base += warp_size) {
+      const int k = base + lane;
+      bool is_candidate = k < end && !(k == slot_ && own_image);
+      if (is_candidate) {
+        const NearAtom j = s_.near[k];
+        float square = 0;
+        for (int m = 0; m < 3; ++m) square += (j.at[m] + offset[m]) * (j.at[m] + offset[m]);
+        is_candidate = !(square > g_.near);
+      }
+      const unsigned hits = __ballot_sync(all_lanes, is_candidate);
+      if (is_candidate) {
+        queue_[n_queued_ + __popc(hits & ((1u << lane) - 1))] = {k, {image[0], image[1], image[2]}};
+      }
+      n_queued_ += __popc(hits);
+      if (n_queued_ >= warp_size) test(warp_size);
+    }
+  }
+
+  /// The first n of the queue; the others move up.
+  __device__ void test(int n) {
+    const int lane = lane_index();
+    __syncwarp();  // the queue is written
+    std::int32_t shift[3] = {0, 0, 0}, atom = 0;
+    bool is_neighbor = lane < n;
+    if (is_neighbor) {
+      const Candidate candidate = queue_[lane];
+      const BinnedAtom j = s_.atoms[candidate.slot];
+      atom = j.atom;
+      const BinnedAtom& i = s_.atoms[slot_];
+      pair_shift(g_, i, j, candidate.image, shift);
+      is_neighbor = squared_distance(g_, i, j, shift) < in_.squared_cutoff;
+    }
+    found_(is_neighbor, atom, shift);
+    n_queued_ -= n;
+    const Candidate next = queue_[lane < n_queued_ ? lane + n : lane];
+    __syncwarp();  // the queue is read
+    if (lane < n_queued_) queue_[lane] = next;
+  }
+
+  const Input<Scalar>& in_;
+  const Scratch& s_;
+  int slot_;
+  Candidate* queue_;
+  const Found& found_;
+  const Grid& g_;
+  int n_queued_ = 0;
+};
+
+/// Calls found(is neighbor, atom, shift) in every lane for stretches of up to 32 candidates of an
+/// atom. Shared: queues, 8 KiB.
 template <class Scalar, class Found>
 __device__ void search(const Input<Scalar>& in, const Scratch& s, Index slot, const Found& found) {
-  const BinnedAtom i = s.atoms[slot];
-  const Grid& g = s.grids[structure_of(in, i.atom)];
-  for_each_stretch(g, s.fractions[i.atom].of,
-                   [&](Index first_bin, Index last_bin, const std::int32_t* image) {
-                     const Index begin = s.bin_ptr[first_bin], end = s.bin_ptr[last_bin + 1];
-                     const bool own_image = image[0] == 0 && image[1] == 0 && image[2] == 0;
-                     for (Index base = begin; base < end; base += warp_size) {
-                       const Index k = base + lane_index();
-                       std::int32_t shift[3] = {0, 0, 0}, atom = 0;
-                       bool is_neighbor = k < end && !(k == slot && own_image);
-                       if (is_neighbor) {
-                         const BinnedAtom j = s.atoms[k];
-                         atom = j.atom;
-                         pair_shift(g, i, j, image, shift);
-                         is_neighbor = squared_distance(g, i, j, shift) < in.squared_cutoff;
-                       }
-                       found(is_neighbor, atom, shift);
-                     }
-                   });
+  __shared__ Candidate queues[threads / warp_size][queue_length];
+  Search<Scalar, Found>(in, s, slot, queues[threadIdx.x / warp_size], found).run();
 }
 
 /// A warp per atom, in the order of the bins: its number of neighbors.
@@ -255,15 +341,15 @@ __global__ void __launch_bounds__(threads) count_rows(Input<Scalar> in, Scratch 
 
 /// A warp per atom: its row.
 template <class Scalar>
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(threads, 3)
     fill_rows(Input<Scalar> in, Scratch s, const Index* row_ptr, Index capacity, PairArrays out) {
   for (Index slot = warp_index(); slot < in.n_atoms; slot += n_warps()) {
-    const std::int32_t i = s.atoms[slot].atom;
-    Index at = row_ptr[i];
+    std::int32_t n_before = 0;
     search(in, s, slot, [&](bool is_neighbor, std::int32_t j, const std::int32_t* shift) {
       const unsigned hits = __ballot_sync(all_lanes, is_neighbor);
-      const Index p = at + __popc(hits & ((1u << lane_index()) - 1));
-      at += __popc(hits);
+      const std::int32_t i = s.atoms[slot].atom;
+      const Index p = row_ptr[i] + n_before + __popc(hits & ((1u << lane_index()) - 1));
+      n_before += __popc(hits);
       if (!is_neighbor || p >= capacity) return;
       out.idx_i[p] = i;
       out.idx_j[p] = j;

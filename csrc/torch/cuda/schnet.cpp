@@ -3,13 +3,15 @@
 // as in core/cpu/schnet.cpp: a bar is a cotangent in the derivative of sum_i g_i, a dot the tangent
 // along v, lambda a cotangent in the last reverse pass.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/_foreach_copy.h>
+#include <ATen/ops/addcmul.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
 #include <tuple>
@@ -204,6 +206,11 @@ void read_out(const Pass<Scalar>& pass, const Outputs& to) {
   at::mm_out(out_bar, hidden_bar, readout.hidden);
 }
 
+/// sum + a b, in the memory of the sum; without one, the product.
+Tensor added_product(Tensor sum, const Tensor& a, const Tensor& b) {
+  return sum.defined() ? sum.addmm_(a, b) : at::mm(a, b);
+}
+
 /// d_bar, from the last block to the first.
 template <class Scalar>
 void derive(const Pass<Scalar>& pass, const Outputs& to) {
@@ -215,12 +222,16 @@ void derive(const Pass<Scalar>& pass, const Outputs& to) {
     const Block block = block_of(in, l);
     if (l + 1 < n.n_blocks) {  // nothing reads the features of the last block
       const Tensor h_bar = pass.computed(s.h_bar[l + 1]), weight = block_of(in, l + 1).input;
-      x_bar = x_bar.defined() ? at::addmm(x_bar, h_bar, weight) : at::mm(h_bar, weight);
+      x_bar = added_product(x_bar, h_bar, weight);
     }
     Tensor v_bar = pass.computed(s.v_bar[l]), z_bar = pass.computed(s.z_bar[l]),
            y_bar = pass.computed(s.y_bar[l]);
-    at::mul_out(v_bar, pass.computed(s.out_bar), pass.weight(l + 1));
-    if (x_bar.defined()) v_bar.add_(x_bar);
+    const Tensor out_bar = pass.computed(s.out_bar);
+    if (x_bar.defined()) {
+      at::addcmul_out(v_bar, x_bar, out_bar, pass.weight(l + 1));
+    } else {
+      at::mul_out(v_bar, out_bar, pass.weight(l + 1));
+    }
     at::mm_out(z_bar, v_bar, block.output);
     z_bar.mul_(pass.computed(s.slope[l]));
     at::mm_out(y_bar, z_bar, block.hidden);
@@ -268,13 +279,13 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>>;
 
 template <class Scalar>
 struct BackwardPass : Pass<Scalar> {
-  Tensor g_bar;               // (n_atoms,)
-  Tensor v;                   // (n_pairs,), or undefined
-  std::vector<Block> blocks;  // gradients
+  Tensor g_bar;  // (n_atoms,)
+  Tensor v;      // (n_pairs,), or undefined
+  Block blocks;  // gradients of all blocks, (n_blocks, ...)
   Readout readout;
   Tensor weight_dots;  // (n_blocks + 1, n_atoms) float64: of the contribution weights, by atom
   Tensor features_bar, tables_bar;
-  std::vector<Tensor> h_dot, z_dot;  // tangents of every block
+  Tensor x_dot, h_dot, y_dot, z_dot, s_dot;  // tangents, (n_blocks, n_atoms, n_features)
   Tensor out_dot;
   Tensor out_cotangent;  // or undefined
   Tensor lambda_out;
@@ -284,7 +295,6 @@ struct BackwardPass : Pass<Scalar> {
       : Pass<Scalar>(in, n, true, stream, state),
         g_bar(g_bar_),
         v(v_),
-        blocks(n.n_blocks),
         weight_dots(
             at::empty({n.n_blocks + 1, n.n_atoms}, in.features.options().dtype(at::kDouble))),
         tables_bar(at::empty_like(in.tables)) {}
@@ -297,43 +307,43 @@ struct BackwardPass : Pass<Scalar> {
   }
 };
 
+/// sum + a^T b of every block, in the memory of the sum; without one, the product.
+Tensor added_products(Tensor sum, const Tensor& a, const Tensor& b) {
+  const Tensor transposed = a.transpose(1, 2);
+  return sum.defined() ? sum.baddbmm_(transposed, b) : at::bmm(transposed, b);
+}
+
 /// From the tangents of all features to those of out; gradients of what the derivative of sum_i g_i
 /// is linear in.
 template <class Scalar>
 void tangent_pass(BackwardPass<Scalar>& pass) {
   const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
   const Tensor scaled = in.weights.select(0, 1) * pass.v.unsqueeze(1);
-  const Tensor x_dot = at::empty_like(in.features);
-  Tensor h_dot = at::zeros_like(in.features);
+  for (Tensor* dot : {&pass.x_dot, &pass.h_dot, &pass.y_dot, &pass.z_dot, &pass.s_dot})
+    *dot = pass.empty({n.n_blocks, n.n_atoms, n.n_features});
+  pass.h_dot[0].zero_();  // the embedding does not move
   pass.out_dot = at::empty_like(in.features);
   for (std::int64_t l = 0; l < n.n_blocks; ++l) {
     const Block block = block_of(in, l);
-    Block& bar = pass.blocks[l];
-    const Tensor y_dot = at::empty_like(in.features);
+    const Tensor y_dot = pass.y_dot[l], x_dot = pass.x_dot[l];
+    const Scalar* const before = l ? pass.read(pass.x_dot[l - 1]) : nullptr;
     if (l == 0) {
       cfconv(pass.by_slope(scaled), pass.table(l), pass.read(s.h[l]), pass.write(y_dot),
              pass.stream);
     } else {
-      bar.input = at::mm(s.h_bar[l].t(), x_dot);
-      h_dot = at::mm(x_dot, block.input.t());
+      Tensor h_dot = pass.h_dot[l];
+      at::mm_out(h_dot, pass.x_dot[l - 1], block.input.t());
       cfconv_double_backward(pass.pairs, pass.table(l), pass.read(h_dot), pass.read(pass.v),
                              pass.read(s.h[l]), pass.write(y_dot), pass.stream);
     }
-    pass.h_dot.push_back(h_dot);
-    bar.hidden = at::mm(s.z_bar[l].t(), y_dot);
-    pass.z_dot.push_back(at::mm(y_dot, block.hidden.t()));
-    const Tensor s_dot = pass.z_dot[l] * s.slope[l];
-    bar.output = at::mm(s.v_bar[l].t(), s_dot);
+    Tensor z_dot = pass.z_dot[l], s_dot = pass.s_dot[l];
+    at::mm_out(z_dot, y_dot, block.hidden.t());
+    at::mul_out(s_dot, z_dot, s.slope[l]);
     const Tensor v_dot = at::mm(s_dot, block.output.t());
     add_tangent(n.n_atoms, n.n_features, pass.weight_pointer(l + 1), pass.read(v_dot),
-                pass.read(s.out_bar), l == 0, pass.write(x_dot), pass.write(pass.out_dot),
+                pass.read(s.out_bar), before, pass.write(x_dot), pass.write(pass.out_dot),
                 pass.dots(l + 1), pass.stream);
   }
-}
-
-/// product + a^T b
-Tensor added_product(const Tensor& product, const Tensor& a, const Tensor& b) {
-  return product.defined() ? at::addmm(product, a.t(), b) : at::mm(a.t(), b);
 }
 
 template <class Scalar>
@@ -350,7 +360,7 @@ void reverse_readout(BackwardPass<Scalar>& pass) {
     lambda = lambda + hidden_bar * (1 - s.readout_slope) * q_dot;
     bar.hidden = at::mm(hidden_bar.t(), pass.out_dot);
   }
-  bar.hidden = added_product(bar.hidden, lambda, s.out);
+  bar.hidden = added_product(bar.hidden, lambda.t(), s.out);
   bar.hidden_bias = lambda.sum(0);
   bar.output_bias = pass.g_bar.sum().reshape({1});
   pass.lambda_out = pass.out_cotangent.defined()
@@ -360,10 +370,9 @@ void reverse_readout(BackwardPass<Scalar>& pass) {
 
 /// Cotangents of h and of the table from lambda_y.
 template <class Scalar>
-Tensor reverse_convolution(BackwardPass<Scalar>& pass, std::int64_t l, const Tensor& lambda_y,
-                           const Tensor& scratch) {
+void reverse_convolution(BackwardPass<Scalar>& pass, std::int64_t l, const Tensor& lambda_y,
+                         const Tensor& lambda_h, const Tensor& scratch) {
   const auto& s = pass.state;
-  const Tensor lambda_h = at::empty_like(lambda_y);
   Scalar* const table_bar = pass.write(pass.tables_bar.select(0, l));
   const Scalar *lambda = pass.read(lambda_y), *h = pass.read(s.h[l]);
   if (pass.v.defined()) {
@@ -377,7 +386,6 @@ Tensor reverse_convolution(BackwardPass<Scalar>& pass, std::int64_t l, const Ten
                           pass.stream);
     cfconv(pass.pairs, pass.table(l), lambda, pass.write(lambda_h), pass.stream);
   }
-  return lambda_h;
 }
 
 /// Cotangent of the correction of a layer from those of out and of x, and its weight's gradient.
@@ -391,20 +399,43 @@ void reverse_sum(const BackwardPass<Scalar>& pass, std::int64_t layer, const Ten
                      pass.stream);
 }
 
+/// Of the weights of all blocks, each kind in one product: small ones do not fill a GPU.
+template <class Scalar>
+void gradients_of_blocks(BackwardPass<Scalar>& pass, const Tensor& lambda_v, const Tensor& lambda_z,
+                         const Tensor& lambda_h) {
+  const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
+  Block& bar = pass.blocks;
+  bar.input = pass.empty({n.n_blocks, n.n_features, n.n_features});
+  Tensor first = bar.input[0], others = bar.input.narrow(0, 1, n.n_blocks - 1);
+  const auto behind_first = [](const Tensor& t) { return t.narrow(0, 1, t.size(0) - 1); };
+  const auto but_last = [](const Tensor& t) { return t.narrow(0, 0, t.size(0) - 1); };
+  at::mm_out(first, lambda_h[0].t(), in.features);
+  at::bmm_out(others, behind_first(lambda_h).transpose(1, 2), but_last(s.x));
+  if (pass.v.defined()) {
+    others.baddbmm_(behind_first(s.h_bar).transpose(1, 2), but_last(pass.x_dot));
+    bar.hidden = added_products({}, s.z_bar, pass.y_dot);
+    bar.output = added_products({}, s.v_bar, pass.s_dot);
+  }
+  bar.hidden = added_products(bar.hidden, lambda_z, s.y);
+  bar.output = added_products(bar.output, lambda_v, s.s);
+  bar.hidden_bias = lambda_z.sum(1);
+  bar.output_bias = lambda_v.sum(1);
+}
+
 template <class Scalar>
 void reverse_pass(BackwardPass<Scalar>& pass) {
   const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
   const Tensor scratch =
       pass.empty({table_gradient_scratch_size<Scalar>(n.n_rows, n.n_features, n.n_pairs)});
+  const auto of_blocks = [&] { return pass.empty({n.n_blocks, n.n_atoms, n.n_features}); };
+  const Tensor lambdas_v = of_blocks(), lambdas_z = of_blocks(), lambdas_h = of_blocks();
   Tensor lambda_x;
   for (std::int64_t l = n.n_blocks; l-- > 0;) {
     const Block block = block_of(in, l);
-    Block& bar = pass.blocks[l];
-    const Tensor before = l ? s.x[l - 1] : in.features, lambda_v = at::empty_like(before);
-    reverse_sum(pass, l + 1, lambda_x, s.x[l], before, lambda_v);
-    bar.output = added_product(bar.output, lambda_v, s.s[l]);
-    bar.output_bias = lambda_v.sum(0);
-    Tensor lambda_z = at::mm(lambda_v, block.output);
+    const Tensor lambda_v = lambdas_v[l], lambda_h = lambdas_h[l];
+    reverse_sum(pass, l + 1, lambda_x, s.x[l], l ? s.x[l - 1] : in.features, lambda_v);
+    Tensor lambda_z = lambdas_z[l];
+    at::mm_out(lambda_z, lambda_v, block.output);
     if (pass.v.defined()) {
       activate_backward(lambda_z.numel(), pass.read(lambda_z), pass.read(s.slope[l]),
                         pass.read(s.z_bar[l]), pass.read(pass.z_dot[l]), pass.write(lambda_z),
@@ -412,15 +443,12 @@ void reverse_pass(BackwardPass<Scalar>& pass) {
     } else {
       lambda_z.mul_(s.slope[l]);
     }
-    bar.hidden = added_product(bar.hidden, lambda_z, s.y[l]);
-    bar.hidden_bias = lambda_z.sum(0);
-    const Tensor lambda_h = reverse_convolution(pass, l, at::mm(lambda_z, block.hidden), scratch);
-    bar.input = added_product(bar.input, lambda_h, before);
-    lambda_x = lambda_x.defined() ? at::addmm(lambda_x, lambda_h, block.input)
-                                  : at::mm(lambda_h, block.input);
+    reverse_convolution(pass, l, at::mm(lambda_z, block.hidden), lambda_h, scratch);
+    lambda_x = added_product(lambda_x, lambda_h, block.input);
   }
   pass.features_bar = at::empty_like(in.features);
   reverse_sum(pass, 0, lambda_x, in.features, {}, pass.features_bar);
+  if (n.n_blocks > 0) gradients_of_blocks(pass, lambdas_v, lambdas_z, lambdas_h);
 }
 
 Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_bar, const Tensor& v,
@@ -438,11 +466,16 @@ Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_b
     features = pass.features_bar;
     tables = pass.tables_bar;
     weights = pass.weight_dots.sum(1).to(in.features.scalar_type());
-    for (const Block& b : pass.blocks) {
-      for (const Tensor* gradient :
-           {&b.input, &b.hidden, &b.hidden_bias, &b.output, &b.output_bias})
-        parameters.push_back(*gradient);
+    const Block& b = pass.blocks;
+    std::vector<Tensor> parts;
+    for (std::int64_t l = 0; l < n.n_blocks; ++l) {
+      for (const Tensor* of_blocks :
+           {&b.input, &b.hidden, &b.hidden_bias, &b.output, &b.output_bias}) {
+        parts.push_back(of_blocks->select(0, l));
+        parameters.push_back(at::empty(parts.back().sizes(), parts.back().options()));
+      }
     }
+    if (!parts.empty()) at::_foreach_copy_(parameters, parts);  // no two results share their memory
     const Readout& r = pass.readout;
     for (const Tensor* gradient : {&r.hidden, &r.hidden_bias, &r.output, &r.output_bias})
       parameters.push_back(*gradient);
