@@ -175,7 +175,7 @@ def operator_call(case: Case, inputs: dict, model: SchNet, all_pairs: bool) -> C
     cell = inputs["cells"][inputs["idx_m"][idx_i]]
     r_ij = r[idx_j] - r[idx_i] + torch.bmm(shifts.double().unsqueeze(1), cell).squeeze(1)
     d_ij = torch.linalg.vector_norm(r_ij[half], dim=1)
-    tables, grid = model._tables(d_ij)
+    tables, grid = model.engine.tables(d_ij)
     tables = tables.detach().requires_grad_(case.kind != "evaluate")
     bins, weights = ops.spline_weights(
         d_ij, grid.step, grid.cutoff, "cosine", grid.n_rows, 2, torch.float32

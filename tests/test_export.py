@@ -219,7 +219,7 @@ def test_layer_energies_are_path_integrals(models, exported):
     model, frame = models["weighted"], FRAMES["ethanol"]
     z, (i, j, r_ij) = arguments(frame)[1], half_list(frame, model.config.cutoff)
     d_ij, row_ptr = torch.linalg.vector_norm(r_ij, dim=1), ops.pair_rows(i, j, len(z))
-    v = model.corrections(z, model.spline_convolutions(d_ij, row_ptr, j))
+    v = model.corrections(z, model.engine.spline_convolutions(d_ij, row_ptr, j))
     x_out = model.combine(v)
     integral = torch.zeros(len(v), len(z), dtype=torch.float64)
     for point, weight in zip(*np.polynomial.legendre.leggauss(24), strict=True):

@@ -53,6 +53,7 @@ ONLY_IN = {
         "report",
         "train.setup",
         "export.metadata",
+        "nn.pair_term",
     },
     "matplotlib": {"analysis", "report"},
     "h5py": {"data.readers"},

@@ -53,7 +53,7 @@ class System:
 
     def evaluate(self, halo: bool, derivatives=True, corrections=True):
         model = self.model
-        tables, grid = model._tables(self.d)
+        tables, grid = model.engine.tables(self.d)
         bins, weights = ops.spline_weights(
             self.d,
             grid.step,
@@ -170,7 +170,7 @@ def test_ghosts_deep_enough_need_no_halo():
 def test_without_ghosts_it_is_the_operator_of_training():
     model = model_of(3)
     system = System(model, ghosts=False)
-    tables, grid = model._tables(system.d)
+    tables, grid = model.engine.tables(system.d)
     bins, weights = ops.spline_weights(
         system.d, grid.step, grid.cutoff, model.cutoff_function.pieces, grid.n_rows, 2, tables.dtype
     )
@@ -250,7 +250,7 @@ def test_pair_rows_checks_the_dtype():
 def test_operators_follow_their_declarations():
     system = System(model_of(2), ghosts=False)
     model = system.model
-    tables, grid = model._tables(system.d)
+    tables, grid = model.engine.tables(system.d)
     bins, weights = ops.spline_weights(
         system.d, grid.step, grid.cutoff, model.cutoff_function.pieces, grid.n_rows, 2, tables.dtype
     )

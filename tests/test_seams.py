@@ -17,11 +17,11 @@ from scschnet.data import collate
 from scschnet.export.torchscript import torchscript_deprecation_ignored
 from scschnet.nn import SchNet
 from scschnet.nn.basis import RADIAL_BASES, RadialBasis, RadialBasisName
+from scschnet.nn.config import REGISTRIES
 from scschnet.nn.cutoff import CUTOFF_FUNCTIONS, CutoffFunction, CutoffFunctionName
 from scschnet.nn.filter import FilterGenerator
 from scschnet.nn.filter_table import TOLERANCE, FilterGrid, accurate_grid, grid_step, table_nodes
 from scschnet.nn.head import HEADS, Head
-from scschnet.nn.model import REGISTRIES
 from scschnet.nn.pair_term import PAIR_TERMS, ZBL, PairTerm
 from scschnet.train.setup import without_pair_term
 

@@ -54,7 +54,7 @@ def corrections(model: SchNet, batch: Batch, derivatives: bool = False) -> Corre
         r_ij.requires_grad_(derivatives)
         d_ij = torch.linalg.vector_norm(r_ij, dim=1)
         if spline:
-            convolutions = model.spline_convolutions(d_ij, row_ptr, idx_j)
+            convolutions = model.engine.spline_convolutions(d_ij, row_ptr, idx_j)
         else:
             convolutions = model.dense_convolutions(d_ij, idx_i, idx_j)
         layers = model.corrections(batch.atomic_numbers, convolutions)

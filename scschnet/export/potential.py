@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from scschnet.nn import SchNet
+from scschnet.nn.config import MAX_Z
 from scschnet.nn.filter_table import FilterGrid, filter_tables
-from scschnet.nn.model import MAX_Z
 from scschnet.nn.unfamiliarity import NormStatistics
 
 

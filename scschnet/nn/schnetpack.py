@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from scschnet.nn.model import ModelConfig, SchNet, Skip
+from scschnet.nn.config import ModelConfig, Skip
+from scschnet.nn.model import SchNet
 
 _REPRESENTATION = "representation"
 _BASIS = "representation.radial_basis"

@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from scschnet.nn.model import MAX_Z
+from scschnet.nn.config import MAX_Z
 
 KEY = "unfamiliarity"
 """Where the statistics lie in the metadata of a checkpoint."""

@@ -1,0 +1,63 @@
+"""What fixes the shape and the function of a model."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
+
+from scschnet.nn.basis import RADIAL_BASES, RadialBasisName
+from scschnet.nn.cutoff import CUTOFF_FUNCTIONS, CutoffFunctionName
+from scschnet.nn.head import HEADS
+from scschnet.nn.pair_term import PAIR_TERMS, RepulsionName
+
+Skip = Literal["weighted", "plain"]
+
+# The options of `ModelConfig` that name a class; what can be named is what is registered.
+REGISTRIES: dict[str, Collection[str]] = {
+    "radial_basis": RADIAL_BASES,
+    "cutoff_function": CUTOFF_FUNCTIONS,
+    "repulsion": ("none", *PAIR_TERMS),
+}
+
+MAX_Z = 118
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that fixes the shape and the function of a model; stored in every checkpoint."""
+
+    elements: tuple[int, ...]  # atomic numbers the model was made for, ascending
+    n_features: int = 128  # features per atom, and filters per convolution
+    n_interactions: int = 6  # interaction blocks L
+    n_rbf: int = 25  # functions of the radial basis
+    cutoff: float = 5.0  # Å, pairs beyond it do not exist for the model
+    rbf_range: float | None = None  # Å, center of the last Gaussian; None: the cutoff
+    cutoff_function: CutoffFunctionName = "cosine"
+    skip: Skip = "weighted"  # weighted: sc-SchNet, plain: SchNet
+    radial_basis: RadialBasisName = "gaussian"
+    repulsion: RepulsionName = "none"  # pair term that is added to the network's energy
+    heads: tuple[str, ...] = ()  # properties beside the energy, see scschnet/nn/head
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "elements", tuple(int(z) for z in self.elements))
+        object.__setattr__(self, "heads", tuple(self.heads))
+        if not self.elements or list(self.elements) != sorted(set(self.elements)):
+            raise ValueError(f"`elements` must be ascending and distinct, got {self.elements}")
+        if self.elements[0] < 1 or self.elements[-1] > MAX_Z:
+            raise ValueError(f"`elements` must lie between 1 and {MAX_Z}, got {self.elements}")
+        for name, least in (("n_features", 2), ("n_interactions", 0), ("n_rbf", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}")
+        if not 0.0 < self.cutoff < float("inf"):
+            raise ValueError(f"`cutoff` must be positive and finite, got {self.cutoff}")
+        for head in self.heads:
+            check_choice("heads", head, tuple(HEADS))
+        for name, choices in get_type_hints(ModelConfig).items():
+            if get_args(choices) and getattr(choices, "__origin__", None) is Literal:
+                known = REGISTRIES.get(name, get_args(choices))
+                check_choice(name, getattr(self, name), tuple(known))
+
+
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise ValueError unless an option has one of the values it may have."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(str, choices))}, got {value}")

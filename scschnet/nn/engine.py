@@ -1,0 +1,309 @@
+"""How a SchNet is evaluated: block by block or in one operator, with filters from tables or not."""
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from scschnet import ops
+from scschnet.nn.filter_table import (
+    FilterGrid,
+    TableNodes,
+    accurate_grid,
+    filter_tables,
+    grid_step,
+    table_nodes,
+    tables_on,
+)
+from scschnet.nn.geometry import pair_forces, pair_vectors, pair_virial
+from scschnet.nn.interaction import Convolution
+from scschnet.nn.pair_term import add_to_atoms
+
+if TYPE_CHECKING:
+    from scschnet.nn.model import SchNet
+
+
+class Geometry(NamedTuple):
+    """Where the atoms are, and the full list of pairs; shapes as in `SchNet.forward`."""
+
+    positions: Tensor
+    cells: Tensor
+    idx_m: Tensor
+    idx_i: Tensor
+    idx_j: Tensor
+    shifts: Tensor
+
+
+class HalfList(NamedTuple):
+    """Every pair once, from `ops.half_list`."""
+
+    pairs: Tensor
+    """(n_pairs,) int64, where in the full list they stand"""
+    row_ptr: Tensor
+    """(n_atoms + 1,) int64, pairs row_ptr[i] .. row_ptr[i + 1] have center i"""
+    idx_j: Tensor
+    """(n_pairs,) int64"""
+
+
+class Evaluated(NamedTuple):
+    """What an evaluation gives."""
+
+    energies: Tensor
+    """(n_atoms,) float64, eV"""
+    forces: Tensor
+    """(n_atoms, 3) float64, eV/Å; of no meaning where no derivatives were asked for"""
+    virial: Tensor
+    """(n_structures, 3, 3) float64, eV; likewise"""
+    norms: Tensor
+    """of the corrections, (n_interactions + 1, n_atoms)"""
+    x_out: Tensor
+    """the representation, (n_atoms, n_features); of no meaning where no head reads it"""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is made of parameters that stay as they are, and the state of these."""
+
+    state: tuple[object, ...] = ()
+    tables: Tensor = field(default_factory=lambda: torch.zeros(0))
+    dense: list[Tensor] = field(default_factory=list)
+    packed: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+
+class Engine:
+    """Evaluates a model, and keeps what can be kept between two evaluations.
+
+    Args:
+        model: the network, whose equations these are.
+    """
+
+    def __init__(self, model: "SchNet") -> None:
+        self.model = model
+        self.filter_step = grid_step(model.radial_basis.width)
+        self._kept = Kept()
+
+    def composed(
+        self, atomic_numbers: Tensor, geometry: Geometry, half: HalfList | None, derivatives: bool
+    ) -> Evaluated:
+        """The network block by block, differentiable as often as needed; with `half` on the half list."""
+        positions, cells, idx_m, idx_i, idx_j, shifts = geometry
+        if half is not None:
+            idx_i, shifts = (t.index_select(0, half.pairs) for t in (idx_i, shifts))
+            idx_j = half.idx_j
+        r_ij = pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts)
+        differentiable = torch.is_grad_enabled() and (
+            r_ij.requires_grad or any(p.requires_grad for p in self.model.parameters())
+        )
+        with torch.set_grad_enabled(derivatives or torch.is_grad_enabled()):
+            if derivatives and not r_ij.requires_grad:
+                r_ij.requires_grad_()
+            d_ij = torch.linalg.vector_norm(r_ij, dim=1)
+            if half is None:
+                convolutions = self.model.dense_convolutions(d_ij, idx_i, idx_j)
+            else:
+                convolutions = self.spline_convolutions(d_ij, half.row_ptr, idx_j)
+            corrections = self.model.corrections(atomic_numbers, convolutions)
+            x_out = self.model.combine(corrections)
+            energies = self.model.offsets(self.model.readout(x_out), atomic_numbers)
+            if self.model.pair_term is not None:
+                phi, _ = self.model.pair_term(atomic_numbers[idx_i], atomic_numbers[idx_j], d_ij)
+                energies = add_to_atoms(energies, phi, idx_i, idx_j, half is not None)
+            g_ij = torch.zeros_like(r_ij)
+            moves = self.model.config.n_interactions or self.model.pair_term is not None
+            if derivatives and r_ij.shape[0] and moves:
+                (g_ij,) = torch.autograd.grad(energies.sum(), r_ij, create_graph=differentiable)
+        norms = torch.stack([torch.linalg.vector_norm(v.detach(), dim=1) for v in corrections])
+        if not differentiable:
+            energies, x_out = energies.detach(), x_out.detach()
+            g_ij, r_ij = g_ij.detach(), r_ij.detach()
+        forces = virial = g_ij
+        if derivatives:
+            forces = pair_forces(g_ij, idx_i, idx_j, positions.shape[0])
+            virial = pair_virial(g_ij, r_ij, idx_m.index_select(0, idx_i), cells.shape[0])
+        return Evaluated(energies, forces, virial, norms, x_out)
+
+    def fused(
+        self,
+        atomic_numbers: Tensor,
+        geometry: Geometry,
+        half: HalfList,
+        derivatives: bool,
+        nodes: TableNodes | None = None,
+        alive: Tensor | None = None,
+    ) -> Evaluated:
+        """The network in one operator, on the half list; differentiable once, in the parameters."""
+        pairs, row_ptr, idx_j = half
+        r_ij, d_ij = ops.pair_vectors(*geometry, pairs)
+        grid = self._grid(d_ij) if nodes is None else nodes.grid
+        kept = self._kept_for(grid)
+        bins, weights = self._spline_weights(d_ij, grid)
+        if alive is not None:
+            weights = weights * alive[:, None]
+        read_out = len(self.model.heads) > 0
+        given = (self.model.embedding(atomic_numbers), row_ptr, idx_j, bins, weights)
+        if kept is not None and d_ij.device.type == "cpu":
+            network = (kept.tables, self.model.contribution_weights, kept.dense, kept.packed)
+            how = (len(atomic_numbers), False, derivatives, read_out)
+            g, g_d, norms, corrections = ops.schnet_evaluate_packed(*given, *network, *how)
+            x_out = self.model.combine(list(corrections)) if read_out else corrections
+        else:
+            tables = self._new_tables(grid, nodes) if kept is None else kept.tables
+            parameters = self.model.dense_parameters()
+            g, g_d, norms, x_out = ops.schnet(
+                *given, tables, self.model.contribution_weights, parameters, derivatives, read_out
+            )
+        energies = self.model.offsets(g, atomic_numbers)
+        if derivatives:
+            g_d = g_d.double() * self.model.offsets.scale
+        if self.model.pair_term is not None:
+            idx_i = geometry.idx_i.index_select(0, pairs)
+            phi, slope = self.model.pair_term(atomic_numbers[idx_i], atomic_numbers[idx_j], d_ij)
+            energies = add_to_atoms(energies, phi, idx_i, idx_j, half=True)
+            g_d = g_d + slope if derivatives else g_d
+        forces = virial = d_ij
+        if derivatives:
+            forces, virial = ops.pair_forces(
+                g_d, r_ij, d_ij, row_ptr, idx_j, geometry.idx_m, len(geometry.cells)
+            )
+        return Evaluated(energies, forces, virial, norms, x_out)
+
+    def spline_convolutions(
+        self, d_ij: Tensor, row_ptr: Tensor, idx_j: Tensor
+    ) -> list[Convolution]:
+        """Each block's convolution, its filters interpolated in tables.
+
+        Args:
+            d_ij: distance of each pair of the half list, (n_pairs,), Å.
+            row_ptr: start of each center's pairs, (n_atoms + 1,) int64.
+            idx_j: neighbor of each pair, (n_pairs,) int64.
+        """
+        tables, grid = self.tables(d_ij)
+        bins, weights = self._spline_weights(d_ij, grid)
+        pieces = self.model.cutoff_function.pieces
+        pairs = ops.Pairs(
+            d_ij, bins, weights, row_ptr, idx_j, grid.step, self.model.config.cutoff, pieces
+        )
+
+        def convolution(table: Tensor) -> Convolution:
+            return lambda x: ops.cfconv(x, table, pairs)
+
+        return [convolution(table) for table in tables]
+
+    def table_nodes(self, largest: float) -> TableNodes:
+        """Nodes of the filter tables, for pairs up to a distance.
+
+        Args:
+            largest: distance of any pair, Å; beyond the cutoff nothing is needed.
+        """
+        return table_nodes(
+            self.model.radial_basis, self._grid_to(largest), self.model.embedding.weight.device
+        )
+
+    def refine_filters(self) -> float:
+        """Choose the step of the filter tables: the coarsest one that is accurate for the parameters as they are.
+
+        To be called when parameters have changed much: after loading, and once per epoch of a training.
+
+        Returns:
+            Error of the derivative of the filters, relative to its root mean square; 0 where the model
+            uses no tables.
+
+        Raises:
+            ValueError: if no table is accurate enough; such a model needs `filters = "dense"`.
+        """
+        model = self.model
+        device = model.embedding.weight.device
+        if model.filters != "spline" or not ops.runs_on(device) or not model.interactions:
+            return 0.0
+        grid, error = accurate_grid(
+            model.filter_generators(),
+            model.radial_basis,
+            min(model.config.cutoff, model.radial_basis.reach),  # filters are constant beyond
+            model.embedding.weight.dtype,
+        )
+        self.filter_step = grid.step
+        return error
+
+    def tables(self, d_ij: Tensor) -> tuple[Tensor, FilterGrid]:
+        """Filters of all blocks (n_interactions, n_rows, n_features) and their grid."""
+        grid = self._grid(d_ij)
+        kept = self._kept_for(grid)
+        return self._new_tables(grid) if kept is None else kept.tables, grid
+
+    def _grid(self, d_ij: Tensor) -> FilterGrid:
+        read = self.model.config.cutoff > self.model.radial_basis.reach and d_ij.shape[0]
+        return self._grid_to(float(d_ij.detach().max()) if read else math.inf)
+
+    def _grid_to(self, largest: float) -> FilterGrid:
+        cutoff = self.model.config.cutoff
+        if cutoff > self.model.radial_basis.reach and largest < cutoff:  # as long as is needed
+            cutoff = min(cutoff, math.floor(largest) + 1.0)
+        return FilterGrid(self.filter_step, cutoff)
+
+    def _new_tables(self, grid: FilterGrid, nodes: TableNodes | None = None) -> Tensor:
+        weight, generators = self.model.embedding.weight, self.model.filter_generators()
+        if not generators:
+            return weight.new_zeros((0, grid.n_rows, self.model.config.n_features))
+        if nodes is not None:
+            return tables_on(nodes, generators, weight.dtype)
+        return filter_tables(generators, self.model.radial_basis, grid, weight.dtype)
+
+    def _kept_for(self, grid: FilterGrid) -> Kept | None:
+        """What can be kept while no parameter changes; None if one asks for gradients.
+
+        Parameters that are trained change without a trace, so nothing made of them is kept.
+        """
+        filters, dense = filter_and_dense_parameters(self.model)
+        parameters = [
+            self.model.embedding.weight,
+            self.model.contribution_weights,
+            *filters,
+            *dense,
+        ]
+        if any(p.requires_grad for p in parameters):
+            return None
+        state = (grid, *((p.data_ptr(), p._version) for p in parameters))
+        if state != self._kept.state:
+            with torch.no_grad():
+                tables, dense = self._new_tables(grid), [p.detach() for p in dense]
+                packed = tables
+                if tables.device.type == "cpu":
+                    packed = ops.pack_schnet(tables, self.model.contribution_weights, dense)
+            self._kept = Kept(state, tables, dense, packed)
+        return self._kept
+
+    def _spline_weights(self, d_ij: Tensor, grid: FilterGrid) -> tuple[Tensor, Tensor]:
+        """Bins and weights of the pairs, for the filters and their first derivative."""
+        pieces, dtype = self.model.cutoff_function.pieces, self.model.embedding.weight.dtype
+        return ops.spline_weights(
+            d_ij.detach(), grid.step, self.model.config.cutoff, pieces, grid.n_rows, 2, dtype
+        )
+
+
+def filter_and_dense_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Parameters of the filter generators, and those of the dense layers in the order of `schnet`.
+
+    Through the dictionaries that modules keep: attributes would take longer than all that is
+    computed for a small molecule.
+    """
+    filters: list[Tensor] = []
+    dense: list[Tensor] = []
+    for block in _parts(_parts(model)["interactions"]).values():
+        parts = _parts(block)
+        generator = _parts(parts["filter_generator"])
+        filters += [*_tensors(generator["hidden"]), *_tensors(generator["output"])]
+        dense.append(_tensors(parts["input"])[0])
+        dense += [*_tensors(parts["hidden"]), *_tensors(parts["output"])]
+    readout = _parts(_parts(model)["readout"])
+    return filters, [*dense, *_tensors(readout["hidden"]), *_tensors(readout["output"])]
+
+
+def _parts(module: nn.Module) -> dict[str, nn.Module]:
+    return cast(dict[str, nn.Module], module._modules)
+
+
+def _tensors(layer: nn.Module) -> list[Tensor]:
+    """Weight, and bias if there is one."""
+    return [p for p in layer._parameters.values() if p is not None]
