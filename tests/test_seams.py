@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scschnet import export, ops
 from scschnet.analysis import importance, layers
-from scschnet.data import collate
+from scschnet.data import collate, embedded
 from scschnet.export.torchscript import torchscript_deprecation_ignored
 from scschnet.nn import SchNet
 from scschnet.nn.basis import RADIAL_BASES, RadialBasis, RadialBasisName
@@ -23,7 +23,8 @@ from scschnet.nn.filter import FilterGenerator
 from scschnet.nn.filter_table import TOLERANCE, FilterGrid, accurate_grid, grid_step, table_nodes
 from scschnet.nn.head import HEADS, Head
 from scschnet.nn.pair_term import PAIR_TERMS, ZBL, PairTerm
-from scschnet.train.setup import without_pair_term
+from scschnet.train.__main__ import main
+from scschnet.train.setup import shortest_distances, without_pair_term
 
 CUTOFF = 5.0
 
@@ -219,8 +220,13 @@ def test_a_pair_term_fulfils_its_contract(term):
     with torchscript_deprecation_ignored():
         scripted = torch.jit.script(made)
     assert torch.equal(scripted(*numbers, d)[0], phi)
-    assert not made.state_dict() and not list(made.parameters())
+    assert not list(made.parameters())
     assert all(b.dtype in (torch.float64, torch.int64) for b in made.float().buffers())
+    fitted = term((1, 6, 8, 29), 3.0)
+    fitted.fit(torch.full((4, 4), 1.1, dtype=torch.float64))
+    loaded = term((1, 6, 8, 29), 3.0)
+    loaded.load_state_dict(fitted.state_dict())
+    assert torch.equal(loaded(*numbers, d)[0], fitted(*numbers, d)[0])
 
 
 def test_zbl_is_the_published_one():
@@ -243,10 +249,69 @@ def test_zbl_is_the_published_one():
     assert 0 < float(hydrogen[0][0]) < 1e-5 and float(hydrogen[0][1]) == 0.0
 
 
+def test_repulsion_of_the_data_begins_where_the_data_end():
+    """Zero on the training structures, rising all the way below; strong where no bond is, soft where one is."""
+    structures = make_structures()
+    elements = tuple(int(z) for z in structures.elements)
+    shortest = shortest_distances(structures, elements, 4.0)
+    assert torch.equal(shortest, shortest.T) and shortest.isfinite().any()
+    model = make_model(repulsion="data", elements=elements)
+    model.pair_term.fit(shortest)
+    batch = collate(structures, np.arange(len(structures)), 4.0)
+    with torch.no_grad():
+        got = model(**batch.inputs)
+        bare = make_model(elements=elements)(**batch.inputs)
+    assert torch.equal(got["energies"], bare["energies"])
+    assert torch.equal(got["forces"], bare["forces"])
+    for a, b in np.argwhere(shortest.isfinite().numpy()):
+        r = float(shortest[a, b])
+        d = torch.linspace(0.02, 1.0, 200, dtype=torch.float64) * r
+        z_a, z_b = (torch.full((200,), elements[k]) for k in (a, b))
+        phi, slope = model.pair_term(z_a, z_b, d)
+        assert (slope[:-1] < 0).all() and float(phi[-1]) == 0.0 and float(slope[-1]) == 0.0
+        bonded = r < 1.25 * float(model.pair_term.radii[a, b])
+        bare_zbl, _ = model.pair_term.bare(torch.tensor([a]), torch.tensor([b]), d[:1])
+        assert float(phi[0] / bare_zbl) == pytest.approx(1.0 if bonded else 1.5)
+
+
+def test_a_training_measures_the_shortest_distances(tmp_path):
+    """In the training part alone; what it measured is in the checkpoint."""
+    from scschnet.checkpoint import load
+
+    assert (
+        main(
+            [
+                "--out",
+                str(tmp_path / "run"),
+                "--epochs",
+                "1",
+                "--n-train",
+                "40",
+                "--n-val",
+                "10",
+                "--n-test",
+                "5",
+                "--n-features",
+                "8",
+                "--n-interactions",
+                "1",
+                "--repulsion",
+                "data",
+            ]
+        )
+        == 0
+    )
+    model = load(tmp_path / "run")
+    split = np.load(tmp_path / "run" / "split.npz")
+    train = embedded.load().select(split["train"])
+    expected = shortest_distances(train, model.config.elements, 5.0)
+    torch.testing.assert_close(model.pair_term.ranges, expected, rtol=2e-9, atol=0)
+
+
 @pytest.fixture
 def with_pair_term(monkeypatch):
     monkeypatch.setitem(PAIR_TERMS, "yukawa", Yukawa)
-    monkeypatch.setitem(REGISTRIES, "repulsion", ("none", "zbl", "yukawa"))
+    monkeypatch.setitem(REGISTRIES, "repulsion", ("none", "zbl", "data", "yukawa"))
 
 
 @pytest.mark.parametrize("filters", ["spline", "dense"])

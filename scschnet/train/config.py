@@ -76,7 +76,7 @@ class TrainConfig:
     cutoff_function: CutoffFunctionName = "cosine"
     """Weight of a pair by its distance: smooth to zero at the cutoff (cosine), or one for every pair (none)."""
     repulsion: RepulsionName = "none"
-    """Pair term added to the network's energy: zbl, the screened repulsion of nuclei below bonding distances."""
+    """Repulsion added to the network's energy: below the shortest distances of the training structures (data), or that of nuclei below bonding distances (zbl)."""
     filters: Literal["spline", "dense"] = "spline"
     """How filters are evaluated: interpolated in tables (spline), or by the network for every pair (dense, slow)."""
     output_scale: Literal["energy", "forces"] = "forces"

@@ -1,6 +1,7 @@
 """What a training starts from: data, split and a model with its offsets."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
+from torch import Tensor
 
 from scschnet import data
 from scschnet.data import Split, StructureSet, load_split, random_split
+from scschnet.data.close_pairs import close_pairs
 from scschnet.kinds import Kind, expect
 from scschnet.nn import ModelConfig, SchNet
 from scschnet.nn.cutoff import CUTOFF_FUNCTIONS
@@ -179,6 +182,8 @@ def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np
     if config.readout_start == "matched":
         match_readout(model)
     part = structures.select(train)
+    if model.pair_term is not None:
+        model.pair_term.fit(shortest_distances(part, model.config.elements, config.cutoff))
     shift, spread, atomref = fit_offsets(
         without_pair_term(model, part), lone_atoms(config, structures)
     )
@@ -189,6 +194,25 @@ def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np
     model.offsets.scale.fill_(scale if scale > 0 else 1.0)
     model.offsets.atomref[: len(atomref)] = torch.from_numpy(atomref)
     return model.to(DTYPES[config.dtype])
+
+
+def shortest_distances(structures: StructureSet, elements: Sequence[int], cutoff: float) -> Tensor:
+    """Shortest distance of every two elements, images included.
+
+    Args:
+        structures: the set; all its elements are among `elements`.
+        elements: atomic numbers.
+        cutoff: Å.
+
+    Returns:
+        (n_elements, n_elements) float64, Å; infinite where two are never nearer than `cutoff`.
+    """
+    shortest = np.full((len(elements), len(elements)), np.inf)
+    kind = np.searchsorted(elements, structures.atomic_numbers)
+    for pairs in close_pairs(structures, cutoff):
+        first = structures.atom_ptr[pairs.idx_m]
+        np.minimum.at(shortest, (kind[first + pairs.idx_i], kind[first + pairs.idx_j]), pairs.d_ij)
+    return torch.from_numpy(shortest)
 
 
 def without_pair_term(model: SchNet, structures: StructureSet) -> StructureSet:

@@ -31,6 +31,16 @@ class PairTerm(Float64Buffers, ABC):
         index[list(elements)] = torch.arange(len(elements))
         self.register_buffer("index", index, persistent=False)
 
+    def fit(self, shortest: Tensor) -> None:
+        """Take from the training set what the term needs of it, before a training begins; here nothing.
+
+        What is taken goes into buffers that are stored in checkpoints.
+
+        Args:
+            shortest: shortest distance of every two elements in the training structures, in the order of `elements`,
+                (n_elements, n_elements) float64, Å; infinite where the two never come within the cutoff.
+        """
+
     @abstractmethod
     def forward(self, z_i: Tensor, z_j: Tensor, d_ij: Tensor) -> tuple[Tensor, Tensor]:
         """Energy of every pair, and its derivative in the distance.

@@ -56,9 +56,13 @@ class ZBL(PairTerm):
         x = torch.clamp(d_ij / range_, max=1.0)
         switch = 1.0 + x**6 * (-28.0 + x * (48.0 - 21.0 * x))
         switch_slope = -168.0 * x**5 * (1.0 - x) ** 2 / range_
+        bare, bare_slope = self.bare(i, j, d_ij)
+        return bare * switch, bare_slope * switch + bare * switch_slope
+
+    def bare(self, i: Tensor, j: Tensor, d_ij: Tensor) -> tuple[Tensor, Tensor]:
+        """The potential that is not switched off, and its slope; `i` and `j` index the elements."""
         rates = self.decays * self.inverse_lengths[i, j].unsqueeze(1)
         screens = self.amplitudes * torch.exp(-rates * d_ij.unsqueeze(1))
         coulomb = self.charges[i, j] / d_ij
-        bare = coulomb * screens.sum(1)
-        bare_slope = -bare / d_ij - coulomb * (rates * screens).sum(1)
-        return bare * switch, bare_slope * switch + bare * switch_slope
+        value = coulomb * screens.sum(1)
+        return value, -value / d_ij - coulomb * (rates * screens).sum(1)
