@@ -305,7 +305,8 @@ def test_a_training_measures_the_shortest_distances(tmp_path):
     split = np.load(tmp_path / "run" / "split.npz")
     train = embedded.load().select(split["train"])
     expected = shortest_distances(train, model.config.elements, 5.0)
-    torch.testing.assert_close(model.pair_term.ranges, expected, rtol=2e-9, atol=0)
+    met = expected.isfinite()  # an ethanol has one oxygen
+    torch.testing.assert_close(model.pair_term.ranges[met], expected[met], rtol=2e-9, atol=0)
 
 
 @pytest.fixture
