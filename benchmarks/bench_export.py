@@ -29,9 +29,9 @@ from ase import Atoms
 
 import scschnet
 from scschnet import ops
-from scschnet.analysis.unfamiliar import norm_statistics
 from scschnet.checkpoint import Checkpoint, save_checkpoint
 from scschnet.data import embedded
+from scschnet.evaluate.norm_statistics import norm_statistics
 from scschnet.export import load_exported
 from scschnet.nn import ModelConfig, SchNet
 from scschnet.nn.unfamiliarity import KEY

@@ -29,7 +29,7 @@ import torch
 from scschnet import ops
 from scschnet.data import StructureSet, collate
 from scschnet.nn import ModelConfig, SchNet
-from scschnet.train.config import TrainConfig
+from scschnet.runs.config import TrainConfig
 from scschnet.train.state import TrainingState
 
 CUTOFF = 5.0  # Å

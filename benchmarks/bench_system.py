@@ -36,7 +36,7 @@ from summarize_run import processor
 
 from scschnet import _C, ScSchNetCalculator, data
 from scschnet.data import Batch, StructureSet, collate
-from scschnet.train.config import PRESETS, TrainConfig
+from scschnet.runs.config import PRESETS, TrainConfig
 from scschnet.train.loop import Training
 from scschnet.train.loss import combined_loss
 from scschnet.train.processes import Processes

@@ -29,8 +29,8 @@ from ase.units import Bohr, Hartree
 
 import scschnet
 from scschnet import lammps, ops
-from scschnet.analysis.runs import Run, read_run
 from scschnet.export import load_exported
+from scschnet.runs.run import Run, read_run
 from scschnet.units import ENERGY
 
 ROOT = Path(__file__).parent.parent
@@ -451,7 +451,7 @@ def describe(run: Run, atoms: Atoms, forces: np.ndarray) -> dict[str, object]:
     config = run.model.config
     return {
         "system": atoms.get_chemical_formula(),
-        "data": Path(run.source).name,
+        "data": Path(run.config.source).name,
         "n_atoms": len(atoms),
         "periodic": bool(atoms.pbc.all()),
         "n_features": config.n_features,

@@ -25,7 +25,7 @@ from summarize_run import processor
 
 from scschnet import _C
 from scschnet.data import StructureSet
-from scschnet.train.config import TrainConfig
+from scschnet.runs.config import TrainConfig
 from scschnet.train.loop import Training
 from scschnet.train.processes import Processes
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 from torch import Tensor
 
 from scschnet.checkpoint import checkpoint_path, load, load_checkpoint
+from scschnet.elements import symbols
 from scschnet.neighbors import neighbor_list
 from scschnet.nn import SchNet
 from scschnet.nn.unfamiliarity import KEY, NormStatistics, unfamiliarity
@@ -175,8 +175,8 @@ class ScSchNetCalculator(Calculator):
         unknown = np.setdiff1d(numbers, self._known)
         if unknown.size:
             raise ValueError(
-                f"`atoms` must hold only {_symbols(self._known)}, the elements the model was trained "
-                f"on, got {_symbols(unknown)}"
+                f"`atoms` must hold only {symbols(self._known)}, the elements the model was trained "
+                f"on, got {symbols(unknown)}"
             )
         self._numbers = numbers.copy()
         self._atomic_numbers = self._tensor(numbers.astype(np.int64))
@@ -212,10 +212,6 @@ def _torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 def _same_bits(a: NDArray, b: NDArray) -> bool:
     """Much faster than np.array_equal on small arrays; asked four times per step of dynamics."""
     return a.shape == b.shape and a.tobytes() == b.tobytes()
-
-
-def _symbols(numbers: NDArray[np.int64]) -> str:
-    return ", ".join(chemical_symbols[z] for z in numbers)
 
 
 def _raise_coincident(

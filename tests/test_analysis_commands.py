@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from scschnet.analysis.__main__ import COMMANDS, main
-from scschnet.analysis.runs import evenly, read_run
-from scschnet.data import embedded
-from scschnet.train.config import TrainConfig
+from scschnet.commands.analysis import COMMANDS, main
+from scschnet.data import embedded, evenly
+from scschnet.runs.config import TrainConfig
+from scschnet.runs.run import read_run
 from scschnet.train.loop import train
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -63,7 +63,7 @@ def test_what_cannot_be_read_is_named(run, tmp_path, capsys):
     lost.mkdir()
     (lost / "config.toml").write_text(config.replace('data = ""', 'data = "gone.npz"'))
     assert main(["layers", str(lost)]) == 1
-    assert "gone.npz, are not there" in capsys.readouterr().err
+    assert "there is no gone.npz" in capsys.readouterr().err
     (lost / "config.toml").write_text("data = ")
     assert main(["layers", str(lost)]) == 1
     assert "is not valid TOML" in capsys.readouterr().err

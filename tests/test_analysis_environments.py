@@ -6,7 +6,6 @@ from ase.build import bulk, molecule
 from conftest import make_model, make_structures
 
 from scschnet.analysis.bonds import UNBONDED, bond_counts, bonded, coordination
-from scschnet.analysis.corrections import correction_norms
 from scschnet.analysis.environments import (
     element_contributions,
     environment_contributions,
@@ -16,6 +15,7 @@ from scschnet.analysis.environments import (
     trajectory_contributions,
 )
 from scschnet.data import StructureSet, collate
+from scschnet.evaluate.corrections import correction_norms
 
 
 def as_set(*atoms):

@@ -141,5 +141,7 @@ def test_no_blocks_no_filters(tmp_path):
 
 def test_unknown_elements_are_named():
     model = make_model(elements=(1, 6)).to(torch.float64).requires_grad_(False)
-    with pytest.raises(ValueError, match=r"only H, C, the elements of the model, got O"):
+    with pytest.raises(
+        ValueError, match=r"only H, C, the elements the model was trained on, got O in"
+    ):
         squeeze(model, waters())

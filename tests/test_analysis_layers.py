@@ -8,8 +8,8 @@ import reference
 import torch
 from conftest import make_model, make_structures
 
-from scschnet.analysis.__main__ import main
 from scschnet.analysis.layers import completeness, layer_energies, mean_sigmoid
+from scschnet.commands.analysis import main
 from scschnet.evaluate import predict
 
 
@@ -118,7 +118,9 @@ def test_no_block_and_no_atom():
 
 def test_unknown_elements_are_named():
     model = make_model(elements=(1, 6)).requires_grad_(False)
-    with pytest.raises(ValueError, match=r"only H, C, the elements of the model, got O"):
+    with pytest.raises(
+        ValueError, match=r"only H, C, the elements the model was trained on, got O in"
+    ):
         layer_energies(model, make_structures())
 
 

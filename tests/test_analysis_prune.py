@@ -5,14 +5,13 @@ import pytest
 import torch
 from conftest import make_model, make_structures
 
-from scschnet.analysis.__main__ import main
-from scschnet.analysis.corrections import batches, corrections
-from scschnet.analysis.layers import projected
-from scschnet.analysis.prune import without_trailing_blocks
-from scschnet.analysis.runs import read_run
 from scschnet.checkpoint import load_checkpoint
-from scschnet.train.config import TrainConfig
+from scschnet.commands.analysis import main
+from scschnet.evaluate.corrections import batches, corrections, projected
+from scschnet.runs.config import TrainConfig
+from scschnet.runs.run import read_run
 from scschnet.train.loop import train
+from scschnet.train.prune import without_trailing_blocks
 
 
 def test_the_first_blocks_are_kept_and_the_bias_takes_the_mean():
@@ -54,7 +53,7 @@ def test_command_prunes_trains_measures_and_draws(run, tmp_path, capsys):
     assert pruned.config.n_interactions == 1
     before, after = read_run(run), read_run(folder)
     np.testing.assert_array_equal(before.split.train, after.split.train)
-    assert after.options["lr"] == before.options["lr"] / 4
+    assert after.config.lr == before.config.lr / 4
     assert str(folder) in printed and out.is_file()
     rows = out.with_suffix(".csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["blocks", "1", "2"]

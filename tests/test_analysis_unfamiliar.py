@@ -10,16 +10,11 @@ from ase.build import molecule
 from conftest import make_model
 
 from scschnet import ScSchNetCalculator
-from scschnet.analysis.corrections import correction_norms
-from scschnet.analysis.unfamiliar import (
-    distorted,
-    norm_statistics,
-    plot_unfamiliarity,
-    store_statistics,
-    unfamiliarity_of,
-)
+from scschnet.analysis.unfamiliar import distorted, plot_unfamiliarity
 from scschnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from scschnet.data import StructureSet
+from scschnet.evaluate.corrections import correction_norms
+from scschnet.evaluate.norm_statistics import norm_statistics, store_statistics, unfamiliarity_of
 from scschnet.nn.unfamiliarity import NormStatistics, unfamiliarity
 
 

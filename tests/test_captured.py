@@ -15,12 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from scschnet import ops
+from scschnet.commands.train import main
 from scschnet.data import StructureSet, collate
 from scschnet.evaluate import predict
+from scschnet.runs.config import TrainConfig
 from scschnet.train import captured, loop, processes, resident
-from scschnet.train.__main__ import main
 from scschnet.train.captured import ResidentStep
-from scschnet.train.config import TrainConfig
 from scschnet.train.epoch_buffers import EpochBuffers
 from scschnet.train.loss import Loss, labels_of
 from scschnet.train.processes import Processes

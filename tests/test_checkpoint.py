@@ -9,8 +9,8 @@ from conftest import make_model
 
 import scschnet
 from scschnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from scschnet.commands.info import main as info
 from scschnet.files import replacing
-from scschnet.info import main as info
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import scschnet
-from scschnet import __main__ as overview
-from scschnet.lammps import __main__ as lammps_command
+from scschnet.commands import lammps as lammps_command
+from scschnet.commands import overview
 
 PACKAGE = Path(scschnet.__file__).parent
 

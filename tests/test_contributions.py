@@ -13,8 +13,8 @@ from matplotlib.image import imread
 from numpy.typing import NDArray
 
 from scschnet.analysis import plot_contributions, plots, read_contributions, summarize
-from scschnet.analysis.__main__ import main
 from scschnet.analysis.contributions import draw_contributions, figure_table
+from scschnet.commands.analysis import main
 
 HEADER = "epoch,layer,weight,mean_norm,normalized_weight,normalized_weight_std\n"
 

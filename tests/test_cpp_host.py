@@ -18,10 +18,10 @@ from ase import Atoms
 from conftest import make_model
 
 import scschnet
-from scschnet.analysis.unfamiliar import norm_statistics
 from scschnet.calculator import ScSchNetCalculator
 from scschnet.checkpoint import Checkpoint, save_checkpoint
 from scschnet.data import embedded
+from scschnet.evaluate.norm_statistics import norm_statistics
 from scschnet.export import export, load_exported
 from scschnet.nn.unfamiliarity import KEY
 from scschnet.units import ENERGY

@@ -13,8 +13,8 @@ from test_processes import assert_close, torchrun
 from test_train import command, no_reports, small_data  # noqa: F401 (fixtures)
 
 from scschnet.checkpoint import load
+from scschnet.commands.train import main
 from scschnet.train import loop
-from scschnet.train.__main__ import main
 from scschnet.train.captured import ResidentStep
 from scschnet.train.processes import Processes
 

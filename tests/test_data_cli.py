@@ -10,8 +10,8 @@ from threading import Thread
 import numpy as np
 import pytest
 
+from scschnet.commands.data import main
 from scschnet.data import embedded, read
-from scschnet.data.__main__ import main
 
 DATA = Path(__file__).parent / "data"
 

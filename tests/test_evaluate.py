@@ -11,6 +11,7 @@ from matplotlib.image import imread
 
 from scschnet.analysis import parity, plots
 from scschnet.checkpoint import Checkpoint, save_checkpoint
+from scschnet.commands.evaluate import main
 from scschnet.data import Split, StructureSet, collate, embedded, save_split
 from scschnet.evaluate import (
     MAX_ATOMS_PER_BATCH,
@@ -21,7 +22,6 @@ from scschnet.evaluate import (
     in_units,
     predict,
 )
-from scschnet.evaluate.__main__ import main
 from scschnet.nn import ModelConfig, SchNet
 
 KCAL = 0.04336411530877085  # eV, CODATA 2014

@@ -17,9 +17,9 @@ from conftest import make_model
 import scschnet
 from scschnet import ops
 from scschnet.checkpoint import Checkpoint, save_checkpoint
+from scschnet.commands.export import main
 from scschnet.data import embedded
 from scschnet.export import load_exported
-from scschnet.export.__main__ import main
 from scschnet.export.exported import read_metadata
 from scschnet.export.torchscript import torchscript_deprecation_ignored
 from scschnet.units import ENERGY

@@ -11,9 +11,9 @@ from test_schnet_evaluate import Halo
 
 import scschnet
 from scschnet import ops
-from scschnet.analysis.unfamiliar import norm_statistics
 from scschnet.checkpoint import Checkpoint, save_checkpoint
 from scschnet.data import embedded
+from scschnet.evaluate.norm_statistics import norm_statistics
 from scschnet.export import load_exported
 from scschnet.export.compiled import outputs
 from scschnet.export.exported import CompiledModel, read_metadata

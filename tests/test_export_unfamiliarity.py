@@ -11,11 +11,12 @@ from test_export_files import BARE, run_bare, with_metadata
 
 import scschnet
 from scschnet import ops
-from scschnet.analysis.unfamiliar import distorted, norm_statistics
+from scschnet.analysis.unfamiliar import distorted
 from scschnet.checkpoint import Checkpoint, save_checkpoint
+from scschnet.commands.info import main as info
 from scschnet.data import embedded
+from scschnet.evaluate.norm_statistics import norm_statistics
 from scschnet.export import load_exported
-from scschnet.info import main as info
 from scschnet.nn.unfamiliarity import KEY, unfamiliarity
 
 KINDS = ("full", "portable")

@@ -17,8 +17,8 @@ from conftest import make_model
 
 from scschnet import ScSchNetCalculator
 from scschnet.checkpoint import Checkpoint, save_checkpoint
+from scschnet.commands.export import main as export_command
 from scschnet.export import export, load_exported
-from scschnet.export.__main__ import main as export_command
 from scschnet.export.torchscript import torchscript_deprecation_ignored
 
 EV = ase.units.mol / ase.units.kJ  # kJ/mol

@@ -8,7 +8,7 @@ from conftest import make_model
 
 import scschnet
 from scschnet.checkpoint import Checkpoint, save_checkpoint
-from scschnet.info import main
+from scschnet.commands.info import main
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_exported_model(run, tmp_path, capsys):
     assert found["cutoff"] == "4 Å, cutoff function: cosine"
     assert found["ghosts"] == "4 Å deep with an exchange between blocks, 8 Å without"
     assert found["units"] == "eV, Angstrom"
-    assert found["network"] == "2 blocks, 8 features, 7 Gaussians, float32"
+    assert found["network"] == "2 blocks, 8 features, 7 functions (gaussian), float32"
     assert found["filters"].startswith("table with a step of 0.0625 Å, relative error of the slop")
     assert found["needs"] == "libscschnet_ops.so"
     assert found["training"] == "ethanol.npz, 950 + 50 structures, epoch 12"

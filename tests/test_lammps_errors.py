@@ -20,6 +20,7 @@ from lammps_host import environment, outputs, run, run_python
 
 import scschnet_lammps
 from scschnet import export
+from scschnet.commands.lammps import main
 from scschnet.lammps import (
     BuildError,
     build,
@@ -29,7 +30,6 @@ from scschnet.lammps import (
     plugin_dir,
     preload_mpi,
 )
-from scschnet.lammps.__main__ import main
 from scschnet_lammps import PLUGIN
 
 pytestmark = pytest.mark.slow  # LAMMPS, and a compiler for its plugin
@@ -474,7 +474,7 @@ def test_command_line(somewhere, monkeypatch, capsys):
     assert main() == 1
     assert "`--lammps-source` must be a source tree of LAMMPS, got" in capsys.readouterr().err
     monkeypatch.setattr(
-        "scschnet.lammps.__main__.build", lambda lammps: Path("/built") / lammps.name
+        "scschnet.commands.lammps.build", lambda lammps: Path("/built") / lammps.name
     )
     monkeypatch.setattr(sys, "argv", ["lammps", "build"])
     assert main() == 0

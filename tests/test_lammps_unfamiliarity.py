@@ -13,9 +13,9 @@ from test_lammps import EXACT, N_LAYERS, STYLES, folder, reference, structures, 
 from test_lammps_errors import START
 
 import scschnet
-from scschnet.analysis.unfamiliar import norm_statistics
 from scschnet.checkpoint import Checkpoint, save_checkpoint
 from scschnet.data import embedded
+from scschnet.evaluate.norm_statistics import norm_statistics
 from scschnet.nn.unfamiliarity import KEY
 
 pytestmark = pytest.mark.slow  # LAMMPS, and a compiler for its plugin

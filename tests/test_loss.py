@@ -8,10 +8,10 @@ from ase.calculators.emt import EMT
 from ase.io import write
 from conftest import make_model
 
+from scschnet.commands.train import main
 from scschnet.data import StructureSet, collate
 from scschnet.evaluate import Predictions
-from scschnet.train.__main__ import main
-from scschnet.train.config import TrainConfig
+from scschnet.runs.config import TrainConfig
 from scschnet.train.loss import Loss, labels_of
 from scschnet.train.setup import (
     choose_split,
@@ -255,7 +255,7 @@ def test_stress_stands_in_every_table(tmp_path, capsys, monkeypatch):
         atoms.get_stress()
         frames.append(atoms)
     write(tmp_path / "cu.extxyz", frames)
-    monkeypatch.setattr("scschnet.train.__main__.describe", lambda run: None)
+    monkeypatch.setattr("scschnet.commands.train.describe", lambda run: None)
     small = "--n-features 8 --n-interactions 1 --n-rbf 6 --epochs 2 --threads 1"
     out = tmp_path / "run"
     assert main(f"--data {tmp_path / 'cu.extxyz'} --out {out} {small}".split()) == 0

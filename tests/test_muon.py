@@ -8,7 +8,7 @@ import reference
 import torch
 
 from scschnet.nn import ModelConfig, SchNet
-from scschnet.train.config import TrainConfig
+from scschnet.runs.config import TrainConfig
 from scschnet.train.muon import matrices_of
 from scschnet.train.state import TrainingState
 

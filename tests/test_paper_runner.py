@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scschnet.train.config import parse_command_line
+from scschnet.commands.train import parse_command_line
 
 FOLDER = Path(__file__).parent.parent / "benchmarks" / "paper"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_train import command, no_reports, rows, small_data, weights  # noqa: F401 (fixtures)
 
-from scschnet.train.__main__ import main
+from scschnet.commands.train import main
 
 pytestmark = pytest.mark.slow  # starts groups of processes
 

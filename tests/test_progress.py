@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
+from scschnet.runs.config import TrainConfig
+from scschnet.runs.folder import METRICS_HEADER, EpochMetrics
 from scschnet.train import progress
-from scschnet.train.config import TrainConfig
 from scschnet.train.loop import train
 from scschnet.train.progress import Progress
-from scschnet.train.run_folder import METRICS_HEADER, EpochMetrics
 
 SMALL = {"n_train": 8, "n_val": 2, "n_test": 5, "n_features": 4, "n_interactions": 1, "n_rbf": 6}
 

@@ -15,12 +15,12 @@ import pytest
 from matplotlib.image import imread
 
 from scschnet.checkpoint import load_checkpoint
+from scschnet.commands.report import main
+from scschnet.commands.train import main as train_command
 from scschnet.data import StructureSet, write_hdf5
-from scschnet.report.__main__ import main
 from scschnet.report.figures import Colors, inline_svg
 from scschnet.report.molecule import plane
-from scschnet.train.__main__ import main as train_command
-from scschnet.train.config import TrainConfig
+from scschnet.runs.config import TrainConfig
 from scschnet.train.loop import train
 
 SMALL = {"n_train": 40, "n_val": 10, "n_features": 8, "n_rbf": 12, "cutoff": 4.0, "epochs": 3}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scschnet import export, ops
 from scschnet.analysis import importance, layers
+from scschnet.commands.train import main
 from scschnet.data import collate, embedded
 from scschnet.export.torchscript import torchscript_deprecation_ignored
 from scschnet.nn import SchNet
@@ -23,7 +24,6 @@ from scschnet.nn.filter import FilterGenerator
 from scschnet.nn.filter_table import TOLERANCE, FilterGrid, accurate_grid, grid_step, table_nodes
 from scschnet.nn.head import HEADS, Head
 from scschnet.nn.pair_term import PAIR_TERMS, ZBL, PairTerm
-from scschnet.train.__main__ import main
 from scschnet.train.setup import shortest_distances, without_pair_term
 
 CUTOFF = 5.0

@@ -15,12 +15,11 @@ import pytest
 import torch
 
 from scschnet.checkpoint import load_checkpoint
+from scschnet.commands.evaluate import main as evaluate
+from scschnet.commands.train import main, parse_command_line
 from scschnet.data import embedded, load_split
 from scschnet.evaluate import errors, predict
-from scschnet.evaluate.__main__ import main as evaluate
 from scschnet.train import loop
-from scschnet.train.__main__ import main
-from scschnet.train.config import parse_command_line
 
 SMALL = (
     "--n-features 8 --n-interactions 2 --n-rbf 6 --n-train 24 --n-val 6 --batch-size 4 --threads 1"
@@ -49,7 +48,7 @@ def small_data(tmp_path_factory) -> Path:
 def no_reports():
     """Reports take seconds each and have their own tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scschnet.train.__main__.describe", lambda run: None)
+        patch.setattr("scschnet.commands.train.describe", lambda run: None)
         yield
 
 

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from scschnet.train.__main__ import main
-from scschnet.train.config import (
+from scschnet.commands.train import main, parse_command_line
+from scschnet.runs.config import (
     PRESETS,
     TrainConfig,
-    parse_command_line,
     read_config,
+    read_run_config,
     write_config,
 )
 
@@ -130,6 +130,20 @@ def test_resume_of_a_run_from_before_there_were_two_optimizers(tmp_path):
     assert len(kept) == len(lines) - 1
     (tmp_path / "config.toml").write_text("\n".join(kept))
     assert parse_command_line(["--resume", str(tmp_path)]).config.optimizer == "adam"
+
+
+def test_options_that_an_old_run_does_not_name_have_the_value_that_was_fixed_before(tmp_path):
+    (tmp_path / "config.toml").write_text('preset = "paper-qm9"\nepochs = 3\n')
+    config = read_run_config(tmp_path)
+    assert (config.optimizer, config.loss, config.stress_weight) == ("adam", "total", 0.0)
+    assert (config.epochs, config.n_train, config.rho) == (3, 105_000, 1.0)
+    assert config.source == "embedded MD17 ethanol"
+
+
+def test_options_of_a_folder_that_holds_no_run(tmp_path):
+    (tmp_path / "best.pt").write_bytes(b"a checkpoint without its run")
+    with pytest.raises(FileNotFoundError, match=r"is no run folder: it has no config\.toml"):
+        read_run_config(tmp_path)
 
 
 def test_resume_refuses_to_be_another_run(tmp_path, capsys):

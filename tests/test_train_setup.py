@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scschnet.data import collate, embedded
-from scschnet.train.config import TrainConfig
+from scschnet.runs.config import TrainConfig
 from scschnet.train.setup import build_model
 
 

@@ -26,8 +26,8 @@ from timing import hardware, microseconds
 from scschnet import ops
 from scschnet.data import Split, StructureSet, collate
 from scschnet.nn import ModelConfig, SchNet
+from scschnet.runs.config import PRESETS, TrainConfig
 from scschnet.train.captured import ResidentStep
-from scschnet.train.config import PRESETS, TrainConfig
 from scschnet.train.loop import Training
 from scschnet.train.loss import Loss
 from scschnet.train.processes import Processes

@@ -263,7 +263,7 @@ def capture(device: str) -> None:
     """A small training: are its steps captured?"""
     import tempfile
 
-    from scschnet.train.config import TrainConfig
+    from scschnet.runs.config import TrainConfig
     from scschnet.train.loop import Training
     from scschnet.train.processes import Processes
 
@@ -294,8 +294,8 @@ def profile(case: str, device: str) -> None:
     from systems import labeled, molecules
 
     from scschnet.data import Split
+    from scschnet.runs.config import TrainConfig
     from scschnet.train.captured import ResidentStep
-    from scschnet.train.config import TrainConfig
     from scschnet.train.loss import Loss
     from scschnet.train.processes import Processes
     from scschnet.train.setup import build_model

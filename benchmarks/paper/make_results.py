@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from scschnet.analysis import plots
-from scschnet.analysis.contributions import draw_contributions, draw_labels, read_contributions
+from scschnet.analysis.contributions import draw_contributions, draw_labels
 from scschnet.analysis.contributions import summarize as summarize_contributions
+from scschnet.runs.contributions import read_contributions
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

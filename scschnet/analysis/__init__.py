@@ -1,6 +1,6 @@
 """What a trained model does inside: pictures, and the very numbers in them as CSV."""
 
-from scschnet.analysis.contributions import plot_contributions, read_contributions, summarize
+from scschnet.analysis.contributions import plot_contributions, summarize
 from scschnet.analysis.environments import (
     element_contributions,
     environment_contributions,
@@ -8,7 +8,8 @@ from scschnet.analysis.environments import (
 )
 from scschnet.analysis.importance import energy_importance, force_importance
 from scschnet.analysis.layers import layer_energies
-from scschnet.analysis.runs import read_run
+from scschnet.runs.contributions import read_contributions
+from scschnet.runs.run import read_run
 
 __all__ = [
     "element_contributions",

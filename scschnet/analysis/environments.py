@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from scschnet.analysis import plots
 from scschnet.analysis.bonds import coordination
-from scschnet.analysis.corrections import correction_norms
-from scschnet.analysis.runs import layer_names, symbol
 from scschnet.analysis.tables import table_beside, write_table
 from scschnet.data import StructureSet
+from scschnet.elements import symbol
+from scschnet.evaluate.corrections import correction_norms
 from scschnet.nn import SchNet
+from scschnet.runs.contributions import layer_names
 
 COLUMNS = ("group", "layer", "normalized_weight", "std_over_atoms", "std_over_runs", "n_atoms")
 RARE = 20  # environments with fewer atoms are left out

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from scschnet.analysis import plots
-from scschnet.analysis.runs import check_elements, symbol
 from scschnet.analysis.tables import table_beside, write_table
 from scschnet.data import StructureSet
-from scschnet.evaluate import predict
+from scschnet.elements import symbol
+from scschnet.evaluate import check_elements, predict
 from scschnet.neighbors import batch_neighbor_list
 from scschnet.nn import SchNet
 

@@ -27,13 +27,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scschnet.analysis import plots
-from scschnet.analysis.corrections import batches, corrections, forces_of, pair_energies
-from scschnet.analysis.layers import projected
-from scschnet.analysis.runs import layer_names
 from scschnet.analysis.tables import table_beside, write_table
 from scschnet.data import StructureSet
+from scschnet.evaluate.corrections import batches, corrections, forces_of, pair_energies, projected
 from scschnet.nn import SchNet
 from scschnet.nn.activation import shifted_softplus
+from scschnet.runs.contributions import layer_names
 
 MOST_LAYERS = 13
 """2^13 coalitions take a minute or so; more layers are refused."""

@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scschnet.analysis import plots
-from scschnet.analysis.corrections import batches, corrections, forces_of, pair_energies
-from scschnet.analysis.runs import layer_names, symbol
 from scschnet.analysis.tables import table_beside, write_table
 from scschnet.data import StructureSet
+from scschnet.elements import symbol
+from scschnet.evaluate.corrections import batches, corrections, forces_of, pair_energies, projected
 from scschnet.nn import SchNet
 from scschnet.nn.activation import shifted_softplus
+from scschnet.runs.contributions import layer_names
 
 SHORT = 1.0  # paths up to this length are integrated by quadrature, longer ones in closed form
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(9)  # error below 1e-16 for paths up to SHORT
@@ -105,12 +106,6 @@ def layer_shares(model: SchNet, layers: list[Tensor]) -> Tensor:
     parts = projected(model, layers)
     slopes = mean_sigmoid(parts.sum(dim=0), hidden.bias)
     return (parts * (slopes * output.weight[0])).sum(dim=2).double() * model.offsets.scale
-
-
-def projected(model: SchNet, layers: list[Tensor]) -> Tensor:
-    """What each layer adds to the hidden layer of the readout, C w^(l) v_i^(l), (n_layers, n_atoms, n_hidden)."""
-    weighted = zip(model.contribution_weights, layers, strict=True)
-    return torch.stack([(w * v) @ model.readout.hidden.weight.T for w, v in weighted])
 
 
 def mean_sigmoid(p: Tensor, b: Tensor) -> Tensor:

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from scschnet.analysis import plots
 from scschnet.analysis.bonds import UNBONDED, bond_counts, bonded, distances
-from scschnet.analysis.corrections import (
+from scschnet.analysis.layers import layer_shares
+from scschnet.analysis.tables import table_beside, write_table
+from scschnet.data import Batch, StructureSet
+from scschnet.evaluate.corrections import (
     Corrections,
     batches,
     corrections,
     forces_of,
     pair_energies,
 )
-from scschnet.analysis.layers import layer_shares
-from scschnet.analysis.tables import table_beside, write_table
-from scschnet.data import Batch, StructureSet
 from scschnet.nn import SchNet
 
 SHARES = (0.5, 0.9, 0.99)

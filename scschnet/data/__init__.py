@@ -4,7 +4,7 @@ from scschnet.data import embedded
 from scschnet.data.batch import Batch, collate
 from scschnet.data.habits import label_hint
 from scschnet.data.readers import read, write_hdf5
-from scschnet.data.split import Split, load_split, random_split, save_split
+from scschnet.data.split import Split, evenly, load_split, random_split, save_split
 from scschnet.data.structure import StructureSet
 from scschnet.data.summary import summary_table
 from scschnet.data.usable import check_usable
@@ -16,6 +16,7 @@ __all__ = [
     "check_usable",
     "collate",
     "embedded",
+    "evenly",
     "label_hint",
     "load_split",
     "random_split",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scschnet.data.structure import StructureSet
 from scschnet.files import replacing
 from scschnet.kinds import Kind, expect
 
@@ -134,3 +135,22 @@ def load_split(path: str | os.PathLike[str], n_structures: int | None = None) ->
 def _first_repeat(part: NDArray[np.int64]) -> int:
     values, counts = np.unique(part, return_counts=True)
     return int(values[counts > 1][0])
+
+
+def evenly(structures: StructureSet, n_atoms: int, n_most: int | None = None) -> StructureSet:
+    """Structures spread evenly over a set, as many as hold about `n_atoms` atoms, at least one.
+
+    Args:
+        structures: the set, not empty.
+        n_atoms: atoms wanted.
+        n_most: at most so many structures.
+
+    Raises:
+        ValueError: if the set is empty.
+    """
+    if not len(structures):
+        raise ValueError("`structures` must hold at least one structure, got none")
+    wanted = max(1, int(n_atoms / max(structures.n_atoms.mean(), 1.0)))
+    wanted = min(wanted, len(structures), n_most or len(structures))
+    chosen = np.linspace(0, len(structures) - 1, wanted).round().astype(np.int64)
+    return structures.select(chosen)

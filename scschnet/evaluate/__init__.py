@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from scschnet.data import StructureSet, collate
+from scschnet.elements import symbol, symbols
 from scschnet.nn import SchNet
 from scschnet.units import energy_factor, stress_factor
 
@@ -140,7 +140,7 @@ def errors_in_detail(predictions: Predictions, labels: StructureSet) -> dict[str
             assert predictions.forces is not None and labels.forces is not None
             for z in labels.elements:
                 atoms = labels.atomic_numbers == z
-                found[f"forces_{chemical_symbols[z]}"] = error(
+                found[f"forces_{symbol(z)}"] = error(
                     predictions.forces[atoms], labels.forces[atoms]
                 )
     return found
@@ -173,6 +173,27 @@ def display_units(name: str) -> dict[str, float]:
         return {"eV/Å^3": 1.0, "GPa": 1.0 / stress_factor("GPa"), "kcal/mol/Å^3": kcal}
     length = "/Å" if name.startswith("forces") else ""
     return {f"eV{length}": 1.0, f"kcal/mol{length}": kcal}
+
+
+def check_elements(model: SchNet, structures: StructureSet, name: str = "`structures`") -> None:
+    """Stop where a model would be asked about elements it was not trained on.
+
+    Args:
+        model: the model.
+        structures: the set.
+        name: what a message calls the set.
+
+    Raises:
+        ValueError: naming them.
+    """
+    known = np.array(model.config.elements)
+    unknown = np.setdiff1d(structures.elements, known)
+    if unknown.size:
+        strange = np.unique(structures.idx_m[np.isin(structures.atomic_numbers, unknown)])
+        raise ValueError(
+            f"{name} must hold only {symbols(known)}, the elements the model was trained on, "
+            f"got {symbols(unknown)} in {len(strange):,} of {len(structures):,} structures"
+        )
 
 
 def _chunks(structures: StructureSet, indices: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

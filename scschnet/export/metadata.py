@@ -1,6 +1,5 @@
 """What an exported file says about itself, as JSON: gathered from a model, its checkpoint and its run folder."""
 
-import csv
 import json
 import platform
 from dataclasses import dataclass, field
@@ -8,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ase.data import chemical_symbols
 
 import scschnet
 from scschnet.checkpoint import checkpoint_path, load_checkpoint
+from scschnet.elements import symbol
 from scschnet.nn import SchNet
 from scschnet.nn.unfamiliarity import KEY, NormStatistics
+from scschnet.runs.config import EMBEDDED
+from scschnet.runs.contributions import layers_at
+from scschnet.runs.folder import RunFolder
 
 FORMAT = "scschnet-exported"
 VERSION = 1
@@ -76,12 +78,12 @@ def read_source(path: Path) -> Source:
         name: found[name] for name in ("epoch", "best_val_loss") if name in found
     }
     if config:
-        training["data"] = config.get("data") or "embedded MD17 ethanol"
+        training["data"] = config.get("data") or EMBEDDED
         training["config"] = config
-    errors = file.parent / "test.json"
-    if path.is_dir() and errors.is_file():
-        training["errors"] = json.loads(errors.read_text(encoding="utf-8"))
-    norms = _layer_norms(file.parent, found.get("epoch")) if path.is_dir() else []
+    errors = RunFolder(path).read_test()
+    if errors:
+        training["errors"] = errors
+    norms = _layer_norms(path, found.get("epoch"))
     statistics = NormStatistics.from_json(found[KEY]) if KEY in found else None
     return Source(checkpoint.model, training, norms, found.get("versions", {}), statistics)
 
@@ -99,7 +101,7 @@ def describe(source: Source) -> dict[str, Any]:
     n = config.n_interactions
     return {
         "elements": list(config.elements),
-        "symbols": [chemical_symbols[z] for z in config.elements],
+        "symbols": [symbol(z) for z in config.elements],
         "cutoff": config.cutoff,
         "cutoff_function": config.cutoff_function,
         "n_interactions": n,
@@ -162,7 +164,7 @@ def _atoms_seen(statistics: NormStatistics | None) -> dict[str, dict[str, int]] 
     if statistics is None:
         return None
     rows = zip(statistics.elements, statistics.n_train, statistics.n_held_out, strict=True)
-    return {chemical_symbols[z]: {"n_train": n, "n_held_out": m} for z, n, m in rows}
+    return {symbol(z): {"n_train": n, "n_held_out": m} for z, n, m in rows}
 
 
 def _layers(source: Source) -> list[dict[str, Any]]:
@@ -177,11 +179,6 @@ def _layers(source: Source) -> list[dict[str, Any]]:
 
 
 def _layer_norms(run: Path, epoch: Any) -> list[dict[str, float | None]]:
-    """The rows of contributions.csv at an epoch, or nothing if the run has none."""
-    table = run / "contributions.csv"
-    if not table.is_file():
-        return []
-    with table.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["epoch"] == str(epoch)]
+    """What contributions.csv says of an epoch, or nothing if the run has none."""
     columns = ("mean_norm", "normalized_weight")
-    return [{name: float(row[name]) for name in columns} for row in rows]
+    return [{name: getattr(row, name) for name in columns} for row in layers_at(run, epoch)]

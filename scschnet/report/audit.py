@@ -4,9 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scschnet.analysis.filters import shortest_pairs
-from scschnet.analysis.runs import Run, evenly, symbol
-from scschnet.data import StructureSet
+from scschnet.data import StructureSet, evenly
 from scschnet.data.summary import duplicates, energy_outliers, force_outliers, net_forces
+from scschnet.elements import symbol
+from scschnet.runs.run import Run
 from scschnet.units import energy_factor
 
 AT_MOST = 20_000  # structures that are searched for duplicates, outliers and short distances
@@ -18,7 +19,7 @@ def contents(run: Run) -> list[tuple[str, str]]:
     sizes = structures.n_atoms
     symbols = " ".join(symbol(int(z)) for z in structures.elements)
     rows = [
-        ("source", run.source),
+        ("source", run.config.source),
         ("units as read", structures.info.get("units as read", "eV, Å")),
         ("structures", f"{len(structures):,}, of {sizes.min()} to {sizes.max()} atoms"),
         ("elements", symbols),

@@ -1,7 +1,6 @@
 """Everything a report is about, computed once: errors, weights, layers, importance, reach, filters, scores."""
 
 import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scschnet.analysis import unfamiliar
-from scschnet.analysis.contributions import Contributions, read_contributions
 from scschnet.analysis.environments import (
     GroupContributions,
     element_contributions,
@@ -32,13 +29,17 @@ from scschnet.analysis.filters import (
 from scschnet.analysis.importance import Importance, energy_importance, force_importance
 from scschnet.analysis.layers import LayerEnergies, completeness, layer_energies
 from scschnet.analysis.reach import Reach, reach
-from scschnet.analysis.runs import Run, evenly, read_run
+from scschnet.analysis.unfamiliar import distorted
 from scschnet.checkpoint import load
-from scschnet.data import StructureSet, collate
+from scschnet.data import StructureSet, collate, evenly
 from scschnet.evaluate import Predictions, predict
+from scschnet.evaluate.norm_statistics import run_statistics, unfamiliarity_of
 from scschnet.kinds import Kind, expect
 from scschnet.nn.unfamiliarity import KEY, NormStatistics
 from scschnet.report.molecule import choose_structure
+from scschnet.runs.contributions import Contributions, read_contributions
+from scschnet.runs.folder import RunFolder
+from scschnet.runs.run import Run, read_run
 
 FRAMES = 200  # structures for energies of coalitions and parity
 ATOMS = 4_000  # for weights and layer energies, about
@@ -129,13 +130,13 @@ def gather(paths: Sequence[Path]) -> Material:
     for path in paths:
         expect(path, Kind.RUN)
     contributions = [read_contributions(path) for path in paths]
-    metrics = [read_metrics(path) for path in paths]
+    metrics = [RunFolder(path).read_metrics() for path in paths]
     runs = [read_run(path) for path in paths]
     shapes = {run.model.config.n_interactions for run in runs}
     if len(shapes) > 1:
         raise ValueError(f"runs must have the same number of blocks, got {sorted(shapes)}")
     first = runs[0]
-    held_out = evenly(_held_out(first), ATOMS, FRAMES)
+    held_out = evenly(first.held_out, ATOMS, FRAMES)
     chosen = held_out.select([choose_structure(held_out)])
     has_forces = bool(held_out.labeled["forces"].all())
     statistics, scores = _familiarity(first, held_out)
@@ -144,7 +145,7 @@ def gather(paths: Sequence[Path]) -> Material:
         runs,
         metrics,
         contributions,
-        [_read_test(path) for path in paths],
+        [RunFolder(path).read_test() for path in paths],
         np.stack([_weights(run) for run in runs]),
         (_elements(runs), _environments(runs)),
         held_out,
@@ -163,29 +164,12 @@ def gather(paths: Sequence[Path]) -> Material:
     )
 
 
-def read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
-    """The columns of metrics.csv.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it holds no epoch.
-    """
-    file = path / "metrics.csv"
-    if not file.is_file():
-        raise FileNotFoundError(f"there are no metrics at {file}")
-    header, *rows = [line.split(",") for line in file.read_text(encoding="utf-8").splitlines()]
-    whole = [row for row in rows if len(row) == len(header)]
-    if not whole:
-        raise ValueError(f"{file} holds no epoch yet")
-    values = np.array(whole, dtype=np.float64)
-    return {name: values[:, k] for k, name in enumerate(header)}
-
-
 def hashes(run: Run) -> list[tuple[str, int, str]]:
     """Name, bytes and SHA-256 of the files that made and are the result."""
-    files = [run.path / name for name in ("best.pt", "config.toml", "split.npz", "metrics.csv")]
-    if run.options.get("data"):
-        files.append(Path(run.options["data"]))
+    folder = RunFolder(run.path)
+    files = [folder.best, folder.config, folder.split, folder.metrics]
+    if run.config.data:
+        files.append(Path(run.config.data))
     found = []
     for file in files:
         with file.open("rb") as content:
@@ -194,17 +178,8 @@ def hashes(run: Run) -> list[tuple[str, int, str]]:
     return found
 
 
-def _read_test(path: Path) -> dict[str, Any]:
-    file = path / "test.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
-def _held_out(run: Run) -> StructureSet:
-    return run.part("test" if len(run.split.test) else "val")
-
-
 def _weights(run: Run) -> NDArray[np.float64]:
-    some = evenly(_held_out(run), ATOMS, FRAMES)
+    some = evenly(run.held_out, ATOMS, FRAMES)
     return trajectory_contributions(run.model, some).mean(axis=0)
 
 
@@ -222,7 +197,7 @@ def _environments(runs: list[Run]) -> GroupContributions | None:
 
 
 def _importance(run: Run) -> list[Importance]:
-    structures = _held_out(run)
+    structures = run.held_out
     if run.model.config.n_interactions > MOST_BLOCKS:
         return []
     found = []
@@ -243,19 +218,18 @@ def _familiarity(
     if KEY in run.metadata:
         statistics = NormStatistics.from_json(run.metadata[KEY])
     else:
-        statistics = unfamiliar.run_statistics(run)
+        statistics = run_statistics(run)
     sets = {"held out": held_out}
-    sets |= {f"± {by:g} Å": unfamiliar.distorted(held_out, by) for by in DISTORTIONS}
+    sets |= {f"± {by:g} Å": distorted(held_out, by) for by in DISTORTIONS}
     return statistics, {
-        name: unfamiliar.unfamiliarity_of(run.model, some, statistics)
-        for name, some in sets.items()
+        name: unfamiliarity_of(run.model, some, statistics) for name, some in sets.items()
     }
 
 
 def _cost(run: Run, metrics: dict[str, NDArray[np.float64]]) -> Cost:
     """Time a thousand atoms or so, in the model's own precision."""
     model = load(run.path)
-    some = evenly(_held_out(run), 1000)
+    some = evenly(run.held_out, 1000)
     batch = collate(some, np.arange(len(some)), model.config.cutoff)
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(10):

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from scschnet.analysis import plots
 from scschnet.analysis.bonds import bonded
-from scschnet.analysis.runs import layer_names, symbol
 from scschnet.data import StructureSet
+from scschnet.elements import symbol
+from scschnet.runs.contributions import layer_names
 
 DIVERGING = "RdBu_r"
 N_VIEWS = 300

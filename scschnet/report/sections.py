@@ -18,13 +18,15 @@ from scschnet.analysis.contributions import (
     summarize,
     write_summary,
 )
-from scschnet.analysis.runs import layer_names
 from scschnet.analysis.tables import write_table
+from scschnet.data import evenly
+from scschnet.elements import symbol
 from scschnet.report import audit, page, words
 from scschnet.report.figures import Gallery, ranking
 from scschnet.report.material import Material, hashes
 from scschnet.report.molecule import draw_molecule
 from scschnet.report.quantities import quantities
+from scschnet.runs.contributions import layer_names
 
 Draw = Callable[[Any], None]
 LEARNING_COLORS = (plots.ACCENT, "#cc4778", "#595959")  # energy, forces, stress
@@ -106,7 +108,7 @@ def data(m: Material, output: PageOutput) -> page.Section:
         ("pair", "distance"),
         [(pair, f"{d:.3f}") for pair, d in shortest],
     )
-    some = audit.evenly(run.structures, 10**12, audit.AT_MOST)
+    some = evenly(run.structures, 10**12, audit.AT_MOST)
     histograms = [
         ("energy", "energy less that of its composition (eV)", audit.relative_energies(some))
     ]
@@ -463,7 +465,7 @@ def filter_section(m: Material, output: PageOutput) -> page.Section:
     pressed = filters.write_squeezed(output.folder / "squeezed.csv", m.ranges)
     rows = []
     for one in m.ranges:
-        pair = "-".join(audit.symbol(z) for z in one.elements)
+        pair = "-".join(symbol(z) for z in one.elements)
         verdict = "yes" if one.repels else f"no, only to {one.repels_to:.2f} Å"
         rows.append((pair, f"{one.shortest:.3f}", verdict, f"{one.energy.max():.2f}"))
     body = page.figures(*drawn, small=True) + page.table(
@@ -543,7 +545,9 @@ def cost(m: Material) -> page.Section:
 def settings(m: Material) -> page.Section:
     """Everything needed to do it again."""
     run = m.runs[0]
-    options = sorted((key, value if value != "" else "-") for key, value in run.options.items())
+    options = sorted(
+        (key, value if value != "" else "-") for key, value in vars(run.config).items()
+    )
     body = page.details("All options", page.facts("config.toml", options))
     versions = {
         "scschnet": scschnet.__version__,
@@ -563,7 +567,7 @@ def _mean_weight(m: Material, layer: int) -> float:
 
 def _formula(structure: Any) -> str:
     numbers, counts = np.unique(structure.atomic_numbers, return_counts=True)
-    parts = {audit.symbol(int(z)): int(n) for z, n in zip(numbers, counts, strict=True)}
+    parts = {symbol(int(z)): int(n) for z, n in zip(numbers, counts, strict=True)}
     order = sorted(parts, key=lambda s: (s != "C", s != "H", s))
     return "".join(s + (str(parts[s]) if parts[s] > 1 else "") for s in order)
 

@@ -5,7 +5,7 @@ import numpy as np
 from scschnet.analysis.contributions import summarize
 from scschnet.analysis.importance import disagreements, rank_correlation
 from scschnet.analysis.reach import radii
-from scschnet.analysis.runs import symbol
+from scschnet.elements import symbol
 from scschnet.report.material import Material
 from scschnet.report.quantities import quantities
 
@@ -17,7 +17,7 @@ def headline(m: Material) -> str:
     many = f"{len(m.runs)} runs of " if len(m.runs) > 1 else ""
     return (
         f"{many}{kind} with {_count(model.n_interactions, 'block')} of {model.n_features} features, "
-        f"cutoff {model.cutoff:g} Å, trained on {_count(len(run.split.train), 'structure')} of {run.source}"
+        f"cutoff {model.cutoff:g} Å, trained on {_count(len(run.split.train), 'structure')} of {run.config.source}"
     )
 
 

@@ -27,7 +27,7 @@ from scschnet import ops
 from scschnet.data import Split, StructureSet
 from scschnet.evaluate import Predictions
 from scschnet.nn import SchNet
-from scschnet.train.config import TrainConfig
+from scschnet.runs.config import TrainConfig
 from scschnet.train.epoch_buffers import EpochBuffers, Failure
 from scschnet.train.loss import Loss
 from scschnet.train.processes import Processes

@@ -1,29 +1,11 @@
 """Statistics of the contribution weights over the minibatches of an epoch."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class LayerContribution:
-    """One layer's row of contributions.csv.
-
-    Args:
-        layer: 0 is the embedding, l the block l.
-        weight: w^(l) at the end of the epoch.
-        mean_norm: ||v_i^(l)||, averaged over the atoms of a minibatch and over minibatches.
-        normalized_weight: w_hat^(l) = w^(l) mean_i ||v_i^(l)||, averaged over minibatches.
-        normalized_weight_std: its standard deviation over minibatches.
-    """
-
-    layer: int
-    weight: float
-    mean_norm: float
-    normalized_weight: float
-    normalized_weight_std: float
+from scschnet.runs.contributions import LayerContribution
 
 
 class ContributionStatistics:

@@ -19,12 +19,12 @@ from scschnet.data import collate, load_split
 from scschnet.evaluate import Error, Predictions, errors, in_units, predict
 from scschnet.kinds import expect_data_of_run
 from scschnet.nn import SchNet
+from scschnet.runs.config import TrainConfig
+from scschnet.runs.folder import EpochMetrics, RunFolder
 from scschnet.train.captured import resident_step
-from scschnet.train.config import TrainConfig
 from scschnet.train.loss import Loss, labels_of
 from scschnet.train.processes import Processes
 from scschnet.train.progress import Progress
-from scschnet.train.run_folder import EpochMetrics, RunFolder
 from scschnet.train.schedule import learning_rate
 from scschnet.train.setup import (
     build_model,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from scschnet.data import Batch, StructureSet
 from scschnet.evaluate import Error, Predictions, error
-from scschnet.train.config import TrainConfig
+from scschnet.runs.config import TrainConfig
 from scschnet.train.resident import LABELS, Labels
 
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from scschnet.train.config import TrainConfig
-from scschnet.train.run_folder import EpochMetrics
+from scschnet.runs.config import TrainConfig
+from scschnet.runs.folder import EpochMetrics
 from scschnet.units import energy_factor, stress_factor
 
 LINES_PER_RUN = 50  # at most about so many lines in a pipe

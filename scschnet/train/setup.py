@@ -8,18 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 from torch import Tensor
 
 from scschnet import data
 from scschnet.data import Split, StructureSet, load_split, random_split
 from scschnet.data.close_pairs import close_pairs
+from scschnet.elements import symbol, symbols
 from scschnet.kinds import Kind, expect
 from scschnet.nn import ModelConfig, SchNet
 from scschnet.nn.cutoff import CUTOFF_FUNCTIONS
 from scschnet.nn.geometry import pair_vectors
-from scschnet.train.config import PRESETS, TrainConfig
+from scschnet.runs.config import PRESETS, TrainConfig
+from scschnet.runs.run import read_data
 
 ATOMS_FOR_THREADS = 500  # of a batch
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -35,15 +37,7 @@ def read_structures(config: TrainConfig) -> StructureSet:
     """
     if config.data:
         expect(config.data, Kind.STRUCTURES, Kind.OTHER, option="data")
-        structures = data.read(
-            config.data,
-            units=config.units or None,
-            energy_key=config.energy_key or None,
-            forces_key=config.forces_key or None,
-            stress_key=config.stress_key or None,
-        )
-    else:
-        structures = data.embedded.load()
+    structures = read_data(config)
     wanted = {
         "energy": config.rho > 0,
         "forces": config.rho < 1,
@@ -111,14 +105,14 @@ def threads_for(config: TrainConfig, structures: StructureSet) -> int:
 def describe(config: TrainConfig, structures: StructureSet, split: Split) -> str:
     """What was found in the data, how it is divided, and what of it is trained on, in a few lines."""
     sizes = structures.n_atoms
-    symbols = " ".join(chemical_symbols[z] for z in structures.elements)
+    elements = " ".join(symbol(z) for z in structures.elements)
     labels = ", ".join(
         f"{name} {int(has.sum())}/{len(has)}" for name, has in structures.labeled.items()
     )
     units = structures.info.get("units as read", "eV, Å")
     return (
-        f"{config.data or 'embedded MD17 ethanol'}: {len(structures)} structures of {sizes.min()} to "
-        f"{sizes.max()} atoms ({symbols}), {labels}, read as {units}\n"
+        f"{config.source}: {len(structures)} structures of {sizes.min()} to "
+        f"{sizes.max()} atoms ({elements}), {labels}, read as {units}\n"
         f"{len(split.train)} to train on, {len(split.val)} for validation, {len(split.test)} to test"
         + (
             f"; trained on stress, too, with weight {config.stress_weight:g}"
@@ -137,8 +131,9 @@ def _notes(structures: StructureSet, split: Split) -> list[str]:
     trained = structures.select(split.train).elements
     unknown = np.setdiff1d(structures.elements, trained)
     if unknown.size:
-        symbols = ", ".join(chemical_symbols[z] for z in unknown)
-        notes.append(f"{symbols}: in validation or test structures alone, never trained on")
+        notes.append(
+            f"{symbols(unknown)}: in validation or test structures alone, never trained on"
+        )
     return notes
 
 
@@ -288,16 +283,16 @@ def parse_atomic_energies(text: str) -> dict[int, float]:
     """
     energies = {}
     for part in re.split(r"[,\s]+", text.strip()):
-        symbol, _, value = part.partition("=")
+        element, _, value = part.partition("=")
         try:
             energy = float(value)
         except ValueError:
             energy = np.nan
-        if symbol not in atomic_numbers or not np.isfinite(energy):
+        if element not in atomic_numbers or not np.isfinite(energy):
             raise ValueError(
                 f"`atomic_energies` must be like 'H=-13.6 O=-2041.8', energies in eV, got {part!r}"
             )
-        energies[atomic_numbers[symbol]] = energy
+        energies[atomic_numbers[element]] = energy
     return energies
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scschnet.nn import SchNet
-from scschnet.train.config import TrainConfig
+from scschnet.runs.config import TrainConfig
 from scschnet.train.contributions import ContributionStatistics
 from scschnet.train.muon import Muon, matrices_of
 from scschnet.train.schedule import Plateau

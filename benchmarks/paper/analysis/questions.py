@@ -17,9 +17,12 @@ import numpy as np
 from scschnet.analysis import plots
 from scschnet.analysis.environments import trajectory_contributions
 from scschnet.analysis.importance import coalition_forces, energy_importance, shapley_values
-from scschnet.analysis.prune import measure
-from scschnet.analysis.runs import evenly, layer_names, read_run, symbol
+from scschnet.analysis.pareto import measure
 from scschnet.analysis.tables import write_table
+from scschnet.data import evenly
+from scschnet.elements import symbol
+from scschnet.runs.contributions import layer_names
+from scschnet.runs.run import read_run
 from scschnet.units import energy_factor
 
 HERE = Path(__file__).parent

@@ -4,15 +4,18 @@ import csv
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from scschnet.data import Split, save_split
 from scschnet.files import replacing
-from scschnet.train.config import TrainConfig, write_config
-from scschnet.train.contributions import LayerContribution
+from scschnet.runs.config import TrainConfig, write_config
+from scschnet.runs.contributions import COLUMNS, LayerContribution
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,6 @@ class EpochMetrics:
 
 
 METRICS_HEADER = [field.name for field in dataclasses.fields(EpochMetrics)]
-CONTRIBUTIONS_HEADER = ["epoch", *(field.name for field in dataclasses.fields(LayerContribution))]
 
 
 class RunFolder:
@@ -80,7 +82,7 @@ class RunFolder:
             ) from error
         save_split(run.split, split)
         _write_rows(run.metrics, METRICS_HEADER, [])
-        _write_rows(run.contributions, CONTRIBUTIONS_HEADER, [])
+        _write_rows(run.contributions, COLUMNS, [])
         write_config(run.config, config)
         return run
 
@@ -100,6 +102,29 @@ class RunFolder:
             whole = [row for row in rows if len(row) == len(header)]
             _write_rows(path, header, [row for row in whole if int(row[0]) <= epoch])
 
+    def read_metrics(self) -> dict[str, NDArray[np.float64]]:
+        """The columns of metrics.csv; a row that is still being written is left out.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+            ValueError: if it holds no epoch.
+        """
+        if not self.metrics.is_file():
+            raise FileNotFoundError(f"there are no metrics at {self.metrics}")
+        lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        header, *rows = [line.split(",") for line in lines]
+        whole = [row for row in rows if len(row) == len(header)]
+        if not whole:
+            raise ValueError(f"{self.metrics} holds no epoch yet")
+        values = np.array(whole, dtype=np.float64)
+        return {name: values[:, k] for k, name in enumerate(header)}
+
+    def read_test(self) -> dict[str, Any]:
+        """The content of test.json; empty before the training is finished."""
+        if not self.test.is_file():
+            return {}
+        return json.loads(self.test.read_text(encoding="utf-8"))
+
     def write_test(self, content: dict[str, Any]) -> None:
         """Write test.json."""
         with replacing(self.test) as temporary:
@@ -113,7 +138,7 @@ def _free_name(config: TrainConfig) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def _write_rows(path: Path, header: list[str], rows: list[list[str]]) -> None:
+def _write_rows(path: Path, header: Sequence[str], rows: list[list[str]]) -> None:
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 

@@ -1,6 +1,8 @@
-"""The commands of `python -m scschnet.analysis`: options, and what each prints and writes."""
+"""`python -m scschnet.analysis`: options of its commands, and what each prints and writes."""
 
+import os
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,11 +29,17 @@ from scschnet.analysis.layers import (
     layer_energies,
     plot_element_energies,
 )
+from scschnet.analysis.pareto import Pruned, measure, plot_pareto
 from scschnet.analysis.reach import plot_reach, radii, reach
-from scschnet.analysis.runs import Run, evenly, layer_names, read_run, symbol
 from scschnet.analysis.tables import table_beside
-from scschnet.data import StructureSet, read
+from scschnet.data import evenly, read
+from scschnet.elements import symbol
+from scschnet.evaluate import norm_statistics
+from scschnet.files import write_any_text
 from scschnet.kinds import Kind, expect
+from scschnet.runs.contributions import layer_names, read_contributions
+from scschnet.runs.run import read_run
+from scschnet.train.prune import prune
 
 Runs = tyro.conf.Positional[tuple[Path, ...]]
 
@@ -63,7 +71,7 @@ class Contributions:
 
     def __call__(self) -> None:
         """Draw, write and print."""
-        runs = [c.read_contributions(run) for run in self.runs]
+        runs = [read_contributions(run) for run in self.runs]
         summary = c.summarize(runs)
         lengths = [len(run.epochs) for run in runs]
         if max(lengths) > len(summary.epochs):
@@ -154,7 +162,7 @@ class Layers:
     def __call__(self) -> None:
         """Draw, write and print."""
         run = read_run(self.run)
-        structures = evenly(held_out(run), self.atoms)
+        structures = evenly(run.held_out, self.atoms)
         found = layer_energies(run.model, structures, forces=self.forces)
         plot_element_energies(found, structures, self.out)
         names, mean, _ = element_means(found, structures)
@@ -188,7 +196,7 @@ class Shapley:
     def __call__(self) -> None:
         """Draw, write and print."""
         run = read_run(self.run)
-        structures = held_out(run)
+        structures = run.held_out
         some = evenly(structures, 10**9, self.frames)
         found = [energy_importance(run.model, some)]
         found.append(energy_importance(run.model, some, refitted=False))
@@ -219,7 +227,7 @@ class Reach:
     def __call__(self) -> None:
         """Draw, write and print."""
         run = read_run(self.run)
-        found = reach(run.model, evenly(held_out(run), 10**9, self.frames))
+        found = reach(run.model, evenly(run.held_out, 10**9, self.frames))
         plot_reach(found, self.out)
         print("radius that holds     50 %     90 %     99 %  of sum ||dE_i/dr_j||, Å")
         for name, row in zip(["E_i", *layer_names(len(found.layers))], radii(found), strict=True):
@@ -278,14 +286,14 @@ class Unfamiliarity:
             expect(self.other, Kind.STRUCTURES, Kind.OTHER, option="--other")
             others[self.other.stem] = evenly(read(self.other, units=self.units or None), 5000)
         run = read_run(self.run)
-        statistics = unfamiliar.run_statistics(run)
-        print(unfamiliar.store_statistics(self.run, statistics))
-        structures = evenly(held_out(run), 5000)
+        statistics = norm_statistics.run_statistics(run)
+        print(norm_statistics.store_statistics(self.run, statistics))
+        structures = evenly(run.held_out, 5000)
         sets = {"held out": structures}
         sets |= {f"± {by:g} Å": unfamiliar.distorted(structures, by) for by in self.distortions}
         sets |= others
         scores = {
-            name: unfamiliar.unfamiliarity_of(run.model, some, statistics)
+            name: norm_statistics.unfamiliarity_of(run.model, some, statistics)
             for name, some in sets.items()
         }
         unfamiliar.plot_unfamiliarity(scores, self.out)
@@ -314,11 +322,6 @@ class Prune:
 
     def __call__(self) -> None:
         """Train, measure, draw, write and print."""
-        from scschnet.analysis.prune import (
-            plot_pareto,
-            prune_all,
-        )  # the trainer, for this command only
-
         plots.check_format(self.out)
         found = prune_all(self.run, self.blocks, self.epochs)
         plot_pareto(found, self.out)
@@ -329,6 +332,74 @@ class Prune:
                 f"{one.blocks:6}{one.energy:16.4f}{one.forces:18.4f}{micro:14.2f}{one.reach:20.1f}   {one.path}"
             )
         _print_files(self.out)
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "contributions": Contributions,
+    "elements": Elements,
+    "trajectory": Trajectory,
+    "layers": Layers,
+    "shapley": Shapley,
+    "reach": Reach,
+    "filters": Filters,
+    "unfamiliarity": Unfamiliarity,
+    "prune": Prune,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 done, 1 failed (2, wrong usage, ends the process).
+
+    Args:
+        arguments: without the program's name; None: those of the process.
+    """
+    write_any_text()
+    command = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog="python -m scschnet.analysis",
+        description="What a trained model does inside.",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    if not getattr(command, "runs", True):
+        print("error: name at least one run folder; --help says more", file=sys.stderr)
+        return 2
+    try:
+        command()
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def prune_all(
+    path: str | os.PathLike[str], blocks: Sequence[int], epochs: int, structures_at_most: int = 2000
+) -> list[Pruned]:
+    """Prune a run to each number of blocks, into folders beside it, and measure them all.
+
+    Folders RUN-K that are there already, and finished, are measured, not trained again.
+
+    Args:
+        path: run folder.
+        blocks: numbers of blocks to keep.
+        epochs: of training each.
+        structures_at_most: test structures to measure on.
+
+    Returns:
+        The run itself first, then the pruned ones.
+
+    Raises:
+        FileNotFoundError, ValueError: if the run cannot be read or a number of blocks is out of range.
+    """
+    run = read_run(path)
+    structures = evenly(run.held_out, 10**9, structures_at_most)
+    found = [measure(path, structures)]
+    for n in blocks:
+        out = Path(f"{Path(path)}-{n}-blocks")
+        if not (out / "test.json").is_file():
+            prune(run, n, epochs, out)
+        found.append(measure(out, structures))
+    return found
 
 
 def importance_table(found: Importance, weights: NDArray[np.float64]) -> str:
@@ -351,11 +422,6 @@ def importance_table(found: Importance, weights: NDArray[np.float64]) -> str:
         words = ", ".join(f"v{a} outweighs v{b}" for a, b in pairs[:4])
         lines.append(f"but does less: {words}")
     return "\n".join(lines) + "\n"
-
-
-def held_out(run: Run) -> StructureSet:
-    """The test part of a run, or the validation part where there is none."""
-    return run.part("test" if len(run.split.test) else "val")
 
 
 def _print_files(figure: Path) -> None:

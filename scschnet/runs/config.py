@@ -1,15 +1,13 @@
-"""Every option of a training: one dataclass, its presets, and how file and command line override it."""
+"""Every option of a training: one dataclass, its presets, and how it is written into a run folder and read again."""
 
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tomli_w
-import tyro
 
 from scschnet.files import replacing
 from scschnet.kinds import Kind, expect
@@ -19,6 +17,10 @@ from scschnet.nn.pair_term import RepulsionName
 
 PresetName = Literal["quick", "md17", "paper-md17", "paper-qm9"]
 Schedule = Literal["sgdr", "cosine", "plateau", "constant"]
+
+EMBEDDED = "embedded MD17 ethanol"
+# What options were, in effect, in runs from before there was a choice.
+FIXED_BEFORE: dict[str, Any] = {"optimizer": "adam", "loss": "total", "stress_weight": 0.0}
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,11 @@ class TrainConfig:
         if not 0.0 < self.lr < float("inf"):
             raise ValueError(f"`lr` must be positive, got {self.lr}")
 
+    @property
+    def source(self) -> str:
+        """Words that say where the structures come from."""
+        return self.data or EMBEDDED
+
 
 # What each preset changes of the defaults above. `md17` keeps the paper's model, with half the features and wider
 # Gaussians, and was chosen on validation errors: benchmarks/paper/RESULTS.md. The paper does not state rho, epochs,
@@ -200,69 +207,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Options that may differ when a run is resumed; any other change would be another run.
-MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads", "log_every", "step")
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """What the command line asks for: a new run, or to go on with the one in `resume`."""
-
-    config: TrainConfig
-    resume: Path | None
-
-
-def parse_command_line(arguments: Sequence[str]) -> Invocation:
-    """Turn arguments into options: preset, then `--config` file, then the arguments themselves.
-
-    Args:
-        arguments: without the program's name.
-
-    Returns:
-        The resolved options, and the run folder to resume or None.
-
-    Raises:
-        ValueError: for a bad file or value; unknown arguments and `--help` end the process as usual.
-    """
-    remaining, config_file = _take(arguments, "--config")
-    remaining, resume = _take(remaining, "--resume")
-    if resume is not None and config_file is not None:
-        raise ValueError("`--resume` takes its options from the run folder; leave `--config` out")
-    from_file: dict[str, Any] = {}
-    if resume is not None:
-        expect(resume, Kind.RUN, option="--resume")
-        from_file = read_run_config(Path(resume))
-    elif config_file is not None:
-        expect(config_file, Kind.OPTIONS, Kind.OTHER, option="--config")
-        from_file = read_config(Path(config_file))
-    _, preset = _take(remaining, "--preset")
-    preset = preset or from_file.get("preset", "quick")
-    options = (
-        PRESETS.get(preset, {}) | from_file | ({"preset": preset} if preset in PRESETS else {})
-    )
-    default = TrainConfig(**options)
-    config = tyro.cli(
-        TrainConfig,
-        prog="python -m scschnet.train",
-        description=DESCRIPTION,
-        default=default,
-        args=remaining,
-        config=(tyro.conf.FlagConversionOff,),
-    )
-    if resume is not None:
-        _check_resumable(default, config)
-    return Invocation(config, None if resume is None else Path(resume))
-
-
-DESCRIPTION = """Train SchNet or sc-SchNet: with --data FILE on your structures, without on embedded ones.
-
-A run folder (--out) keeps options, split, errors by epoch, and the best parameters in best.pt; a report ends the run.
-Defaults below are those of --preset quick; --preset NAME --help shows those of another one.
-
---config FILE.toml sets options by the names below, in TOML; the command line overrides it.
---resume DIR goes on with an interrupted run, whose options it takes; of them only --epochs, --patience,
---device, --threads, --log-every and --step may be given another value."""
-
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read options from a TOML file.
@@ -302,40 +246,25 @@ def read_config(path: Path) -> dict[str, Any]:
     return options
 
 
-def read_run_config(folder: Path) -> dict[str, Any]:
-    """Options of a run, as `read_config`; runs from before there was a choice had Adam, and the total loss."""
-    before = {"optimizer": "adam", "loss": "total", "stress_weight": 0.0}
-    return before | read_config(folder / "config.toml")
+def read_run_config(folder: Path) -> TrainConfig:
+    """The options of a run; those that its config.toml does not name have the value that was fixed before.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if the path is something else, or its options cannot be read.
+    """
+    expect(folder, Kind.RUN)
+    file = folder / "config.toml"
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} is no run folder: it has no config.toml")
+    options = FIXED_BEFORE | read_config(file)
+    return TrainConfig(**(PRESETS.get(options.get("preset", ""), {}) | options))
 
 
 def write_config(path: Path, config: TrainConfig) -> None:
     """Write every option as TOML; `read_config` reads it back."""
     with replacing(path) as temporary:
         temporary.write_text(tomli_w.dumps(dataclasses.asdict(config)), encoding="utf-8")
-
-
-def _take(arguments: Sequence[str], option: str) -> tuple[list[str], str | None]:
-    """Remove `option VALUE` or `option=VALUE` from the arguments, and return VALUE or None."""
-    remaining, value = list(arguments), None
-    for index, argument in enumerate(arguments):
-        if argument == option:
-            if index + 1 == len(arguments):
-                raise ValueError(f"`{option}` must be followed by a value")
-            value = arguments[index + 1]
-            del remaining[index : index + 2]
-            break
-        if argument.startswith(option + "="):
-            value = argument.removeprefix(option + "=")
-            del remaining[index]
-            break
-    return remaining, value
-
-
-def _check_resumable(before: TrainConfig, after: TrainConfig) -> None:
-    for field in dataclasses.fields(TrainConfig):
-        old, new = getattr(before, field.name), getattr(after, field.name)
-        if old != new and field.name not in MAY_CHANGE_ON_RESUME:
-            raise ValueError(
-                f"`{field.name}` of a resumed run must stay {old!r}, got {new!r}; of all options only "
-                f"{', '.join(MAY_CHANGE_ON_RESUME)} may change"
-            )

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from scschnet import ops
-from scschnet.analysis.runs import check_elements
 from scschnet.data import Batch, StructureSet, collate
+from scschnet.evaluate import check_elements
 from scschnet.nn import SchNet
 from scschnet.nn.geometry import pair_forces, pair_vectors
 from scschnet.nn.pair_term import add_to_atoms
@@ -59,6 +59,12 @@ def corrections(model: SchNet, batch: Batch, derivatives: bool = False) -> Corre
             convolutions = model.dense_convolutions(d_ij, idx_i, idx_j)
         layers = model.corrections(batch.atomic_numbers, convolutions)
     return Corrections(layers, r_ij, idx_i, idx_j, spline)
+
+
+def projected(model: SchNet, layers: list[Tensor]) -> Tensor:
+    """What each layer adds to the hidden layer of the readout, C w^(l) v_i^(l), (n_layers, n_atoms, n_hidden)."""
+    weighted = zip(model.contribution_weights, layers, strict=True)
+    return torch.stack([(w * v) @ model.readout.hidden.weight.T for w, v in weighted])
 
 
 def pair_energies(model: SchNet, atomic_numbers: Tensor, found: Corrections) -> Tensor:

@@ -1,0 +1,204 @@
+"""`python -m scschnet.evaluate`: errors of a trained model on a set, as a table, JSON and figure."""
+
+import json as json_format
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from scschnet.analysis.parity import plot_parity
+from scschnet.analysis.plots import check_format
+from scschnet.checkpoint import checkpoint_path, load
+from scschnet.data import StructureSet, label_hint, load_split
+from scschnet.evaluate import (
+    Error,
+    check_elements,
+    display_units,
+    errors_in_detail,
+    in_units,
+    predict,
+)
+from scschnet.files import replacing, write_any_text
+from scschnet.kinds import Kind, expect, expect_data_of_run
+from scschnet.nn import SchNet
+from scschnet.runs.config import TrainConfig, read_run_config
+from scschnet.runs.folder import RunFolder
+from scschnet.runs.run import read_data
+
+Part = Literal["all", "train", "val", "test"]
+HOW_TO_READ = ("units", "energy_key", "forces_key", "stress_key")
+
+
+def _argument(metavar: str) -> Any:
+    """An option that need not be given; its default, None, says nothing to a reader."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Errors of a trained model on a set of structures with labels.
+
+    Without --data: on the test part of the run's own data, read as the training read them. A table
+    goes to standard output.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run folder (its best.pt is taken) or checkpoint file."""
+    data: Annotated[Path | None, _argument("FILE")] = None
+    """File of structures with labels to compare with (npz, xyz, extxyz, db, h5, tar)."""
+    units: Annotated[str | None, _argument("UNITS")] = None
+    """Units of a file that does not state them, for example 'kcal/mol, Angstrom'."""
+    energy_key: Annotated[str | None, _argument("NAME")] = None
+    """Name of the energy in the file, for example U0 or REF_energy."""
+    forces_key: Annotated[str | None, _argument("NAME")] = None
+    """Name of the forces in the file, for example REF_forces."""
+    stress_key: Annotated[str | None, _argument("NAME")] = None
+    """Name of the stress in the file, or of a virial, which is converted."""
+    part: Annotated[Part | None, _argument("{all,train,val,test}")] = None
+    """Structures to take, by the run's split.npz; if not given: all of --data, or the test part of the run's own data."""
+    json: Annotated[Path | None, _argument("OUT")] = None
+    """Write the errors to this file, as JSON."""
+    plot: Annotated[Path | None, _argument("OUT")] = None
+    """Draw predicted against reference into this file, .png, .pdf or .svg."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda (the first GPU) or cuda:1 (the second)."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """Structures to evaluate on, and words that say which these are."""
+
+    structures: StructureSet
+    name: str
+    part: str
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Evaluate as the command line says; returns the exit status, 0 done or 1 failed.
+
+    Args:
+        arguments: without the program's name; None: those of the process. Wrong usage ends the
+            process with status 2.
+    """
+    write_any_text()
+    options = tyro.cli(Options, prog="python -m scschnet.evaluate", args=arguments)
+    try:
+        _evaluate(options)
+    except (OSError, ValueError, RuntimeError) as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _evaluate(options: Options) -> None:
+    if options.plot is not None:
+        check_format(options.plot)  # before the work, not after it
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"`device` must be cpu, torch finds no CUDA device, got {options.device}")
+    file = checkpoint_path(options.run)
+    model = load(file).to(options.device)
+    source = _read(options, file.parent)
+    _check(model, source)
+    labels = source.structures
+    with tqdm(
+        total=len(labels), unit=" structures", disable=not sys.stderr.isatty(), leave=False
+    ) as bar:
+        predictions = predict(
+            model,
+            labels,
+            forces=bool(labels.labeled["forces"].any()),
+            stress=bool(labels.labeled["stress"].any()),
+            progress=bar.update,
+        )
+    found = errors_in_detail(predictions, labels)
+    print(_table(file, model, source, found))
+    if options.json is not None:
+        content = {
+            "checkpoint": str(file),
+            "data": source.name,
+            "part": source.part,
+            "n_structures": len(labels),
+            "n_atoms": len(labels.positions),
+            **{name: in_units(name, value) for name, value in found.items()},
+        }
+        with replacing(options.json) as temporary:
+            temporary.write_text(
+                json_format.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
+        print(options.json)
+    if options.plot is not None:
+        print(plot_parity(predictions, labels, options.plot))
+
+
+def _read(options: Options, run: Path) -> _Source:
+    """The structures the options ask for, from --data or as the run folder says."""
+    of_run = read_run_config(run) if RunFolder(run).config.is_file() else None
+    given = {name: value for name in HOW_TO_READ if (value := getattr(options, name))}
+    if options.data is not None:
+        expect(options.data, Kind.STRUCTURES, Kind.OTHER, option="--data")
+        config, part = TrainConfig(data=str(options.data), **given), options.part or "all"
+    elif of_run is not None:
+        config, part = replace(of_run, **given), options.part or "test"
+        expect_data_of_run(run, config.data, ", or name the file with --data")
+    else:
+        raise ValueError(f"name a file with --data: {run} is no run folder, it has no config.toml")
+    structures = read_data(config)
+    if part != "all":
+        structures = _part(structures, RunFolder(run).split, part)
+    elif of_run is not None and of_run.data and _same_file(of_run.data, config.data):
+        print(
+            "note: these are the run's own data, training part included; --part test leaves it out",
+            file=sys.stderr,
+        )
+    return _Source(structures, config.source, part)
+
+
+def _same_file(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
+
+
+def _part(structures: StructureSet, split: Path, part: str) -> StructureSet:
+    if not split.is_file():
+        raise FileNotFoundError(
+            f"`part` {part} needs the split of the run, but there is no {split}"
+        )
+    indices = getattr(load_split(split, len(structures)), part)
+    if not len(indices):
+        raise ValueError(f"the {part} part in {split} is empty; take another --part, or --data")
+    return structures.select(indices)
+
+
+def _check(model: SchNet, source: _Source) -> None:
+    """Stop where a model cannot be compared with the set."""
+    structures = source.structures
+    check_elements(model, structures, source.name)
+    if not any(has.any() for has in structures.labeled.values()):
+        raise ValueError(
+            f"{source.name} holds no energy, forces or stress to compare with"
+            + label_hint(structures, "energy")
+        )
+
+
+def _table(file: Path, model: SchNet, source: _Source, found: dict[str, Error]) -> str:
+    """Errors for people to read."""
+    config, structures = model.config, source.structures
+    kind = "sc-SchNet" if config.skip == "weighted" else "SchNet"
+    blocks = f"{config.n_interactions} block{'' if config.n_interactions == 1 else 's'}"
+    part = "" if source.part == "all" else f", {source.part} part"
+    lines = [
+        f"{file}: {kind}, {blocks}, cutoff {config.cutoff:g} Å",
+        f"{source.name}{part}: {len(structures):,} structures, {len(structures.positions):,} atoms",
+        "",
+        f"{'':12}{'MAE':>11}{'RMSE':>11}{'':14}{'MAE':>11}{'RMSE':>11}{'':14}{'n':>11}",
+    ]
+    for name, value in found.items():
+        title, _, detail = name.partition("_")
+        row = f"{'  ' + detail.replace('_', ' ') if detail else title:12}"
+        for unit, factor in list(display_units(name).items())[:2]:
+            row += f"{value.mae * factor:#11.4g}{value.rmse * factor:#11.4g} {unit:13}"
+        lines.append(f"{row}{value.n:11,}")
+    return "\n".join(lines)

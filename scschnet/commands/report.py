@@ -1,0 +1,47 @@
+"""`python -m scschnet.report`: options, and what is printed."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from scschnet.files import write_any_text
+from scschnet.report import write_report
+from scschnet.report.report import data_folder
+
+
+@dataclass(frozen=True)
+class Options:
+    """One self-contained HTML page about finished runs: data, errors, and what the model does inside.
+
+    Several runs should differ in their seed alone: learning curves, errors, contribution weights and
+    Shapley values are then shown with their spread; everything else is that of the first run. The
+    numbers of every picture are links in the page, and CSV files in a folder beside it.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders, one or more."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report.html")
+    """Page to write."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write a report; returns the exit status: 0 done, 1 failed (2, wrong usage, ends the process).
+
+    Args:
+        arguments: without the program's name; None: those of the process.
+    """
+    write_any_text()
+    options = tyro.cli(Options, prog="python -m scschnet.report", args=arguments)
+    if not options.runs:
+        print("error: name at least one run folder; --help says more", file=sys.stderr)
+        return 2
+    try:
+        print(write_report(options.runs, options.out))
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(data_folder(options.out))
+    return 0
