@@ -1,0 +1,109 @@
+"""Exported files: a call once things have settled, and the first and the hundredth call of a file just loaded.
+
+Random weights, six blocks, F = 128, neighbor list included unless it says pairs.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+import scschnet
+from benchmarks.measure import measure
+from benchmarks.systems import CUTOFF, ethanol, ladder, model_for, water
+from scschnet import ops
+from scschnet.analysis.unfamiliar import norm_statistics
+from scschnet.checkpoint import Checkpoint, save_checkpoint
+from scschnet.export import load_exported
+from scschnet.nn.unfamiliarity import KEY
+
+pytestmark = pytest.mark.benchmark(group="exported file")
+SYSTEMS = ladder("ethanol", large=("water 192",), full=("water 1536",))
+
+
+def structures_of(system: str):
+    return ethanol(1) if system == "ethanol" else water(int(system.split()[1]))
+
+
+def inputs_of(structures, stretch: float = 1.0) -> tuple[torch.Tensor, ...]:
+    """What `forward` takes."""
+    positions, cell = stretch * structures.positions, stretch * structures.cells[0]
+    arrays = (positions, structures.atomic_numbers, cell, structures.pbc[0])
+    return tuple(map(torch.as_tensor, arrays))
+
+
+def pairs_of(r, z, cell, pbc) -> tuple:
+    """What `forward_pairs` takes: each pair once."""
+    ptr = torch.tensor([0, len(z)])
+    i, j, shifts, _ = ops.neighbor_list(r, ptr, cell[None], pbc[None], CUTOFF)
+    half, _, half_j = ops.half_list(i, j, shifts, len(z))
+    i, shifts = i[half], shifts[half].double()
+    return z, i, half_j, r[half_j] - r[i] + shifts @ cell, len(z), True
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A file of a kind, written when first asked for: full, scored, portable or pt2."""
+    folder = tmp_path_factory.mktemp("exported")
+
+    def write(system: str, kind: str):
+        elements = "ethanol" if system == "ethanol" else "water 192"
+        path = folder / f"{elements}-{kind}.pt"
+        if not path.exists():
+            model = model_for(structures_of(elements)).eval().requires_grad_(False)
+            model.refine_filters()
+            if kind == "scored":
+                frames = structures_of(elements)
+                statistics = norm_statistics(model, frames, frames).to_json()
+                save_checkpoint(folder / "checkpoint.pt", Checkpoint(model, {KEY: statistics}))
+                model = folder / "checkpoint.pt"
+            format = "pt2" if kind == "pt2" else "torchscript"
+            scschnet.export(model, path, portable=kind == "portable", format=format)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("kind", ladder("full", "scored", "portable"))
+def test_call(benchmark, kind, system, exported):
+    """`scored`: with the unfamiliarity of every atom."""
+    model, inputs = load_exported(exported(system, kind)), inputs_of(structures_of(system))
+    measure(benchmark, lambda: model.forward(*inputs), n_atoms=len(inputs[0]))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_call_with_layers_and_virials(benchmark, system, exported):
+    model, inputs = load_exported(exported(system, "full")), inputs_of(structures_of(system))
+    measure(benchmark, lambda: model.forward(*inputs, True, True), n_atoms=len(inputs[0]))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("kind", ladder("full", full=("portable", "pt2")))
+def test_call_with_pairs(benchmark, kind, system, exported):
+    """`pt2`: compiled by AOTInductor, which takes minutes."""
+    model = load_exported(exported(system, kind))
+    pairs = pairs_of(*inputs_of(structures_of(system)))
+    measure(benchmark, lambda: model.forward_pairs(*pairs), n_atoms=len(pairs[0]))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("kind", ["full", "portable"])
+def test_first_call(benchmark, kind, system, exported):
+    """Of a file just loaded; the libraries are warm."""
+    path, inputs = exported(system, kind), inputs_of(structures_of(system))
+    benchmark.pedantic(
+        lambda model: model.forward(*inputs), setup=lambda: ((load_exported(path),), {}), rounds=5
+    )
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("kind", ["full", "portable"])
+def test_hundredth_call(benchmark, kind, system, exported, pytestconfig):
+    """After 99 others, every one with another number of pairs."""
+    model, structures = load_exported(exported(system, kind)), structures_of(system)
+    n_others = 3 if pytestconfig.option.benchmark_disable else 99
+    factors = np.random.default_rng(0).permutation(np.linspace(0.95, 1.6, n_others))
+    for factor in factors:
+        model.forward(*inputs_of(structures, factor))
+    inputs = inputs_of(structures)
+    benchmark.pedantic(lambda: model.forward(*inputs), rounds=5)
