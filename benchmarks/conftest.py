@@ -27,6 +27,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    """Check our options, and choose those of pytest-benchmark that were not given."""
     config.addinivalue_line("markers", "large: left out by --benchmark-disable")
     config.addinivalue_line("markers", "full: only with --full")
     option = config.option
@@ -38,12 +39,16 @@ def pytest_configure(config):
         raise pytest.UsageError(f"`--threads` must be positive, got {option.threads}")
     if option.device == "cuda" and not ops.runs_on(torch.device("cuda")):
         raise pytest.UsageError("`--device cuda` needs a GPU and an extension built for it")
-    if (
-        option.threads == [1]
-        and option.device == "cpu"
-        and "perf_counter" in str(option.benchmark_timer)
-    ):
-        option.benchmark_timer = "time.process_time"
+    settings = {"columns": ["min", "median", "iqr", "rounds", "iterations"], "min_time": "0.0005"}
+    if option.threads == [1] and option.device == "cpu":
+        settings["timer"] = "time.process_time"
+    for name, value in settings.items():
+        given = any(
+            a.startswith(f"--benchmark-{name}".replace("_", "-"))
+            for a in config.invocation_params.args
+        )
+        if not given:
+            setattr(option, f"benchmark_{name}", value)
 
 
 def pytest_generate_tests(metafunc):

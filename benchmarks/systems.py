@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from scschnet import data
+from scschnet import data, ops
 from scschnet.data import Batch, StructureSet, collate, embedded
 from scschnet.nn import ModelConfig, SchNet
 
@@ -86,3 +86,19 @@ def model_for(
         cutoff=CUTOFF,
     )
     return SchNet(config, **options)
+
+
+def inputs_of(structures, stretch: float = 1.0) -> tuple[torch.Tensor, ...]:
+    """What `forward` of an exported file takes."""
+    positions, cell = stretch * structures.positions, stretch * structures.cells[0]
+    arrays = (positions, structures.atomic_numbers, cell, structures.pbc[0])
+    return tuple(map(torch.as_tensor, arrays))
+
+
+def pairs_of(r, z, cell, pbc) -> tuple:
+    """What its `forward_pairs` takes: each pair once."""
+    ptr = torch.tensor([0, len(z)])
+    i, j, shifts, _ = ops.neighbor_list(r, ptr, cell[None], pbc[None], CUTOFF)
+    half, _, half_j = ops.half_list(i, j, shifts, len(z))
+    i, shifts = i[half], shifts[half].double()
+    return z, i, half_j, r[half_j] - r[i] + shifts @ cell, len(z), True

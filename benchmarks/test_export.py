@@ -5,12 +5,10 @@ Random weights, six blocks, F = 128, neighbor list included unless it says pairs
 
 import numpy as np
 import pytest
-import torch
 
 import scschnet
 from benchmarks.measure import measure
-from benchmarks.systems import CUTOFF, ethanol, ladder, model_for, water
-from scschnet import ops
+from benchmarks.systems import ethanol, inputs_of, ladder, model_for, pairs_of, water
 from scschnet.analysis.unfamiliar import norm_statistics
 from scschnet.checkpoint import Checkpoint, save_checkpoint
 from scschnet.export import load_exported
@@ -22,22 +20,6 @@ SYSTEMS = ladder("ethanol", large=("water 192",), full=("water 1536",))
 
 def structures_of(system: str):
     return ethanol(1) if system == "ethanol" else water(int(system.split()[1]))
-
-
-def inputs_of(structures, stretch: float = 1.0) -> tuple[torch.Tensor, ...]:
-    """What `forward` takes."""
-    positions, cell = stretch * structures.positions, stretch * structures.cells[0]
-    arrays = (positions, structures.atomic_numbers, cell, structures.pbc[0])
-    return tuple(map(torch.as_tensor, arrays))
-
-
-def pairs_of(r, z, cell, pbc) -> tuple:
-    """What `forward_pairs` takes: each pair once."""
-    ptr = torch.tensor([0, len(z)])
-    i, j, shifts, _ = ops.neighbor_list(r, ptr, cell[None], pbc[None], CUTOFF)
-    half, _, half_j = ops.half_list(i, j, shifts, len(z))
-    i, shifts = i[half], shifts[half].double()
-    return z, i, half_j, r[half_j] - r[i] + shifts @ cell, len(z), True
 
 
 @pytest.fixture(scope="module")

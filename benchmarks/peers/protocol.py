@@ -1,7 +1,7 @@
 """How the suite and a program in another environment talk: one line of JSON each way, on standard input and output.
 
     {"case": {...}, "structures": "FILE.npz"}   ->  {}                           the case is ready
-    {"run": n}                                  ->  {"cpu": s, "wall": s}        seconds of n calls
+    {"run": n}                                  ->  {"seconds": s}               CPU time of n calls
 
 A peer is a file NAME_peer.py that calls `serve` with a function from case and structures to the call that is timed. It
 runs in the environment ENVIRONMENTS/NAME, which the first lines of the file say how to make. Everything here works
@@ -48,17 +48,17 @@ def serve(prepare: Callable[[dict[str, Any], list], Callable[[], object]]) -> No
                 run, answer = prepare(request["case"], read(request["structures"])), {}
             else:
                 assert run is not None
-                answer = seconds_of(run, request["run"])
+                answer = {"seconds": seconds_of(run, request["run"])}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def seconds_of(run: Callable[[], object], n: int) -> dict[str, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
+def seconds_of(run: Callable[[], object], n: int) -> float:
+    start = time.process_time()
     for _ in range(n):
         run()
-    return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+    return time.process_time() - start
 
 
 def read(file: str) -> list:
@@ -94,7 +94,11 @@ class Peer:
         )
         with tempfile.NamedTemporaryFile(suffix=".npz") as file:
             write(file.name, structures)
-            self.ask({"case": case, "structures": file.name})
+            try:
+                self.ask({"case": case, "structures": file.name})
+            except RuntimeError:
+                self.close()
+                raise
 
     def ask(self, request: dict) -> dict:
         assert self.process.stdin and self.process.stdout
@@ -106,9 +110,7 @@ class Peer:
         return answer
 
     def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
+        self.process.communicate()  # ends its input, and waits
 
 
 def write(file: str, structures: Any) -> None:
@@ -167,5 +169,5 @@ class Environments:
                 peer = Peer(python, name, setting, case | {"program": program}, structures)
                 self.running.append(peer)
                 label = program or f"{name}, {setting}"
-                found[label] = lambda n, peer=peer: peer.ask({"run": n})["cpu"]
+                found[label] = lambda n, peer=peer: peer.ask({"run": n})["seconds"]
         return found
