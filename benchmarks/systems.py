@@ -73,19 +73,17 @@ def batch_of(structures: StructureSet, device: str = "cpu") -> Batch:
 
 
 def model_for(
-    structures: StructureSet, n_features: int = 128, n_rbf: int = 50, **options
+    structures: StructureSet,
+    n_features: int = 128,
+    n_rbf: int = 50,
+    n_interactions: int = N_INTERACTIONS,
+    filters: str = "spline",
 ) -> SchNet:
-    """Random weights, six blocks."""
+    """Random weights."""
     torch.manual_seed(0)
     elements = tuple(int(z) for z in np.unique(structures.atomic_numbers))
-    config = ModelConfig(
-        elements=elements,
-        n_features=n_features,
-        n_interactions=N_INTERACTIONS,
-        n_rbf=n_rbf,
-        cutoff=CUTOFF,
-    )
-    return SchNet(config, **options)
+    sizes = {"n_features": n_features, "n_rbf": n_rbf, "n_interactions": n_interactions}
+    return SchNet(ModelConfig(elements=elements, cutoff=CUTOFF, **sizes), filters=filters)
 
 
 def inputs_of(structures, stretch: float = 1.0) -> tuple[torch.Tensor, ...]:

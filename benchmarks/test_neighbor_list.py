@@ -45,7 +45,7 @@ def test_neighbor_list(benchmark, name, data, threads, peers):
     measure(benchmark, search, n_atoms=len(structures.positions), n_pairs=n_pairs, bytes=moved)
     if threads == 1:
         names = PEERS if len(structures.positions) < FEW_ATOMS else PEERS.replace("lists:ase ", "")
-        in_turns(benchmark, search, peers.start(names, structures, cutoff=cutoff))
+        in_turns(benchmark, search, peers.start(names, structures, cutoff=cutoff, n_pairs=n_pairs))
 
 
 def test_neighbor_lists_of_100_molecules(benchmark, data, threads, peers):
@@ -59,7 +59,7 @@ def test_neighbor_lists_of_100_molecules(benchmark, data, threads, peers):
     measure(benchmark, search, n_atoms=len(molecules.positions), n_pairs=n_pairs)
     if threads == 1:
         names = "lists:matscipy lists:vesin"
-        in_turns(benchmark, search, peers.start(names, molecules, cutoff=CUTOFF))
+        in_turns(benchmark, search, peers.start(names, molecules, cutoff=CUTOFF, n_pairs=n_pairs))
 
 
 @pytest.mark.parametrize("n_atoms", ladder(192, large=(12288,), full=(98304,)))
