@@ -14,7 +14,10 @@ import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-ENERGY_AND_FORCES = "test_energy_and_forces["  # of water: what the figure shows
+DRAWN = {  # energy and forces of water
+    "test_energy_and_forces[1 thread": "scschnet, F = 128",
+    "test_energy_and_forces_of_small_model[1 thread": "scschnet, F = 32",
+}
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -66,18 +69,19 @@ def draw(benchmarks: Sequence[dict], file: Path) -> Path:
     """Time per atom of energy and forces of water, ours and of what ran in turns with it."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for bench in benchmarks:
-        if bench["name"].startswith(ENERGY_AND_FORCES) and "1 thread" in bench["name"]:
+        label = DRAWN.get(bench["name"].rpartition("-")[0])
+        if label:
             n = bench["extra_info"]["n_atoms"]
-            curves.setdefault("scschnet", []).append((n, bench["stats"]["median"] / n))
+            curves.setdefault(label, []).append((n, 1e6 * bench["stats"]["median"] / n))
             for name, other in bench["extra_info"].get("in_turns", {}).items():
-                curves.setdefault(name, []).append((n, other["seconds"] / n))
+                curves.setdefault(name, []).append((n, 1e6 * other["seconds"] / n))
     figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
     for name, points in curves.items():
-        n, seconds = zip(*sorted(points), strict=True)
-        axes.loglog(n, [1e6 * t for t in seconds], "o-", label=name)
+        axes.loglog(*zip(*sorted(points), strict=True), "o-", label=name)
+    times = [time for points in curves.values() for _, time in points]
+    axes.set_ylim(min(times) / 2, max(times) * 2)
     axes.set(xlabel="atoms", ylabel="µs per atom, one thread", title="energy and forces of water")
-    axes.set_ylim(bottom=1)
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(file, dpi=150)
     plt.close(figure)
     return file
