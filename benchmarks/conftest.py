@@ -30,6 +30,8 @@ def pytest_configure(config):
     """Check our options, and choose those of pytest-benchmark that were not given."""
     config.addinivalue_line("markers", "large: left out by --benchmark-disable")
     config.addinivalue_line("markers", "full: only with --full")
+    if not config.pluginmanager.hasplugin("benchmark"):
+        raise pytest.UsageError("the benchmarks need pytest-benchmark: pip install '.[bench]'")
     option = config.option
     for name in ("data", "peers"):
         folder = getattr(option, name)
@@ -39,8 +41,13 @@ def pytest_configure(config):
         raise pytest.UsageError(f"`--threads` must be positive, got {option.threads}")
     if option.device == "cuda" and not ops.runs_on(torch.device("cuda")):
         raise pytest.UsageError("`--device cuda` needs a GPU and an extension built for it")
+    on_one_thread = option.threads == [1] and option.device == "cpu"
+    if option.peers and not on_one_thread:
+        raise pytest.UsageError(
+            "`--peers` run on one CPU thread: leave `--threads` and `--device` out"
+        )
     settings = {"columns": ["min", "median", "iqr", "rounds", "iterations"], "min_time": "0.0005"}
-    if option.threads == [1] and option.device == "cpu":
+    if on_one_thread:
         settings["timer"] = "time.process_time"
     for name, value in settings.items():
         given = any(
@@ -77,6 +84,7 @@ def is_left_out(item, option) -> bool:
     )
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config, machine_info):
     """Only what stays the same from run to run: --benchmark-compare warns of differences."""
     machine_info["processor_name"] = processor()

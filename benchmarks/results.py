@@ -80,7 +80,11 @@ def draw(benchmarks: Sequence[dict], file: Path) -> Path:
         axes.loglog(*zip(*sorted(points), strict=True), "o-", label=name)
     times = [time for points in curves.values() for _, time in points]
     axes.set_ylim(min(times) / 2, max(times) * 2)
-    axes.set(xlabel="atoms", ylabel="µs per atom, one thread", title="energy and forces of water")
+    axes.set(
+        xlabel="atoms",
+        ylabel="µs per atom, one thread",
+        title="energy and forces of water, six blocks",
+    )
     axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(file, dpi=150)
     plt.close(figure)
@@ -152,7 +156,7 @@ def main() -> None:
         "## Speed",
         "`README.md` says how these are measured, and how to measure yours. `in turns`: how many times as long others "
         "take, each turn of theirs followed by one of ours; `of bound`: fraction of what this CPU can do, by what is nearest.",
-        *(speed(file) for file in stored),
+        *([speed(file) for file in stored] or ["No run on a quiet machine is stored yet."]),
         "## Speed, measured before there was the suite",
         "By scripts that the suite has replaced, at revision df289ea, on a machine that was used by others too. Times are "
         "CPU time of one process (medians) unless said otherwise.",

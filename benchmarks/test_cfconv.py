@@ -65,7 +65,7 @@ class Case:
         shape = (n_atoms, n_features)
         self.u, self.x, self.y = (torch.randn(shape, device=device) for _ in range(3))
         self.v = torch.randn(len(half), device=device)
-        self.i, self.j, self.all_vectors = batch.idx_i, batch.idx_j, (*geometry, None)
+        self.i, self.j = batch.idx_i, batch.idx_j
         shifts = torch.einsum(
             "ps,psk->pk", batch.shifts.double(), batch.cells[batch.idx_m[batch.idx_i]]
         )

@@ -61,6 +61,9 @@ def test_call_with_layers_and_virials(benchmark, system, exported):
 
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("kind", ladder("full", full=("portable", "pt2")))
+@pytest.mark.filterwarnings(
+    r"ignore:.isinstance\(treespec, LeafSpec\):FutureWarning"
+)  # torch's own
 def test_call_with_pairs(benchmark, kind, system, exported):
     """`pt2`: compiled by AOTInductor, which takes minutes."""
     model = load_exported(exported(system, kind))

@@ -43,9 +43,8 @@ def test_neighbor_list(benchmark, name, data, threads, peers):
     n_pairs = len(search()[0])
     moved = BYTES_PER_PAIR * n_pairs
     measure(benchmark, search, n_atoms=len(structures.positions), n_pairs=n_pairs, bytes=moved)
-    if threads == 1:
-        names = PEERS if len(structures.positions) < FEW_ATOMS else PEERS.replace("lists:ase ", "")
-        in_turns(benchmark, search, peers.start(names, structures, cutoff=cutoff, n_pairs=n_pairs))
+    names = PEERS if len(structures.positions) < FEW_ATOMS else PEERS.replace("lists:ase ", "")
+    in_turns(benchmark, search, peers.start(names, structures, cutoff=cutoff, n_pairs=n_pairs))
 
 
 def test_neighbor_lists_of_100_molecules(benchmark, data, threads, peers):
@@ -57,9 +56,8 @@ def test_neighbor_lists_of_100_molecules(benchmark, data, threads, peers):
 
     n_pairs = len(search().idx_i)
     measure(benchmark, search, n_atoms=len(molecules.positions), n_pairs=n_pairs)
-    if threads == 1:
-        names = "lists:matscipy lists:vesin"
-        in_turns(benchmark, search, peers.start(names, molecules, cutoff=CUTOFF, n_pairs=n_pairs))
+    others = peers.start("lists:matscipy lists:vesin", molecules, cutoff=CUTOFF, n_pairs=n_pairs)
+    in_turns(benchmark, search, others)
 
 
 @pytest.mark.parametrize("n_atoms", ladder(192, large=(12288,), full=(98304,)))

@@ -118,7 +118,7 @@ def evaluation(structures, device: str = "cpu", filters: str = "spline", n_featu
 def test_energy_and_forces(benchmark, n_atoms, device, threads, peers):
     evaluate, sizes = evaluation(water(n_atoms), device)
     measure(benchmark, evaluate, device, **sizes)
-    if threads == 1 and n_atoms <= 1536:
+    if n_atoms <= 1536:
         case = {"kind": "evaluate", "n_features": 128, "n_rbf": 50}
         case |= {"n_interactions": N_INTERACTIONS, "cutoff": CUTOFF}
         in_turns(benchmark, evaluate, peers.start("schnetpack pyg", water(n_atoms), **case))

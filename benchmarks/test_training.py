@@ -60,10 +60,9 @@ def test_training_step(benchmark, case, data, device, threads, peers):
     structures = make(data)
     step, sizes = training_step(structures, n_features, n_rbf, with_forces, device)
     measure(benchmark, step, device, n_features=n_features, **sizes)
-    if threads == 1:
-        asked = {"kind": "train_forces" if with_forces else "train_energy", "cutoff": CUTOFF}
-        asked |= {"n_features": n_features, "n_rbf": n_rbf, "n_interactions": N_INTERACTIONS}
-        in_turns(benchmark, step, peers.start("schnetpack pyg", structures, **asked))
+    asked = {"kind": "train_forces" if with_forces else "train_energy", "cutoff": CUTOFF}
+    asked |= {"n_features": n_features, "n_rbf": n_rbf, "n_interactions": N_INTERACTIONS}
+    in_turns(benchmark, step, peers.start("schnetpack pyg", structures, **asked))
 
 
 @pytest.mark.parametrize("case", ladder(full=tuple(STEPS)))

@@ -93,15 +93,43 @@ def test_turns_alternate_and_give_the_ratio_of_each_pair():
         ({"data": Path("nowhere")}, "`--data` must be a folder, got nowhere"),
         ({"peers": Path("nowhere")}, "`--peers` must be a folder, got nowhere"),
         ({"threads": [0]}, r"`--threads` must be positive, got \[0\]"),
+        ({"threads": [1, 2], "peers": Path()}, "`--peers` run on one CPU thread"),
     ],
 )
 def test_wrong_options_are_named(options, error):
-    given = {"data": None, "peers": None, "threads": [1], "device": "cpu"}
-    config = SimpleNamespace(
-        option=SimpleNamespace(**given | options), addinivalue_line=lambda *_: None
-    )
     with pytest.raises(pytest.UsageError, match=error):
+        conftest.pytest_configure(config_with(**options))
+
+
+def test_missing_plugin_is_named():
+    config = config_with()
+    config.pluginmanager.hasplugin = lambda name: False
+    with pytest.raises(pytest.UsageError, match=r"pip install '\.\[bench\]'"):
         conftest.pytest_configure(config)
+
+
+def config_with(**options):
+    given = {"data": None, "peers": None, "threads": [1], "device": "cpu"} | options
+    return SimpleNamespace(
+        option=SimpleNamespace(**given),
+        pluginmanager=SimpleNamespace(hasplugin=lambda name: True),
+        invocation_params=SimpleNamespace(args=["--benchmark-min-time=1"]),
+        addinivalue_line=lambda *_: None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "timer"),
+    [({}, "time.process_time"), ({"threads": [1, 2]}, None), ({"device": "cuda"}, None)],
+)
+def test_cpu_time_is_for_one_thread(options, timer, monkeypatch):
+    """Of several threads, and of a GPU that is waited for, it would tell nothing; what was given stays."""
+    monkeypatch.setattr(conftest.ops, "runs_on", lambda device: True)
+    config = config_with(**options)
+    conftest.pytest_configure(config)
+    assert getattr(config.option, "benchmark_timer", None) == timer
+    assert "median" in config.option.benchmark_columns
+    assert not hasattr(config.option, "benchmark_min_time")
 
 
 def test_page_of_results(tmp_path):
