@@ -1,6 +1,6 @@
 """One trained model, one frame, every program: energies and forces side by side.
 
-    python benchmarks/hosts.py RUN [RUN ...] --out benchmarks/results/hosts_PROCESSOR.json --table benchmarks/HOSTS.md
+    python -m benchmarks.hosts RUN [RUN ...] --out benchmarks/results/hosts_PROCESSOR.json --table benchmarks/HOSTS.md
 
 A run's network is moved to float64 and its first test frame is evaluated by every host; differences are to the model in
 Python. A host that is not there is listed with the reason. The C++ programs and the LAMMPS plugin are compiled first.
@@ -28,6 +28,7 @@ from ase import Atoms
 from ase.units import Bohr, Hartree
 
 import scschnet
+from benchmarks.measure import processor
 from scschnet import lammps, ops
 from scschnet.export import load_exported
 from scschnet.runs.run import Run, read_run
@@ -516,14 +517,8 @@ def table(file: Path) -> str:
 
 def write_table(file: Path, out: Path) -> None:
     """A page of the table."""
-    command = "python benchmarks/hosts.py RUN ... --out FILE --table benchmarks/HOSTS.md"
+    command = "python -m benchmarks.hosts RUN ... --out FILE --table benchmarks/HOSTS.md"
     out.write_text(f"# One model in every program\n\nMade by `{command}`.\n\n{table(file)}\n")
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = (line.split(":")[1].strip() for line in lines if "model name" in line)
-    return next(names, platform.processor())
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Energy conservation of molecular dynamics (NVE) with a trained model: tables and dense filters, float32 and float64.
 
-    python benchmarks/nve.py RUN_FOLDER [--ps 10] [--timestep 0.5]      -> benchmarks/results/nve.json and .png
+    python -m benchmarks.nve RUN_FOLDER [--ps 10] [--timestep 0.5]      -> benchmarks/results/nve.json and .png
 
 RUN_FOLDER: a training of ethanol, `python -m scschnet.train --data md17_ethanol.npz`. The molecule is first brought to
 its energy minimum; then trajectories begin with velocities drawn for about `--kelvin` on average, the same for every
@@ -24,9 +24,9 @@ from ase import Atoms, units
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
-from summarize_run import processor
 
 import scschnet
+from benchmarks.measure import processor
 from scschnet import _C
 
 RESULTS = Path(__file__).parent / "results"

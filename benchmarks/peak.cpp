@@ -1,4 +1,4 @@
-// Limits of this processor, for bench_cfconv.py: multiply-adds, and reading from the first and
+// Limits of this processor, for limits.py: multiply-adds, and reading from the first and
 // second cache level. c++ -O3 -march=native -shared -fPIC
 #include <cstdlib>
 #include <cstring>

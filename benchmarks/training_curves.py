@@ -1,6 +1,6 @@
 """Training curves with tabulated and with dense filters from one seed, and how far rounding alone drives two apart.
 
-    python benchmarks/training_curves.py [--data md17_ethanol.npz] [--steps 300]
+    python -m benchmarks.training_curves [--data md17_ethanol.npz] [--steps 300]
         -> benchmarks/results/training_curves.json and .png
 
 The steps are those of `python -m scschnet.train` with Adam (data: 950 + 50 frames of MD17 ethanol), the loss of
@@ -21,8 +21,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from summarize_run import processor
 
+from benchmarks.measure import processor
 from scschnet import _C
 from scschnet.data import StructureSet
 from scschnet.runs.config import TrainConfig

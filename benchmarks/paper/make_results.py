@@ -1,5 +1,6 @@
 """Writes RESULTS.md and its figures from results/ and notes.md: python benchmarks/paper/make_results.py"""
 
+import csv
 import json
 import re
 from collections.abc import Sequence
@@ -10,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from scschnet.analysis import plots
-from scschnet.analysis.contributions import draw_contributions, draw_labels
+from scschnet.analysis.contributions import Contributions, draw_contributions, draw_labels
 from scschnet.analysis.contributions import summarize as summarize_contributions
-from scschnet.runs.contributions import read_contributions
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -73,7 +73,7 @@ class Finished:
     skip: str
     seed: int
     extra: str
-    table: Path
+    folder: str
     content: dict[str, Any]
 
     def error(self, quantity: str, kind: str) -> float:
@@ -82,17 +82,30 @@ class Finished:
 
 def finished_runs() -> list[Finished]:
     runs = []
-    for file in sorted(RESULTS.glob("*.json")):
-        found = FOLDER.fullmatch(file.stem)
+    for line in (RESULTS / "runs.jsonl").read_text().splitlines():
+        content = json.loads(line)
+        folder = content.pop("run")
+        found = FOLDER.fullmatch(folder)
         if found is None:
-            raise ValueError(f"{file} is not named like a run")
+            raise ValueError(f"{folder} is not named like a run")
         name, n_train, preset, skip, seed, extra = found.groups()
-        content = json.loads(file.read_text())
-        table = file.with_suffix(".csv")
-        runs.append(
-            Finished(name, int(n_train or 0), preset, skip, int(seed), extra or "", table, content)
-        )
+        about = (name, int(n_train or 0), preset, skip, int(seed), extra or "")
+        runs.append(Finished(*about, folder, content))
     return runs
+
+
+def read_curves() -> dict[str, Contributions]:
+    """Contribution weights per epoch of the runs that figures show."""
+    path = RESULTS / "curves.csv"
+    with path.open(newline="") as file:
+        _, *lines = csv.reader(file)
+    curves = {}
+    for run in dict.fromkeys(line[0] for line in lines):
+        rows = np.array([line[1:] for line in lines if line[0] == run], dtype=float)
+        n_layers = int(rows[:, 1].max()) + 1
+        epochs, _, *values = np.moveaxis(rows.reshape(-1, n_layers, rows.shape[1]), 2, 0)
+        curves[run] = Contributions(path, epochs[:, 0].astype(np.int64), *values)
+    return curves
 
 
 def select(runs: Sequence[Finished], **wanted: Any) -> list[Finished]:
@@ -233,7 +246,7 @@ def costs(runs: Sequence[Finished]) -> str:
     ]
     for run in runs:
         config, cost = run.content["config"], run.content["cost"]
-        cells = [f"[{run.table.stem}](results/{run.table.stem}.json)", str(config["n_features"])]
+        cells = [run.folder, str(config["n_features"])]
         cells.append(f"{config['epochs']} ({run.content['test']['epoch']})")
         cells += [f"{cost[key] / 60:.1f}" for key in ("cpu_seconds", "wall_seconds")]
         lines.append("| " + " | ".join([*cells, run.content["processor"]]) + " |")
@@ -245,6 +258,7 @@ def figure(panels: Sequence[tuple[str, list[Finished]]], path: Path) -> Path | N
     filled = [(title, chosen) for title, chosen in panels if chosen]
     if not filled:
         return None
+    curves = read_curves()
     rows = (len(filled) + 1) // 2
     columns = min(2, len(filled))
     with plots.figure_style():
@@ -252,7 +266,7 @@ def figure(panels: Sequence[tuple[str, list[Finished]]], path: Path) -> Path | N
         all_axes = np.atleast_1d(drawing.subplots(rows, columns)).ravel()
         drawn = []
         for axes, (title, chosen) in zip(all_axes, filled, strict=False):
-            summary = summarize_contributions([read_contributions(run.table) for run in chosen])
+            summary = summarize_contributions([curves[run.folder] for run in chosen])
             draw_contributions(axes, summary)
             axes.set_title(f"{title}: {axes.get_title(loc='left')}", loc="left", fontsize=6)
             drawn.append((axes, summary))

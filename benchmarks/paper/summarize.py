@@ -1,7 +1,7 @@
-"""Turns run folders into small files that can be committed: python benchmarks/paper/summarize.py RUNS_FOLDER
+"""Adds run folders to the tables that are committed: python -m benchmarks.paper.summarize RUNS_FOLDER
 
-Of each finished run, results/NAME.json has the test errors, the options, the cost and the machine; results/NAME.csv its
-contribution weights per epoch, in the columns of a run folder. Epochs beyond the twentieth: every fifth.
+results/runs.jsonl has a line for each finished run: its test errors, options, cost and machine. results/curves.csv has the
+contribution weights of those that the figures show; epochs beyond the twentieth: every fifth.
 """
 
 import csv
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import scschnet
+from benchmarks.measure import processor
 from scschnet.data import load_split
 
 RESULTS = Path(__file__).parent / "results"
@@ -23,11 +24,6 @@ EVERY_EPOCH_UP_TO = 20
 STRIDE = 5
 COLUMNS = ("weight", "mean_norm", "normalized_weight", "normalized_weight_std")
 VALIDATION = ("val_energy_mae", "val_energy_rmse", "val_forces_mae", "val_forces_rmse")
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
 
 
 def is_kept(epoch: int, last: int) -> bool:
@@ -39,14 +35,21 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def is_shown(name: str) -> bool:
+    """Whether a figure shows the run's contribution weights."""
+    ours = "-md17-weighted-" in name or "-part-weighted-" in name
+    return ours and not name.startswith("rmd17")
+
+
 def contributions(run: Path) -> list[list[str]]:
-    """Header and rows of the epochs that are kept, four digits."""
+    """Rows of the epochs that are kept, four digits."""
     rows = rows_of(run / "contributions.csv")
     last = int(rows[-1]["epoch"])
-    table = [["epoch", "layer", *COLUMNS]]
+    table = []
     for row in rows:
         if is_kept(int(row["epoch"]), last):
-            table.append([row["epoch"], row["layer"], *(f"{float(row[c]):.4g}" for c in COLUMNS)])
+            values = (f"{float(row[c]):.4g}" for c in COLUMNS)
+            table.append([run.name, row["epoch"], row["layer"], *values])
     return table
 
 
@@ -84,15 +87,24 @@ def summary(run: Path) -> dict[str, Any]:
 
 
 def main(runs: Path) -> None:
-    RESULTS.mkdir(exist_ok=True)
+    lines = (RESULTS / "runs.jsonl").read_text().splitlines()
+    summaries = {json.loads(line)["run"]: line for line in lines}
+    curves = rows_of(RESULTS / "curves.csv")
     for file in sorted(runs.glob("*/cost.json")):
         run = file.parent
         if not (run / "test.json").exists():
             continue
-        text = json.dumps(rounded(summary(run)), indent=1, ensure_ascii=False)
-        (RESULTS / f"{run.name}.json").write_text(text + "\n")
-        with (RESULTS / f"{run.name}.csv").open("w", newline="") as table:
-            csv.writer(table, lineterminator="\n").writerows(contributions(run))
+        content = {"run": run.name} | rounded(summary(run))
+        summaries[run.name] = json.dumps(content, ensure_ascii=False)
+        if is_shown(run.name):
+            names = ("run", "epoch", "layer", *COLUMNS)
+            curves = [row for row in curves if row["run"] != run.name]
+            curves += [dict(zip(names, row, strict=True)) for row in contributions(run)]
+    (RESULTS / "runs.jsonl").write_text("".join(f"{summaries[k]}\n" for k in sorted(summaries)))
+    with (RESULTS / "curves.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ("run", "epoch", "layer", *COLUMNS), lineterminator="\n")
+        table.writeheader()
+        table.writerows(sorted(curves, key=lambda row: row["run"]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Benchmarks and studies; README.md says how to run them."""
