@@ -40,7 +40,7 @@ BENCH = "$PY $ROOT/benchmarks/gpu"
 SELF = f"$PY {HERE}"
 # All four at a time, each of all kernels; logs go into the archive.
 SANITIZERS = """
-cd $TMP; tools="memcheck racecheck initcheck synccheck"; rm -f sanitizer.*
+cd $TMP; PATH=$PATH:/usr/local/cuda/bin; tools="memcheck racecheck initcheck synccheck"; rm -f sanitizer.*
 for tool in $tools; do
   (compute-sanitizer --tool $tool --error-exitcode 9 --log-file $OUT/logs/$tool.log ./test_cuda_core > sanitizer.$tool 2>&1
   echo $tool $? >> sanitizer.codes) &

@@ -256,6 +256,17 @@ void test_plans_fit_the_device() {
   }
 }
 
+/// Of an H100, with two sets of weights and the table of a cutoff of 5 A in steps of 1/64 A.
+void test_two_blocks_share_a_processor() {
+  constexpr Index kib = 1024, reserved = kib, n_rows = 326;
+  const Index stage = cuda::conv_threads / cuda::warp_size * cuda::Stage<float, 2>::bytes;
+  const auto plan = cuda::plan_convolution({132, 227 * kib, 228 * kib}, 12288, 320000, n_rows, 128,
+                                           64, 256, stage);
+  EXPECT(plan.table_in_shared);
+  EXPECT(2 * (static_cast<Index>(plan.shared_bytes) + reserved) <= 228 * kib);
+  EXPECT(plan.n_chunks * plan.n_slices == 2 * 132);
+}
+
 void test_scan() {
   for (Index n : {0, 1, 2047, 2048, 2049, 9000}) {
     Array<std::int32_t> counts(n);
@@ -782,6 +793,7 @@ int main() {
   need_device();
   test_work_ranges_cover_everything_once();
   test_plans_fit_the_device();
+  test_two_blocks_share_a_processor();
   test_scan();
   test_neighbor_lists();
   test_lists_beyond_single_precision();

@@ -50,4 +50,5 @@ class EnergyOffsets(Float64Buffers):
 
     def forward(self, g: Tensor, atomic_numbers: Tensor) -> Tensor:
         """Args: g (n_atoms,), atomic_numbers (n_atoms,). Returns: energies (n_atoms,) float64, eV."""
-        return g.double() * self.scale + self.shift + self.atomref[atomic_numbers]
+        offsets = (self.atomref + self.shift)[atomic_numbers]
+        return torch.addcmul(offsets, g, self.scale)  # in float64, whatever g is

@@ -214,7 +214,7 @@ class ResidentStep:
         loss = self.loss(result, labels, n_structures, n_atoms)
         self.state.differentiate(loss)
         buffers.loss.copy_(loss.detach())
-        counts = (places.atoms < batch.sizes.sum()).double() / n_atoms
+        counts = (batch.idx_m < len(batch.sizes)) / n_atoms  # of the mean: padding counts nothing
         torch.mv(result["correction_norms"].double(), counts, out=buffers.norms)
 
     def update(self) -> None:

@@ -10,6 +10,8 @@ from scschnet.evaluate import Error, Predictions, error
 from scschnet.runs.config import TrainConfig
 from scschnet.train.resident import LABELS, Labels
 
+_ENTRIES = {"energy": 1, "forces": 3, "stress": 9}  # of a row
+
 
 class Loss:
     """Weighted mean square errors of energy, forces and stress.
@@ -77,8 +79,7 @@ class Loss:
         Returns:
             Scalar, float64; eV^2 and (eV/Å)^2 are added as numbers.
         """
-        loss = result["energy"].new_zeros(())
-        entries = {"energy": n_structures, "forces": 3 * n_atoms, "stress": 9 * n_structures}
+        terms = []
         for name, weight in self._scaled.items():
             label = getattr(labels, name)
             if weight == 0.0 or label is None:
@@ -91,14 +92,19 @@ class Loss:
                 difference = difference.masked_fill(unknown, 0.0)
             if self.per_atom and name != "forces":
                 size = labels.sizes.clamp(min=1)
-                factor = 1.0 / size if name == "energy" else labels.volumes.nan_to_num() / size
-                difference = difference * factor.view(-1, *[1] * (difference.dim() - 1))
+                if name == "energy":
+                    difference = difference / size
+                else:
+                    difference = difference * (labels.volumes.nan_to_num() / size).view(-1, 1, 1)
             squares = torch.square(difference)
             if labels.weights is not None:
                 rows = labels.idx_m if name == "forces" else slice(len(difference))
                 squares = squares * labels.weights[rows].view(-1, *[1] * (squares.dim() - 1))
-            loss = loss + weight / entries[name] * squares.sum()
-        return loss
+            n_rows = n_atoms if name == "forces" else n_structures
+            terms.append(squares.sum() * (weight / _ENTRIES[name]) / n_rows)
+        if not terms:
+            return result["energy"].new_zeros(())
+        return sum(terms[1:], terms[0])
 
     def check_validation(self, structures: StructureSet) -> None:
         """Check that the validation part can tell which epoch was best.

@@ -144,6 +144,12 @@ class Parts {
   Index used_ = 0;
 };
 
+/// Sets all between two places of one piece of memory to zero.
+template <class T>
+void clear(T* begin, T* end, Stream stream) {
+  fill_bytes(begin, 0, static_cast<std::size_t>(end - begin) * sizeof(T), stream);
+}
+
 __device__ inline Index thread_index() {
   return static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x;
 }

@@ -38,7 +38,7 @@ struct Scratch {
   std::int32_t* wrap;        // (n_atoms, 3)
   std::int32_t* bin;         // (n_atoms,)
   std::int32_t* counts;      // (n_bins,) atoms of a bin
-  std::int32_t* cursors;     // (n_bins,)
+  std::int32_t* cursors;     // (n_bins,) next to them
   Index* bin_ptr;            // (n_bins + 1,)
   std::int32_t* slots;       // (n_atoms,) atoms by bin, in any order within one
   BinnedAtom* atoms;         // (n_atoms,) by bin, sorted by atom within one
@@ -432,8 +432,7 @@ void count_neighbors(const Structures<Scalar>& input, std::int64_t n_atoms, doub
   launch(prepare_lattices<Scalar>, by_structure, in, s, found);
   launch(wrap_atoms<Scalar>, by_atom, in, s, found);
   launch(choose_grids<Scalar>, by_structure, in, s);
-  fill_bytes(s.counts, 0, s.n_bins * sizeof(std::int32_t), stream);
-  fill_bytes(s.cursors, 0, s.n_bins * sizeof(std::int32_t), stream);
+  clear(s.counts, s.cursors + s.n_bins, stream);
   launch(count_bins<Scalar>, by_atom, in, s);
   exclusive_scan(s.counts, s.n_bins, s.bin_ptr, s.scan, stream);
   launch(fill_bins, by_atom, n_atoms, s);

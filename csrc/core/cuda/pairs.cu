@@ -82,7 +82,7 @@ struct Entry {
 struct PartnersScratch {
   Partners result;
   std::int32_t* counts;   // (n_atoms,)
-  std::int32_t* cursors;  // (n_atoms,)
+  std::int32_t* cursors;  // (n_atoms,) next to them
   Entry* entries;         // (n_pairs,)
   void* scan;
 
@@ -175,8 +175,7 @@ Partners find_partners(std::int64_t n_atoms, std::int64_t n_pairs, const std::in
   Parts parts(memory);
   const PartnersScratch s(n_atoms, n_pairs, parts);
   const LaunchShape by_atom = one_per_warp(n_atoms, threads, stream);
-  fill_bytes(s.counts, 0, n_atoms * sizeof(std::int32_t), stream);
-  fill_bytes(s.cursors, 0, n_atoms * sizeof(std::int32_t), stream);
+  clear(s.counts, s.cursors + n_atoms, stream);
   launch(count_partners, by_atom, n_atoms, row_ptr, idx_j, s.result.centers, s.counts);
   exclusive_scan(s.counts, n_atoms, s.result.col_ptr, s.scan, stream);
   launch(scatter_partners, by_atom, n_atoms, row_ptr, idx_j, s.result.col_ptr, s.cursors,

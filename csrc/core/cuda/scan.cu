@@ -1,4 +1,5 @@
-// Running sums in two launches: sums of tiles, then every block adds the tiles before its own.
+// Running sums in two launches: sums of tiles, then every block adds the tiles before its own. One
+// tile needs one launch.
 #include "scan.hpp"
 
 #include "device.cuh"
@@ -71,7 +72,7 @@ void exclusive_scan(const std::int32_t* counts, std::int64_t n, std::int64_t* st
   if (n == 0) return fill_bytes(starts, 0, sizeof(Index), stream);
   auto* const tile_sums = static_cast<Index*>(scratch);
   const LaunchShape shape{dim3(static_cast<unsigned>(n_tiles(n))), scan_threads, 0, stream};
-  launch(sum_tiles, shape, counts, n, tile_sums);
+  if (n_tiles(n) > 1) launch(sum_tiles, shape, counts, n, tile_sums);
   launch(scan_tiles, shape, counts, n, tile_sums, starts);
 }
 
