@@ -99,7 +99,8 @@ def test_the_map_holds_all_rooms():
     there = {p.stem for p in (ROOT / "scschnet").iterdir() if is_room(p)}
     assert {name for name, _ in rows} == there
     for name, read in rows:
-        assert set(re.findall(r"`(\w+)`", read)) <= ALLOWED[name], name
+        allowed = ALLOWED.get(name, {"commands"})  # a module beside the rooms calls a command
+        assert set(re.findall(r"`(\w+)`", read)) <= allowed, name
 
 
 def is_room(path: Path) -> bool:
