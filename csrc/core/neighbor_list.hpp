@@ -8,49 +8,52 @@
 
 namespace scschnet {
 
-/// Structures lying one after the other in flat arrays. Nothing is owned, nothing is changed.
+/// Structures one after the other in flat arrays of the caller, which are read and not owned.
 template <class Scalar>
 struct Structures {
   const Scalar* positions;  ///< (n_atoms, 3) Å; n_atoms = atom_ptr[n_structures]
-  const std::int64_t*
-      atom_ptr;  ///< (n_structures + 1,) structure m owns atoms atom_ptr[m] .. atom_ptr[m+1]
-  const double* cells =
-      nullptr;  ///< (n_structures, 3, 3) rows are lattice vectors, Å; null if all is open
-  const bool* pbc = nullptr;  ///< (n_structures, 3) periodic along each vector; null if all is open
+  /// (n_structures + 1,) structure m has the atoms atom_ptr[m] .. atom_ptr[m+1] - 1
+  const std::int64_t* atom_ptr;
+  /// (n_structures, 3, 3) Å, rows are lattice vectors; null if no structure is periodic
+  const double* cells = nullptr;
+  /// (n_structures, 3) whether it is periodic along each vector; null if no structure is
+  const bool* pbc = nullptr;
   std::int64_t n_structures = 1;
 };
 
-/// Where to write the pairs found. The caller owns the arrays; a null pointer means "not wanted".
+/// Where to write the pairs found. The caller owns the arrays, and leaves null what is not wanted.
 struct PairArrays {
   std::int64_t* idx_i = nullptr;   ///< (n_pairs,) center
   std::int64_t* idx_j = nullptr;   ///< (n_pairs,) neighbor
   std::int32_t* shifts = nullptr;  ///< (n_pairs, 3) S
-  std::int64_t* row_ptr =
-      nullptr;             ///< (n_atoms + 1,) pairs row_ptr[i] .. row_ptr[i+1] have center i
+  /// (n_atoms + 1,) pairs row_ptr[i] .. row_ptr[i+1] - 1 have center i
+  std::int64_t* row_ptr = nullptr;
   double* d_ij = nullptr;  ///< (n_pairs,) Å, |r_ij|
   double* r_ij = nullptr;  ///< (n_pairs, 3) Å, r_j - r_i + S·cell
 };
 
 namespace cpu {
 
-/// Instruction sets for which the library holds code; amx is AVX-512 with tiles for matrix
-/// products.
+/// Instruction sets for which the library holds code. amx is AVX-512 with matrix products in the
+/// tile registers of Intel's Advanced Matrix Extensions.
 enum class InstructionSet { generic, avx2, avx512, amx };
 
-/// The instruction sets that this processor can run, worst first; never empty.
+/// The instruction sets that this CPU can run, slowest first; never empty.
 std::vector<InstructionSet> available_instruction_sets();
 
 /// "generic", "avx2", "avx512" or "amx".
 const char* name(InstructionSet set);
 
-/// An atom or a periodic image of one, as the list refers to it internally.
+/// An atom, or a periodic image of one. The list refers to it by its slot, an index into a table of
+/// these.
 struct alignas(16) ImageAtom {
   std::int32_t shift[3];  ///< S of a pair = shift of the neighbor - shift of the center
   std::int32_t atom;      ///< index in the whole batch
 };
 
-/// One row of the list in its compact form, 4 bytes per pair: neighbor k is images[slots[k]].
-/// Images close in space have slots close to each other.
+/// One row of the list in its compact form, with 4 bytes per pair: neighbor k is images[slots[k]].
+/// Images that are close in space have slots that are close to each other. All pointers are into
+/// memory of the NeighborList.
 struct CompactRow {
   const std::int32_t* slots;
   std::int64_t count;
@@ -58,7 +61,7 @@ struct CompactRow {
   const ImageAtom* center;
 };
 
-/// How to do the work. None of this changes a result.
+/// How the work is done. No option changes a result.
 struct NeighborOptions {
   int threads = 1;                               ///< at most this many; small inputs use fewer
   InstructionSet isa = InstructionSet::generic;  ///< read only if `choose_isa` is false
@@ -69,19 +72,20 @@ struct NeighborOptions {
 ///
 /// A pair (i, j, S) is in the list when both atoms belong to the same structure and
 ///     d2 = |((r_j - r_i) + S_0 a_0) + (S_1 a_1 + S_2 a_2)|^2,  sqrt(d2) < cutoff,
-/// evaluated in double precision from the positions as given: an atom exactly at the cutoff is no
-/// neighbor. The atom itself (i = j, S = 0) is none; its periodic images are; two atoms on one spot
-/// are. S is zero along open axes. With (i, j, S) the list holds (j, i, -S). The list is never
-/// truncated.
+/// evaluated in double precision from the positions as given. So an atom exactly at the cutoff is
+/// no neighbor. An atom is not its own neighbor (i = j, S = 0), but its periodic images are, and so
+/// is another atom at the same position. S is zero along open axes. With (i, j, S) the list also
+/// holds (j, i, -S). The list is never truncated.
 ///
-/// Any cell will do: skewed, left-handed, thinner than the cutoff. Vectors along open axes are
-/// ignored and may be zero. Atoms may lie outside the cell; S refers to the positions as given.
+/// Any cell is allowed: skewed, left-handed, or thinner than the cutoff. Vectors along open axes
+/// are ignored and may be zero. Atoms may lie outside the cell; S refers to the positions as given.
 ///
-/// Order: by i; within a row an order that depends on the input alone, not on threads, instruction
-/// set or batch. A structure without periodic axes and with at most 256 atoms has its rows sorted
-/// by j.
+/// Pairs are sorted by i. Their order within a row depends on the input alone, not on the number of
+/// threads, the instruction set or the rest of the batch. A structure without periodic axes and
+/// with at most 256 atoms has its rows sorted by j.
 ///
-/// The object keeps its scratch memory for the next call. One object serves one thread at a time.
+/// The object owns its scratch memory and the pairs of the last call, and keeps both for the next
+/// one. It serves one thread at a time.
 class [[gnu::visibility("default")]] NeighborList {
  public:
   NeighborList();
@@ -89,8 +93,9 @@ class [[gnu::visibility("default")]] NeighborList {
   NeighborList(NeighborList&&) noexcept;
   NeighborList& operator=(NeighborList&&) noexcept;
 
-  /// Finds the pairs and keeps them inside. Returns their number. The arrays of `input` must live
-  /// until the last `write` after it. Linear in the number of atoms for bounded density.
+  /// Finds the pairs, keeps them in the object, and returns their number. The arrays of `input`
+  /// must live until the last `write` that follows. Time is linear in the number of atoms if the
+  /// density is bounded.
   ///
   /// Throws std::invalid_argument, naming the argument in backticks, when `cutoff` is not a
   /// positive finite number; `positions` hold a NaN or an infinity, or lie more than 1e8 cells
@@ -105,8 +110,8 @@ class [[gnu::visibility("default")]] NeighborList {
 
   /// Row i of the last `find`, valid until the next one.
   CompactRow row(std::int64_t i) const;
-  /// (n_atoms,) the centers in the order in which their rows lie in memory: neighbors in space
-  /// follow each other.
+  /// (n_atoms,) the centers in the order in which their rows lie in memory: atoms that are close in
+  /// space follow each other.
   const std::int32_t* spatial_order() const;
 
   std::int64_t n_atoms() const;

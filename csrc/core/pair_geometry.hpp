@@ -1,21 +1,22 @@
 // Contract of what surrounds a network whose energy depends on distances alone: pair vectors and
-// distances from positions; forces and virials from derivatives in the distances, and back.
+// distances from positions, forces and virials from derivatives in the distances, and the reverse
+// of that last step.
 #pragma once
 
 #include <cstdint>
 
 namespace scschnet {
 
-/// A half list, and the full list it was chosen from.
+/// A half list, as a choice from a full list.
 struct ChosenPairs {
   std::int64_t n_pairs;
-  const std::int64_t* pairs;   ///< (n_pairs,) where in the full list
+  const std::int64_t* pairs;   ///< (n_pairs,) indices into the full list
   const std::int64_t* idx_i;   ///< of the full list
   const std::int64_t* idx_j;   ///< of the full list
   const std::int32_t* shifts;  ///< (n_full, 3)
 };
 
-/// Pairs with their geometry, by centers.
+/// Pairs with their geometry, in rows of one center each.
 struct DirectedPairs {
   std::int64_t n_atoms;
   const std::int64_t* row_ptr;  ///< (n_atoms + 1,)
@@ -31,11 +32,12 @@ namespace cpu {
 void pair_vectors(const ChosenPairs& chosen, const double* positions, const double* cells,
                   const std::int64_t* idx_m, double* r_ij, double* d_ij);
 
-/// forces (n_atoms, 3): F_i = sum_j g u - sum_j g_ji u_ji, and virial (n_structures, 3, 3):
-/// -sum_pairs g r (x) u, with u = r / d and g the derivative of the energy in d. Adds to both.
+/// Adds the forces F_i = sum_j g_ij u_ij - sum_j g_ji u_ji to `forces` (n_atoms, 3), and
+/// -sum_pairs g r (x) u to `virial` (n_structures, 3, 3), with u = r / d and g the derivative of
+/// the energy in the distance d.
 void pair_forces(const DirectedPairs& pairs, const double* g, double* forces, double* virial);
 
-/// Cotangent of g (n_pairs,) from those of forces and virial.
+/// Writes the cotangent of g (n_pairs,) from those of the forces and the virial.
 void pair_forces_backward(const DirectedPairs& pairs, const double* forces_bar,
                           const double* virial_bar, double* g_bar);
 

@@ -1,25 +1,31 @@
-// Contract of the splines behind a tabulated filter: where a distance lies in the table, and with
-// which weights.
+// Contract of the splines behind a tabulated filter: which rows of the table a distance touches,
+// and with which weights.
 #pragma once
 
 #include <cstdint>
 
 namespace scschnet {
 
-/// The cutoff function fc(d), the factor between the table and the filter, as data: on piece k of
-/// [0, cutoff), all of one length, fc is the polynomial sum_p coefficients[k][p] y^p of y, which
-/// runs from -1 to 1 over the piece. At and beyond the cutoff fc is zero. scschnet/nn/cutoff makes
-/// the pieces of any function.
+/// The cutoff function fc(d), the factor between the table and the filter, as data. [0, cutoff) is
+/// cut into n_pieces pieces of one length; on piece k, fc is the polynomial sum_p
+/// coefficients[k][p] y^p in a variable y that runs from -1 to 1 over the piece. At and beyond the
+/// cutoff fc is zero. scschnet/nn/cutoff makes the pieces of any function, so no compiled code
+/// knows one by name.
 struct CutoffPieces {
   const double* coefficients;  ///< (n_pieces, n_coefficients), in the memory of the kernel's device
   std::int64_t n_pieces;
   std::int64_t n_coefficients;
 };
 
-/// A filter is W_f(d) = fc(d) sum_m B_m(t) table[k + m][f] with k = floor(d / step), t = d / step -
-/// k, and the six quintic B-splines B_0 .. B_5 that are not zero on a cell of a uniform grid. Row 0
-/// of the table belongs to the node at -2 step. The filter is four times continuously
-/// differentiable, but for the cutoff function.
+/// A filter is W_f(d) = fc(d) sum_m B_m(t) table[k + m][f] with the bin k = floor(d / step), the
+/// position in the bin t = d / step - k, and the six quintic B-splines B_0 .. B_5 that are not zero
+/// there. Row 0 of the table belongs to the node at -2 step. Apart from the cutoff function the
+/// filter is four times continuously differentiable.
+///
+///     node     k-2    k-1     k     k+1    k+2    k+3
+///     row       k     k+1    k+2    k+3    k+4    k+5      the six rows read for this d
+///               |      |      |  x   |      |      |
+///                             d = (k + t) step
 struct SplineGrid {
   double step;    ///< Å, a power of two: then d / step is exact
   double cutoff;  ///< Å
@@ -29,28 +35,29 @@ struct SplineGrid {
 
 /// Table rows that one distance touches.
 constexpr int n_taps = 6;
-/// 120 B_m(t) = sum_p quintic_pieces[m][p] t^p: the quintic B-spline on one cell, seen from its six
-/// nodes.
+/// 120 B_m(t) = sum_p quintic_pieces[m][p] t^p: the pieces on one bin of the quintic B-splines of
+/// the six nodes around it.
 constexpr double quintic_pieces[n_taps][6] = {
     {1, -5, 10, -10, 5, -1},    {26, -50, 20, 20, -20, 5}, {66, 0, -60, 0, 30, -10},
     {26, 50, 20, -20, -20, 10}, {1, 5, 10, 10, 5, -5},     {0, 0, 0, 0, 0, 1},
 };
-/// Highest derivative of a filter. (From the fifth on the splines are piecewise constant, then
-/// zero.)
+/// Highest derivative of a filter that can be had. (The fifth derivative of a spline is piecewise
+/// constant, the sixth is zero; those of the cutoff function go on.)
 constexpr int max_spline_order = 8;
 
-/// Rows of a table that serves all distances up to the cutoff. A table may be shorter where all
+/// Rows of a table that serves all distances up to the cutoff. A table may be shorter if all
 /// distances are.
 std::int64_t least_spline_rows(double step, double cutoff);
 
 namespace cpu {
 
-/// Weights of the filter's derivatives, W^(n)_f(d_p) = sum_m weights[n - first_order][p][m]
-/// table[bins[p] + m][f] for n = first_order .. first_order + n_orders - 1, by Leibniz' rule;
-/// evaluated in double precision.
+/// Weights of the derivatives of the filter, W^(n)_f(d_p) = sum_m weights[n - first_order][p][m]
+/// table[bins[p] + m][f] for n = first_order .. first_order + n_orders - 1, from those of fc and of
+/// the splines by Leibniz' rule. They are evaluated in double precision.
 ///
-/// d: (n_pairs,) Å; bins: (n_pairs,) written, or null if known already; weights: (n_orders,
-/// n_pairs, n_taps) written. A pair at or beyond the cutoff has zero weights, and bin 0.
+/// d: (n_pairs,) Å. Written are bins (n_pairs,), unless it is null because the bins are known
+/// already, and weights (n_orders, n_pairs, n_taps). A pair at or beyond the cutoff has zero
+/// weights and bin 0.
 ///
 /// Throws std::invalid_argument, naming the argument in backticks, when a distance is negative, not
 /// finite, or below the cutoff and beyond the table; when step is no power of two; or when an order

@@ -2,9 +2,13 @@
 // made of the others, so that derivatives of any order exist, in C++ hosts too. With W^(n) the n-th
 // derivative of the filter in the distance:
 //
-//     cfconv_derivative      y_i  = sum_j v_ij x_j o W^(n)_ij                          (v: one per
-//     pair, or absent) cfconv_dot             g_ij = sum_f (a_i b_j + a_j b_i) W^(n)_ij
+// clang-format off
+//
+//     cfconv_derivative      y_i        = sum_j v_ij x_j o W^(n)_ij   (v: one per pair, or absent)
+//     cfconv_dot             g_ij       = sum_f (a_i b_j + a_j b_i) W^(n)_ij
 //     cfconv_table_gradient  bar[k + m] = sum_pairs v w^(n)_m (a_i b_j + a_j b_i)
+//
+// clang-format on
 //
 // and in one pass over the pairs for training: cfconv, cfconv_backward, cfconv_double_backward and
 // cfconv_backward_table_gradient. Only the gradients that someone asked for are computed: the first

@@ -1,4 +1,7 @@
-"""Filters as tables: the filter generators of all blocks on a grid of distances, as quintic B-splines."""
+"""Filters as tables: quintic B-splines through the filters of all blocks on a grid of distances.
+
+docs/derivation.md derives the splines, their prefilter, and how fine the grid must be.
+"""
 
 import math
 from collections.abc import Sequence
@@ -15,19 +18,19 @@ from scschnet.nn.basis import RadialBasis
 from scschnet.nn.filter import FilterGenerator
 
 PREFILTER_ORDER = 4
-"""Nodes on either side that enter the coefficient of one node."""
+"""Nodes on each side that enter the coefficient of one node."""
 
 TOLERANCE = 2e-6
-"""Largest accepted error of a table, see `table_errors`; dense filters in float32 are off by 1e-6."""
+"""The largest error of a table that is accepted, see `table_errors`; dense filters in float32 are off by 1e-6."""
 
 
 @dataclass(frozen=True)
 class FilterGrid:
-    """Uniform grid of distances under a filter table; row k of a table belongs to the node (k - 2) step.
+    """The uniform grid of distances of a filter table; row k of the table belongs to the node (k - 2) step.
 
     Args:
         step: distance between nodes, Å, a power of two, so that d / step is exact.
-        cutoff: largest distance served, Å.
+        cutoff: largest distance that a table serves, Å.
     """
 
     step: float
@@ -41,7 +44,7 @@ class FilterGrid:
 
     @property
     def n_rows(self) -> int:
-        """Rows of a table: six per distance, for all distances up to the cutoff."""
+        """Rows of a table, so that all distances up to the cutoff find the six rows that they read."""
         return math.floor(self.cutoff / self.step) + 6
 
     @property
@@ -52,11 +55,11 @@ class FilterGrid:
 
 @dataclass(frozen=True, eq=False)
 class TableNodes:
-    """The part of filter tables that no parameter enters; the same while grid and basis are.
+    """The part of filter tables that does not depend on parameters: it stays valid as long as grid and basis do.
 
     Args:
         grid: grid of distances.
-        rbf: radial basis on its nodes and some on either side, (n_nodes, n_rbf) float64.
+        rbf: radial basis on the nodes of the grid and some on each side of it, (n_nodes, n_rbf) float64.
         prefilter: weights from samples to coefficients, from the center outward, float64.
     """
 
@@ -66,13 +69,13 @@ class TableNodes:
 
 
 def grid_step(width: float) -> float:
-    """Largest power of two that resolves a radial basis.
+    """The largest power of two that resolves a radial basis.
 
-    A sixth of the width is enough: the derivative of the filters is then off by 5e-7 of its size. Finer
-    grids are not better: rounding of the rows in float32 enters the derivative divided by the step.
+    A sixth of the width is fine enough: the derivative of the filters is then off by 5e-7 of its size. A finer grid
+    is not better, because the rounding error of rows in float32 enters the derivative divided by the step.
 
     Args:
-        width: of a basis function, Å, positive.
+        width: that of the basis functions, Å, positive.
 
     Returns:
         Å, at most `width` / 6.
@@ -91,19 +94,19 @@ def filter_tables(
     grid: FilterGrid,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Spline coefficients of the filters of several blocks, built in one go.
+    """Spline coefficients of the filters of several blocks, built by one operator.
 
     W_f(d) = sum_m B_m(t) table[k + m, f],  k = floor(d / step),  t = d / step - k    (csrc/core/spline.hpp)
-    table = P[ssp(rbf A1 + b1)] A2 + b2,  P: samples on the nodes -> coefficients, linear, row sum one
+    table = P[ssp(rbf A1 + b1)] A2 + b2,  P from samples on the nodes to coefficients, linear, with row sums of one
 
-    The cutoff function is not part of a table. Evaluated in float64 whatever the dtype: tables from float32
-    samples are ten times less accurate.
+    The cutoff function is not part of a table. Samples are evaluated in float64 whatever the dtype, because tables
+    from float32 samples are ten times less accurate.
 
     Args:
         generators: filter generators of the blocks, of one shape; at least one.
-        basis: radial basis they share.
+        basis: the radial basis that they share.
         grid: grid of distances.
-        dtype: of the tables, usually that of the model.
+        dtype: that of the tables, usually that of the model.
 
     Returns:
         (n_blocks, grid.n_rows, n_filters), differentiable in the parameters of the generators as often as
@@ -118,15 +121,15 @@ def filter_tables(
 
 
 def table_nodes(basis: RadialBasis, grid: FilterGrid, device: torch.device) -> TableNodes:
-    """What `tables_on` needs besides parameters.
+    """Everything that `tables_on` needs besides parameters.
 
     Args:
         basis: radial basis.
         grid: grid of distances.
-        device: where the tables are to be.
+        device: the device on which tables will be made.
 
     Raises:
-        ValueError: if the basis has parameters that are trained.
+        ValueError: if the basis has trainable parameters.
     """
     first = -(2 + PREFILTER_ORDER)
     n_nodes = grid.n_rows + 2 * PREFILTER_ORDER
@@ -144,12 +147,12 @@ def table_nodes(basis: RadialBasis, grid: FilterGrid, device: torch.device) -> T
 def tables_on(
     nodes: TableNodes, generators: Sequence[FilterGenerator], dtype: torch.dtype
 ) -> Tensor:
-    """`filter_tables` on nodes made before: nothing is copied to the device any more.
+    """`filter_tables` on nodes that were made before, so that nothing is copied to the device.
 
     Args:
         nodes: from `table_nodes`.
         generators: filter generators of the blocks, of one shape; at least one.
-        dtype: of the tables.
+        dtype: that of the tables.
 
     Returns:
         (n_blocks, n_rows, n_filters), as `filter_tables`.
@@ -164,13 +167,13 @@ def tables_on(
 
 @cache
 def prefilter_taps(order: int) -> tuple[float, ...]:
-    """Weights of the filter that turns samples into spline coefficients, from the center outward.
+    """Taps of the filter that turns samples into spline coefficients, from the center outward.
 
-    Sampling a quintic spline at its nodes is 1 + D/4 + D^2/120, D = (1, -2, 1) the second difference; this is
-    the power series of the inverse up to D^order, exact for polynomials of degree 2 order + 1.
+    Sampling a quintic spline at its nodes is 1 + D/4 + D^2/120 with the second difference D = (1, -2, 1). The filter
+    is the power series of the inverse up to D^order, which is exact for polynomials of degree 2 order + 1.
 
     Args:
-        order: number of weights besides the central one, not negative.
+        order: number of taps besides the central one, not negative.
     """
     series = [Fraction(1)]
     for k in range(1, order + 1):
@@ -188,8 +191,8 @@ def table_errors(
 ) -> Tensor:
     """How far tables are from the networks they stand for, between the nodes.
 
-    Both are evaluated in float64, at two distances per cell up to the cutoff; the rounding of the tables
-    counts.
+    Both are evaluated in float64, at two distances in each bin up to the cutoff. The error includes the rounding of
+    the tables.
 
     Args:
         tables: (n_blocks, grid.n_rows, n_filters).
@@ -227,7 +230,7 @@ def accurate_grid(
 ) -> tuple[FilterGrid, float]:
     """The coarsest grid whose tables are accurate.
 
-    Starts with `grid_step` and halves the step up to three times.
+    The step begins at `grid_step` and is halved up to three times.
 
     Args:
         generators: filter generators of the blocks.
@@ -237,7 +240,7 @@ def accurate_grid(
         tolerance: largest error of the derivative W' relative to its size, see `table_errors`.
 
     Returns:
-        The grid, and the error reached, the largest over blocks.
+        The grid and its error, the largest over blocks.
 
     Raises:
         ValueError: if no grid reaches `tolerance`, with the best error.
@@ -269,7 +272,7 @@ def _check_shapes(generators: Sequence[FilterGenerator]) -> None:
 def _stacked(
     generators: Sequence[FilterGenerator], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weights and biases of both layers of all generators, converted."""
+    """Weights and biases of both layers of all generators, stacked and converted to `dtype`."""
     return (
         torch.stack([g.hidden.weight for g in generators]).to(dtype),
         torch.stack([g.hidden.bias for g in generators]).to(dtype),
@@ -284,7 +287,7 @@ def _filters_and_slopes(
     """W and W' of the networks in float64, (n_blocks, n_points, n_filters) each."""
     hidden_weight, hidden_bias, output_weight, output_bias = _stacked(generators, torch.float64)
 
-    h = 1e-4 * basis.width  # the basis alone is differentiated by differences, to 1e-10
+    h = 1e-4 * basis.width  # only the basis is differentiated numerically, with an error of 1e-10
     slope_of_basis = (
         8.0 * (basis(d + h) - basis(d - h)) - (basis(d + 2 * h) - basis(d - 2 * h))
     ) / (12.0 * h)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class Float64Buffers(nn.Module):
-    """A module whose buffers follow `to` to a device, and keep their numbers."""
+    """A module whose buffers move to a device with `to`, but keep their dtype."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # Module.to(dtype) goes through here: follow the device, keep the numbers.
+        # Module.to goes through here. Take the device from it, and leave the dtype as it is.
         for name, buffer in self._buffers.items():
             if buffer is not None:
                 self._buffers[name] = buffer.to(fn(buffer).device)

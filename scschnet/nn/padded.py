@@ -1,4 +1,4 @@
-"""Batches of a fixed shape, padded, with their half list: what a captured graph is replayed on."""
+"""Batches of a fixed shape, with padding, and their half lists: what a captured graph is replayed on."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 class PaddedPairs(NamedTuple):
-    """Half list of a batch, filled up to a fixed number of pairs.
+    """Half list of a batch, padded to a fixed number of pairs.
 
-    Padding pairs come last. Either `row_ptr` ends before them, or they stand with the last padding atom
-    and `alive` makes their weights zero: the operators for CPUs require rows for all pairs.
+    Padding pairs come last. On a GPU `row_ptr` may end before them. The operators for CPUs require `row_ptr` to
+    end at n_pairs: there, padding pairs are in the row of the last padding atom, and `alive` makes their weights zero.
     """
 
     idx_i: Tensor
@@ -17,19 +17,19 @@ class PaddedPairs(NamedTuple):
     idx_j: Tensor
     """(n_pairs,) int64 partners"""
     shifts: Tensor
-    """(n_pairs, 3) int32; padding pairs have one that makes their distance positive and within the tables"""
+    """(n_pairs, 3) int32; that of a padding pair makes its distance positive and within the tables"""
     row_ptr: Tensor
     """(n_atoms + 1,) int64, pairs row_ptr[i] .. row_ptr[i + 1] have center i"""
     order: Tensor
     """(n_pairs,) int64, 0 .. n_pairs - 1"""
     alive: Tensor | None
-    """(n_pairs,), 1 for a pair and 0 for padding, in the dtype of the model; None: `row_ptr` tells"""
+    """(n_pairs,), 1 for a pair and 0 for padding, in the dtype of the model; None if `row_ptr` ends before the padding"""
 
 
 class PaddedBatch(NamedTuple):
-    """Structures end to end, filled up to a fixed number of atoms.
+    """Structures one after another in flat arrays, padded to a fixed number of atoms.
 
-    Padding atoms come last and belong to one more structure, number n_structures.
+    Padding atoms come last and belong to an additional structure with the number n_structures.
     """
 
     positions: Tensor

@@ -50,14 +50,15 @@ def from_schnetpack(
     `Forces`, and `AddOffsets`. SchNetPack need not be installed.
 
     Energies and forces are those of SchNetPack to rounding, with two differences in favor of ours:
-    offsets are summed in float64 (SchNetPack sums them in the dtype of its buffers: 192 atoms of
-    water are off by 0.6 eV in float32), and the centers of the Gaussians are exact (SchNetPack
-    rounds them to float32 in a float64 model too: about 1e-6 of the rms force).
+    offsets are summed in float64 (SchNetPack sums them in the dtype of its buffers, so that 192
+    atoms of water are off by 0.6 eV in float32), and the centers of the Gaussians are exact
+    (SchNetPack rounds them to float32 even in a float64 model, which changes forces by about 1e-6
+    of their rms).
 
-    A `state_dict` does not tell everything. The unit of energy, the activation of `Atomwise` and
-    the elements of the training set have to be said. Lengths must be in Å, `Atomwise` must sum
-    over atoms, `AddOffsets` must be extensive with `add_mean` and `add_atomrefs` on where its mean
-    and atomrefs are not zero: this cannot be checked here, so compare one energy.
+    A `state_dict` does not hold everything: the unit of energy, the activation of `Atomwise` and
+    the elements of the training set must be given. Some things cannot be checked here, so compare
+    one energy: lengths must be in Å, `Atomwise` must sum over atoms, and `AddOffsets` must be
+    extensive, with `add_mean` and `add_atomrefs` on where its mean and atomrefs are not zero.
 
     Example:
         Where SchNetPack is installed:
@@ -181,7 +182,7 @@ class _Weights:
 
 
 def _read_config(weights: _Weights, elements: Iterable[int], skip: Skip) -> ModelConfig:
-    """Sizes from the shapes; the basis and the cutoff function checked by their buffers."""
+    """The options of the model: sizes from the shapes of weights, basis and cutoff function from their buffers."""
     n_rows, n_features = weights.shape(_EMBEDDING, 2)
     blocks = weights.matching(rf"{_REPRESENTATION}\.interactions\.(\d+)\..*")
     (n_rbf,) = weights.shape(f"{_BASIS}.offsets", 1)
@@ -206,7 +207,7 @@ def _read_config(weights: _Weights, elements: Iterable[int], skip: Skip) -> Mode
 
 
 def _check_basis(weights: _Weights, n_rbf: int) -> float:
-    """The last center, Å. All centers and widths must be ours, but for SchNetPack's rounding."""
+    """The last center, Å. All centers and widths must equal ours up to SchNetPack's rounding."""
     if n_rbf < 2:
         raise ValueError(f"`{_BASIS}.offsets` must have at least 2 centers, got {n_rbf}")
     centers = weights.take(f"{_BASIS}.offsets", (n_rbf,)).double().cpu()

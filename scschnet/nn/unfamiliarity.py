@@ -1,13 +1,13 @@
-"""How unlike the training set an atom is, from the norms of its corrections, which every evaluation has anyway.
+"""How unlike the training set an atom is, by the norms of its corrections, which every evaluation computes anyway.
 
 u_i = sqrt( (n_i - m_Z)^T S_Z^-1 (n_i - m_Z) ) / q_Z,   n_i = (||v_i^(1)||, ..., ||v_i^(L)||)
 
-with mean m_Z and covariance S_Z over the training atoms of its element Z, the distance of Mahalanobis (1936), and
-q_Z its 99 % quantile over held-out atoms: one held-out atom in a hundred has u > 1. The embedding's norm is
-the same for all atoms of an element and is left out. This measure is ours, not the paper's.
+This is the distance of Mahalanobis (1936), with the mean m_Z and the covariance S_Z over the training atoms of the
+element Z, divided by its 99 % quantile q_Z over held-out atoms; so one held-out atom in a hundred has u > 1. The norm of
+the embedding is the same for all atoms of an element and is left out. This measure is ours, not the paper's.
 
-It is a warning, not a proof: atoms of another molecule with surroundings like those trained on stay familiar. To a
-model of aspirin, 28 % of the atoms of salicylic acid are above 1, and none of benzene.
+It is a warning, not a proof: atoms of another molecule whose surroundings are like those trained on stay familiar.
+For a model of aspirin, 28 % of the atoms of salicylic acid are above 1, and none of benzene.
 """
 
 import math
@@ -20,13 +20,13 @@ from torch import Tensor
 from scschnet.nn.config import MAX_Z
 
 KEY = "unfamiliarity"
-"""Where the statistics lie in the metadata of a checkpoint."""
+"""The key of the statistics in the metadata of a checkpoint."""
 
 
 def unfamiliarity(
     correction_norms: Tensor, atomic_numbers: Tensor, mean: Tensor, whitening: Tensor
 ) -> Tensor:
-    """The score u of every atom; plain tensors in and out, so that TorchScript takes it.
+    """The score u of every atom, from plain tensors, so that TorchScript can compile it.
 
     Args:
         correction_norms: ||v_i^(l)||, (n_interactions + 1, n_atoms), as the model returns them.
@@ -45,7 +45,7 @@ def unfamiliarity(
 
 @dataclass(frozen=True, eq=False)
 class NormStatistics:
-    """What `unfamiliarity` compares with.
+    """The statistics of a training set with which `unfamiliarity` compares.
 
     Args:
         elements: atomic numbers, ascending.
@@ -68,13 +68,13 @@ class NormStatistics:
     def tables(self) -> tuple[Tensor, Tensor]:
         """Mean and whitening by atomic number, 0 to 118, as `unfamiliarity` takes them."""
         rows = torch.tensor(self.elements, dtype=torch.int64)
-        # Elements without statistics: norms are not negative, so all of them are away from -1, infinitely.
+        # Elements without statistics get an infinite score: norms are not negative, so they differ from a mean of -1.
         mean = self.mean.new_full((MAX_Z + 1, *self.mean.shape[1:]), -1.0)
         whitening = self.whitening.new_full((MAX_Z + 1, *self.whitening.shape[1:]), math.inf)
         return mean.index_copy(0, rows, self.mean), whitening.index_copy(0, rows, self.whitening)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain numbers and lists, for the metadata of a checkpoint or an exported file."""
+        """The statistics as plain numbers and lists, for the metadata of a checkpoint or an exported file."""
         tensors = ("mean", "whitening", "quantiles")
         plain = ("elements", "levels", "n_train", "n_held_out")
         return {name: getattr(self, name).tolist() for name in tensors} | {
@@ -83,7 +83,7 @@ class NormStatistics:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
-        """What `to_json` made.
+        """The statistics from what `to_json` returned.
 
         Raises:
             ValueError: if something is missing or has the wrong shape.

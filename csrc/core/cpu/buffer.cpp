@@ -1,4 +1,4 @@
-// Aligned allocation and the pool.
+// Aligned allocation, and the pool of buffers.
 #include "buffer.hpp"
 
 #include <cstdlib>

@@ -1,4 +1,4 @@
-// Memory that is used again: scratch arrays that only grow, and a pool of output buffers.
+// Memory that is reused: scratch arrays that only grow, and a pool of buffers for results.
 #pragma once
 
 #include <cstddef>
@@ -8,8 +8,8 @@
 
 namespace scschnet::cpu {
 
-/// Aligned, uninitialized memory; from 4 MiB on in huge pages, which are touched seven times faster
-/// for the first time.
+/// Owns aligned, uninitialized memory. From 4 MiB on it asks for huge pages, of which the first
+/// touch is seven times faster.
 class Buffer {
  public:
   Buffer() = default;
@@ -27,7 +27,7 @@ class Buffer {
   std::size_t capacity_ = 0;
 };
 
-/// Scratch array of plain values that only grows.
+/// Owns a scratch array of plain values that only grows.
 template <class T>
 class Scratch {
  public:
@@ -35,7 +35,7 @@ class Scratch {
   T& operator[](std::size_t k) const { return data()[k]; }
   std::size_t capacity() const { return buffer_.capacity() / sizeof(T); }
 
-  /// Room for `count` values; what was there may be lost.
+  /// Makes room for `count` values; the values in it may be lost.
   T* reserve(std::size_t count) {
     if (count > capacity()) {
       buffer_ = Buffer();
@@ -44,7 +44,7 @@ class Scratch {
     return data();
   }
 
-  /// Room for `count` values; the first `used` are kept.
+  /// Makes room for `count` values and keeps the first `used`.
   T* grow(std::size_t count, std::size_t used) {
     if (count > capacity()) {
       Buffer larger((count + count / 2) * sizeof(T));
@@ -58,13 +58,14 @@ class Scratch {
   Buffer buffer_;
 };
 
-/// Buffers for results. A result that is dropped gives its buffer back, so that the next one of its
-/// size costs no page faults. Safe to use from several threads.
+/// Buffers for results. Whoever takes a buffer owns it, and gives it back when the result is
+/// dropped, so that the next result of its size costs no page faults. Several threads may use the
+/// pool.
 class BufferPool {
  public:
-  /// A buffer of at least `bytes`, at most four times as large.
+  /// A buffer of at least `bytes`; one from the pool is at most four times as large.
   Buffer take(std::size_t bytes);
-  /// Keeps the buffer for the next `take`, or frees it when enough is kept.
+  /// Keeps the buffer for the next `take`, or frees the oldest ones when enough are kept.
   void give_back(Buffer buffer) noexcept;
 
  private:

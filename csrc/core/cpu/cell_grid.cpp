@@ -1,4 +1,4 @@
-// Counting sort into bins, and the geometry of which bins a block can reach.
+// Sorts points into bins by counting, and finds the bins that a block of centers can reach.
 #include "cell_grid.hpp"
 
 #include <algorithm>
@@ -9,19 +9,19 @@
 namespace scschnet::cpu {
 namespace {
 
-// Tuned on liquid water. Shorter columns or blocks mean fewer candidates but more, emptier vectors:
-// slower.
+// Tuned on liquid water. With narrower columns or shorter blocks there are fewer candidates, but
+// vectors are emptier and more of them, which is slower.
 constexpr double points_per_column_piece = 26;  // in two cutoffs of height
 constexpr int bins_per_cutoff = 6;
 constexpr int block_bins = 3;
-constexpr int block_centers = 8;  // a block ends when it has as many
+constexpr int block_centers = 8;  // a block ends when it has so many
 
 int bins_for(float extent, double width) {
   return static_cast<int>(std::clamp(std::ceil(extent / width), 1.0, 1e6));
 }
 
-/// Bin of a coordinate measured from the low end; what lies below or above belongs to the first or
-/// last bin.
+/// The bin of a coordinate, which is measured from the low end of the grid. What lies below or
+/// above the grid belongs to the first or last bin.
 int bin_of(float offset, float inverse_width, int n_bins) {
   const float bin = offset * inverse_width;
   return bin < static_cast<float>(n_bins) ? std::max(0, static_cast<int>(bin)) : n_bins - 1;
@@ -54,8 +54,8 @@ void CellGrid::choose_bins(const Points& points) {
   width[2] = static_cast<double>(reach_) / bins_per_cutoff;
   int* n_bins[3] = {&nx_, &ny_, &nz_};
   for (int k = 0; k < 3; ++k) *n_bins[k] = bins_for(extent[k], width[k]);
-  // A thinly filled space must not cost more bins than points: halve the finest direction until it
-  // does not.
+  // A thinly filled space must not have many more bins than points: halve the number of bins in the
+  // finest direction until it has not.
   const double most_bins = 4.0 * static_cast<double>(points.count) + 64;
   while (static_cast<double>(nx_) * ny_ * nz_ > most_bins) {
     int* largest =
@@ -87,8 +87,8 @@ void CellGrid::sort(const Points& points, ImageAtom* sorted, std::int32_t* atom_
     bin_of_point[k] = (ix * ny_ + iy) * nz_ + iz;
     ++start[bin_of_point[k] + 2];
   }
-  // start[b + 1] is where bin b begins; while points are placed it moves to where bin b ends and b
-  // + 1 begins.
+  // Now start[b + 1] is where bin b begins. Placing its points moves it to where bin b ends, which
+  // is where bin b + 1 begins; so in the end start[b] is where bin b begins.
   for (std::int64_t b = 2; b < n_bins + 2; ++b) start[b] += start[b - 1];
   for (std::int64_t k = 0; k < n; ++k) {
     const std::int32_t place = start[bin_of_point[k] + 1]++;
@@ -109,8 +109,8 @@ std::int64_t CellGrid::atoms_in_column(int column) const {
   return count;
 }
 
-/// Takes the atoms of consecutive bins until there are enough of them or the block is high enough.
-/// Returns the next bin.
+/// Collects the atoms of consecutive bins of a column until there are enough centers or the block
+/// is high enough. Returns the bin after the last one.
 int BlockWalker::collect_centers(const CellGrid& grid, int column, int first_bin) {
   const std::int32_t* start = grid.start_.data() + static_cast<std::int64_t>(column) * grid.nz_;
   int n = 0, bin = first_bin, lowest_bin = first_bin;
@@ -139,7 +139,8 @@ void BlockWalker::add_run(const CellGrid& grid, int column, float low_z, float h
   n_candidates_ += end - begin;
 }
 
-/// One run of places per column that comes within reach of the box around the centers.
+/// Finds the candidates: in each column that comes within reach of the bounding box of the centers,
+/// one run of consecutive points.
 void BlockWalker::find_runs(const CellGrid& grid) {
   const std::int32_t* places = places_.data();
   float low[3] = {far_away, far_away, far_away}, high[3] = {-far_away, -far_away, -far_away};
@@ -183,7 +184,8 @@ void BlockWalker::collect_candidates(const CellGrid& grid, const Kernels& kernel
 
   const int n = block_.n_centers;
   std::int32_t* centers = centers_.reserve(n);
-  // Centers are consecutive atoms of one run: find that run, then each center's index in the copy.
+  // All centers are in one column, so in one run: find that run, then each center's index in the
+  // copy.
   std::int32_t offset = 0;
   const Run* run = runs_.data();
   while (places_[0] < run->begin || places_[0] >= run->begin + run->count) offset += (run++)->count;

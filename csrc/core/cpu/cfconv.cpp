@@ -1,5 +1,17 @@
-// The convolution for a range of features: block after block, each with its slice of the table
-// close to the processor.
+// The convolution for a range of features. The range is cut into blocks of features, and the
+// kernels of cfconv_isa.cpp run over all pairs once per block. Before that, the block's columns of
+// the table are copied side by side, into a slice that is small enough for a cache near the core:
+//
+//     table (n_rows, n_features)            slice (n_rows, width)
+//     +----------+----------+-------+       +----------+
+//     |          |##########|       |       |##########|    25 Gaussians up to 5 A have 166 rows:
+//     |          |##########|       |  -->  |##########|    42 KB with 64 features in float32
+//     +----------+----------+-------+       +----------+
+//                 <- width ->
+//
+// The caller owns all arrays; a call owns the slice, and for dot products of several pieces one
+// array over the pairs, while it lasts. Threads are the caller's business: it gives each of them
+// other features.
 #include "../cfconv.hpp"
 
 #include <algorithm>
@@ -37,8 +49,9 @@ const CfconvKernels<Scalar>& kernels_for(InstructionSet isa) {
   }
 }
 
-/// Rows of a block of features, side by side: a block fits the first-level cache, whole rows do
-/// not, and rows a power of two apart would compete for a few of its sets.
+/// The rows of a table, cut to one block of features and stored without gaps. Whole rows do not fit
+/// the first-level cache; and pieces of rows left in place lie a power of two apart, so they would
+/// compete for a few of its sets.
 template <class Scalar>
 class Slice {
  public:
@@ -84,8 +97,9 @@ CfconvBlock<Scalar> block_of(const HalfPairs<Scalar>& pairs, const FilterTable<S
           .width = 0};
 }
 
-/// Calls work(first feature, width) for pieces of the range, at most `widest` features each. A
-/// feature's piece depends on its feature block alone, not on the range.
+/// Calls work(first feature, width) for pieces of the range, each at most `widest` features wide
+/// and as wide as code exists for (block_widths). Which piece a feature falls into depends on its
+/// feature block alone, not on the range, so that results do not depend on how the work is divided.
 template <class Scalar, class Work>
 void for_each_piece(FeatureRange range, int widest, const Work& work) {
   std::int64_t first = range.first;
@@ -95,13 +109,14 @@ void for_each_piece(FeatureRange range, int widest, const Work& work) {
   }
 }
 
-/// Is the slice worth its copy? A pair reads n_taps rows.
+/// Whether a slice is worth its copy: copying touches every row once, each pair reads n_taps rows.
 template <class Scalar>
 bool worth_a_slice(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table) {
   return pairs.row_ptr[pairs.n_atoms] > table.n_rows;
 }
 
-/// Runs work(kernels, block, first feature) with the table in place or as slices.
+/// Runs work(kernels, block, first feature) for each piece of the range, with the table in place or
+/// as a slice.
 template <class Scalar, class Work>
 void with_table(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
                 FeatureRange range, InstructionSet isa, const Work& work) {
@@ -121,11 +136,13 @@ void with_table(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table
   });
 }
 
-/// Table gradients read, change and write the slice: it has to fit the first-level cache.
+/// A table gradient reads, changes and writes rows of the slice, so half as wide a slice is best:
+/// it has to fit the first-level cache.
 template <class Scalar>
 constexpr int widest_table_gradient = block_widths<Scalar>[1];
 
-/// Runs work(kernels, block, first feature, table_bar to add to) for a table gradient.
+/// Runs work(kernels, block, first feature, slice to add to) for each piece of the range, and
+/// copies the slice into its columns of table_bar.
 template <class Scalar, class Work>
 void with_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scalar>& table,
                          FeatureRange range, InstructionSet isa, Scalar* table_bar,
@@ -142,9 +159,9 @@ void with_table_gradient(const HalfPairs<Scalar>& pairs, const FilterTable<Scala
   });
 }
 
-/// Calls work(feature block, where to add the sums over its features). Where a block takes several
-/// passes these are added up first, so that it adds to `sums` once: the same additions however the
-/// blocks are divided among calls.
+/// Calls work(feature block, array to add to) so that each feature block adds to `sums` once. A
+/// block that takes several pieces first adds them up in an array of its own. So the additions are
+/// the same however the blocks are divided among calls.
 template <class Scalar, class Work>
 void sum_block_by_block(const HalfPairs<Scalar>& pairs, FeatureRange range, InstructionSet isa,
                         Scalar* sums, const Work& work) {

@@ -1,14 +1,23 @@
-// The convolution and its derivatives for one block of features. Compiled once per instruction set,
-// SCSCHNET_KERNELS naming it; exports one symbol and no other (see simd.hpp).
+// The convolution and its derivatives for one block of features. The file is compiled once per
+// instruction set, which SCSCHNET_KERNELS names, and exports one symbol and no other (see
+// simd.hpp).
 //
-// One pass over the half list in the order of its rows. Row i keeps what belongs to atom i in
-// registers; what belongs to atom j is read, changed and written. A row's own sum is added to
-// memory at its end, after all its pairs, so that a pair of an atom with its own image (j = i)
-// counts twice. Nothing is stored per pair and feature.
+// Each kernel makes one pass over the half list, in the order of its rows:
 //
-// What bounds it (AVX-512, per pair and 16 features): forward has 8 multiply-adds, 6 table rows, 2
-// more reads and a write, and half of the 6 weights to broadcast, so it is bound by the first-level
-// cache; the other passes balance multiply-adds and cache.
+//     for each atom i:                     x_i and the sum of atom i are in registers
+//       for each pair p = (i, j) of its row:
+//         W = sum_m w[p][m] row[bin + m]   six rows of the slice, one register each per 16 features
+//         sum += W o x_j                   what j contributes to i: stays in registers
+//         y_j += W o x_i                   what i contributes to j: read, changed, written
+//       y_i += sum                         only now, after all pairs of the row
+//
+// Because the sum of a row reaches memory only at its end, a pair of an atom with its own image
+// (j = i) counts twice, once from each end, as it should. Nothing is stored per pair and feature.
+// One call owns all rows of its features, so no two threads write to one place.
+//
+// What bounds the speed (AVX-512, per pair and 16 features): the forward pass has 8 multiply-adds,
+// reads 6 rows of the table and 2 more vectors, writes one, and broadcasts half of its 6 weights;
+// so the first-level cache bounds it. In the other passes multiply-adds and cache are in balance.
 #include "cfconv_kernels.hpp"
 #include "features.hpp"
 
@@ -18,19 +27,19 @@
 namespace scschnet::cpu {
 namespace {
 
-/// From one row of a slice of the table to the next, known when compiling: the addresses of the six
-/// rows cost nothing.
+/// The distance from one row of a slice to the next, known to the compiler: the addresses of the
+/// six rows then cost no instructions.
 template <int n>
 struct Packed {
   static constexpr std::int64_t value = n;
 };
 
-/// For a table in place.
+/// The same for a table in place, known at run time.
 struct Strided {
   std::int64_t value;
 };
 
-/// The six weights of one pair, each in all lanes.
+/// The six weights of one pair, each broadcast to all lanes of a register.
 template <class Scalar, int n>
 struct Taps {
   using F = Features<Scalar, n>;
@@ -42,7 +51,7 @@ struct Taps {
     for (int m = 0; m < n_taps; ++m) weight[m] = F::broadcast(weights[m]);
   }
 
-  /// The spline in the features that lie at `rows`.
+  /// The weighted sum of the six rows, for the features of one register that begins at `rows`.
   SCSCHNET_INLINE Vector of(const Scalar* rows, std::int64_t stride) const {
     Vector sum = weight[0] * F::load(rows);
     SCSCHNET_UNROLL
@@ -51,7 +60,7 @@ struct Taps {
   }
 };
 
-/// The part of an atom's row that the block covers, in registers.
+/// One atom's features of this block, in registers.
 template <class Scalar, int n>
 struct Row {
   using F = Features<Scalar, n>;
@@ -72,8 +81,14 @@ struct Row {
   }
 };
 
-/// Sums over the lanes, one per pair. They wait until as many pairs as there are lanes are
-/// together: then a tree of additions makes all of them at once.
+/// Adds to out[p] the sum over the lanes of a vector, one vector per pair p. Summing the lanes of a
+/// single register is slow, so vectors wait until there are as many as lanes. Then a tree of
+/// additions of neighboring lanes makes all sums at once, here with four lanes:
+///
+///     a0 a1 a2 a3 |
+///     b0 b1 b2 b3 |->  a01 a23 b01 b23 |
+///     c0 c1 c2 c3 |                    |->  a b c d      a01 = a0 + a1, a = a01 + a23
+///     d0 d1 d2 d3 |->  c01 c23 d01 d23 |
 template <class Scalar, int n>
 class PairSums {
  public:
@@ -90,7 +105,7 @@ class PairSums {
     }
   }
 
-  /// After the last pair.
+  /// Must follow the last pair: sums the vectors that still wait.
   SCSCHNET_INLINE void finish(std::int64_t n_pairs) {
     const std::int64_t rest = n_pairs % F::lanes;
     if (rest == 0) return;
@@ -126,7 +141,7 @@ void set_to_zero(const CfconvBlock<Scalar>& block, Scalar* y) {
   }
 }
 
-// Every pass takes its block by value: the compiler then knows that no store changes it.
+// Every pass takes its block by value, so that the compiler knows that no store changes it.
 
 template <class Scalar, int n, class Stride>
 void forward(const CfconvBlock<Scalar> block, const Stride stride, const Scalar* x, Scalar* y) {
@@ -328,7 +343,7 @@ void total_table_gradient(const CfconvBlock<Scalar> block, const Stride stride,
   }
 }
 
-/// The function for the block's width, and for a slice of the table or the table in place.
+/// Chooses the function compiled for the block's width, and for a slice or for the table in place.
 #define SCSCHNET_WIDTH(function, n)                                 \
   case n:                                                           \
     return block.table_stride == n                                  \
@@ -345,7 +360,7 @@ void total_table_gradient(const CfconvBlock<Scalar> block, const Stride stride,
     }                                                    \
   }
 
-/// Rows of 256 bytes need all 32 registers.
+/// Rows of 256 bytes need the 32 registers that AVX-512 has.
 template <class Scalar>
 constexpr int widest = static_cast<int>((register_bytes == 64 ? 256 : 128) / sizeof(Scalar));
 

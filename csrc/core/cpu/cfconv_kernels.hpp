@@ -1,4 +1,5 @@
-// The loops of the convolution and of the spline weights, compiled once per instruction set.
+// The loops of the convolution and of the spline weights, which are compiled once per instruction
+// set.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +8,8 @@
 
 namespace scschnet::cpu {
 
-/// One block of consecutive features. The pointers of per-atom arrays given beside it point to the
-/// first of them.
+/// The pairs, and one block of consecutive features. Per-atom arrays that a kernel takes beside it
+/// point to the first feature of the block.
 template <class Scalar>
 struct CfconvBlock {
   std::int64_t n_atoms;
@@ -17,7 +18,7 @@ struct CfconvBlock {
   const std::int32_t* bins;
   const Scalar* w;
   const Scalar* z;
-  std::int64_t stride;  ///< from one atom to the next
+  std::int64_t stride;  ///< scalars from one atom's row to the next
   const Scalar* table;
   std::int64_t table_stride;
   int width;  ///< features in the block: one of block_widths
@@ -29,12 +30,12 @@ constexpr int block_widths[5] = {
     static_cast<int>(256 / sizeof(Scalar)), static_cast<int>(128 / sizeof(Scalar)),
     static_cast<int>(64 / sizeof(Scalar)), static_cast<int>(16 / sizeof(Scalar)), 1};
 
-/// See cfconv.hpp; here table gradients are added to `table_bar`, whose rows lie `table_stride`
-/// apart.
+/// The functions of cfconv.hpp for one block of features. Here table gradients are added to
+/// `table_bar`, whose rows lie `table_stride` scalars apart.
 template <class Scalar>
 struct CfconvKernels {
   using Block = CfconvBlock<Scalar>;
-  int widest;  ///< of block_widths that is fast
+  int widest;  ///< the largest of block_widths that is fast with this instruction set
   void (*forward)(const Block& block, const Scalar* x, Scalar* y);
   void (*backward)(const Block& block, const Scalar* y_bar, const Scalar* x, Scalar* x_bar,
                    Scalar* d_bar);
@@ -56,8 +57,8 @@ struct SplineOrders {
   int n_orders;
 };
 
-/// Of spline_weights, for each type of distance and weight. Returns the index of the first distance
-/// that is negative, not finite or beyond the table, or -1.
+/// The loops of spline_weights, for each type of distance and weight. They return the index of the
+/// first distance that is negative, not finite or beyond the table, or -1.
 struct SplineKernels {
   std::int64_t (*float_to_float)(const SplineOrders&, const float*, std::int64_t, std::int32_t*,
                                  float*);

@@ -1,4 +1,4 @@
-// From an instruction set to the dense loops compiled for it.
+// Chooses the dense loops that were compiled for an instruction set.
 #include "dense.hpp"
 
 #include "dense_tables.hpp"
@@ -18,7 +18,7 @@ const DenseKernels<double>& select(const DenseTables& tables) {
 }
 
 #if defined(SCSCHNET_X86)
-/// Those for AVX-512 with other matrix products.
+/// The table for AVX-512, with the matrix products of dense_amx.cpp.
 const DenseTables& tables_amx() {
   static const DenseTables tables = [] {
     DenseTables t = dense_kernels_avx512;

@@ -1,13 +1,34 @@
-// Matrix products in float32 by the tile registers of newer Intel processors (AMX), which multiply
-// bfloat16 and add in float32. Every float32 is the sum of three bfloat16 of descending size; of
-// the nine products of parts the six largest are added, so that what is left out is below 2^-24 of
-// |a b|. Tiles are summed pairwise, so the results are more accurate than a loop in float32, and
-// come nearly twice as fast as from vector registers. What is not finite becomes NaN; products
-// below 1e-38 become zero. Exports one symbol and no other (see dense_isa.cpp).
+// Matrix products in float32 by the tile registers of newer Intel CPUs (AMX, Advanced Matrix
+// Extensions). These multiply bfloat16, which have 8 significant bits, and add in float32. The
+// file exports one symbol and no other (see dense_isa.cpp).
 //
-// A tile of A holds 16 rows and 32 values of k, one of B 32 values of k and 16 columns. Both keep
-// value j beside value j + 16 of their 32 values of k: so pairs need no shuffles. Operands lie as
-// triples of tiles, the parts of one tile of float32.
+// How float32 is reached with them. Every float32 is the sum of three bfloat16 of descending size,
+// a = a0 + a1 + a2, the "parts". Of the nine products of parts the six largest are added:
+//
+//              b0   b1   b2
+//         a0    x    x    x         the three left out are below 2^-24 of |a b|
+//         a1    x    x    .
+//         a2    x    .    .
+//
+// Tiles are summed pairwise, so the results are more accurate than those of a loop in float32; they
+// come nearly twice as fast as from vector registers. A value that is not finite makes the result
+// NaN, and products below 1e-38 become zero.
+//
+// How operands lie in memory. A tile register has 16 rows of 64 bytes. A tile of A holds 16 rows
+// and 32 values of k; a tile of B holds 32 values of k and 16 columns, as 16 rows of pairs. The
+// instruction multiplies pairs of k that lie side by side in both. Which values of k form a pair is
+// free as long as A and B agree: here k = j and j + 16, because two vectors of 16 float32 then
+// become one row of pairs without any shuffle. Three tiles, the parts of one tile of float32,
+// follow each other and are called a triple.
+//
+//     C (32 x 32 per block)      registers 0 to 3: 2 x 2 tiles, which stay while k runs
+//     A (32 rows)                registers 4 and 5
+//     B (32 columns)             registers 6 and 7
+//
+// Splitting float32 into parts is work for the vector registers. A Splitter does a little of it
+// between any two products of parts, so that vector registers split the operands of the next block
+// while tile registers work on this one. The buffers for parts are on the stack of the call; they
+// hold two blocks, which take turns.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -36,12 +57,12 @@ inline __mmask16 first_lanes(Index n) {
   return static_cast<__mmask16>(n >= side ? 0xffff : (1 << (n < 0 ? 0 : n)) - 1);
 }
 
-/// Tile instructions read and write memory behind the compiler's back.
+/// The compiler does not know that tile instructions read and write memory; this tells it.
 inline void memory_barrier() {
   asm volatile("" ::: "memory");
 }
 
-/// Makes eight full tiles, until _tile_release.
+/// Configures eight full tile registers for this thread, until _tile_release.
 inline void configure_tiles() {
   struct alignas(64) {
     std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -54,11 +75,11 @@ inline void configure_tiles() {
 
 // ---- float32 to triples
 
-/// Cuts to a bfloat16, as a float32.
+/// Cuts the lower bits off: a bfloat16, in the bits of a float32.
 inline __m512i cut(__m512i v) {
   return _mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000)));
 }
-/// Rounds to the nearest bfloat16, as a float32.
+/// Rounds to the nearest bfloat16, in the bits of a float32.
 inline __m512i rounded(__m512 v) {
   return cut(_mm512_add_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(0x8000)));
 }
@@ -67,13 +88,14 @@ inline __m512 rest(__m512 v, __m512i part) {
   return _mm512_sub_ps(v, _mm512_castsi512_ps(part));
 }
 
-/// The upper halves of `low` in the lower halves, those of `high` in the upper ones.
+/// Pairs of bfloat16: the upper half of each value of `low` in the lower half of the result, that
+/// of `high` in its upper half.
 inline __m512i side_by_side(__m512i low, __m512i high) {
   return _mm512_or_si512(_mm512_srli_epi32(low, 16), high);
 }
 
-/// Row `row` of three tiles from two vectors of float32. What the first two parts leave is a
-/// bfloat16, unless it is below 1e-38.
+/// Row `row` of a triple from two vectors of float32. What the first two parts leave fits into a
+/// bfloat16 exactly, unless it is below 1e-38.
 inline void split_row(__m512 a, __m512 b, Index row, Part* to) {
   to += row * depth;
 #pragma GCC unroll 2
@@ -86,7 +108,7 @@ inline void split_row(__m512 a, __m512 b, Index row, Part* to) {
   _mm512_storeu_si512(to, side_by_side(_mm512_castps_si512(a), cut(_mm512_castps_si512(b))));
 }
 
-/// The transpose of a tile, taken as a matrix of 16 x 16 pairs.
+/// Transposes a tile, as a matrix of 16 x 16 pairs.
 inline void transpose(const Part* from, Part* to) {
   const auto lane = [from](Index row, Index q) {
     return _mm_load_si128(reinterpret_cast<const __m128i*>(from + row * depth) + q);
@@ -112,30 +134,32 @@ inline void transpose(const Part* from, Part* to) {
   }
 }
 
-/// 16 rows of A or columns of B, to become triples along k.
+/// 16 rows of A or 16 columns of B as float32, which are to become triples, one after another along
+/// k.
 struct Strip {
   const float* p;
   Index ld;
   Index length;     // of k
-  Index width;      // of 16 rows or columns
-  bool transposed;  // k runs along the other side than in the tile
+  Index width;      // how many of the 16 rows or columns there are
+  bool transposed;  // the triples are transposed after splitting
   Part* to;
 };
 
-enum class Order { along, across };  // k along rows, or from row to row
+enum class Order { along, across };  // k runs along the rows in memory, or from row to row
 
-/// Splits strips, `strip(i)` being the one with number i; also a few vectors at a time: between
-/// products of tiles, so that vector registers and tiles work at the same time.
+/// Splits strips 0, 1, 2, ... into parts, `strip(i)` being strip i. It can do so a few vectors at a
+/// time, between products of tiles, so that vector and tile registers work at the same time. It
+/// owns the place where it stands, and a buffer of one triple.
 template <Order order, class MakeStrip>
 class Splitter {
  public:
   explicit Splitter(MakeStrip strip) : make_(strip), now_(strip(0)) {}
 
-  /// Finishes all strips before number `end`.
+  /// Finishes all strips before strip `end`.
   void finish(Index end) {
     while (strip_ < end) work();
   }
-  /// A little of the strips before number `end`.
+  /// Does a little of the strips before strip `end`, if something is left to do.
   void advance(Index end) {
     if (strip_ < end) work();
   }
@@ -161,7 +185,7 @@ class Splitter {
     now_ = make_(++strip_);
   }
 
-  /// Four rows of a triple; zeros around what there is.
+  /// Four rows of a triple, with zeros where the matrix has ended.
   void split(Part* to) {
     const Index length = now_.length - k_, width = now_.width, ld = now_.ld;
     const Index first = step_ * rows_at_once;
@@ -187,16 +211,17 @@ class Splitter {
   alignas(64) Part parts_[triple];  // before it is transposed
 };
 
-// ---- tiles of C: registers 0 to 3, A in 4 and 5, B in 6 and 7
+// ---- tiles of C are in registers 0 to 3, of A in 4 and 5, of B in 6 and 7
 
-/// Tile (row, column) of a block of 2 x 2 tiles of C in memory; the last ones may be ragged.
+/// Tile (row, column) of a block of 2 x 2 tiles of C, between memory and its register. At the edge
+/// of C a tile may have fewer rows and columns; it then passes through a buffer.
 template <int row, int column>
 class TileOfC {
  public:
   TileOfC(Index rows, Index columns)
       : rows_(least(side, rows - row * side)), columns_(least(side, columns - column * side)) {}
 
-  /// From `init`, the block's, or zero.
+  /// From the block that begins at `init`, or zeros if it is null.
   void load(const float* init, Index ld) {
     if (!init) return zero();
     init += row * side * ld + column * side;
@@ -208,7 +233,7 @@ class TileOfC {
     load_register(part_, side);
   }
 
-  /// To `c`, the block's.
+  /// Into the block that begins at `c`.
   void store(float* c, Index ld) {
     c += row * side * ld + column * side;
     if (is_full()) return store_register(c, ld);
@@ -244,10 +269,10 @@ class TileOfC {
   }
 
   Index rows_, columns_;
-  alignas(64) float part_[side * side];  // a ragged tile on its way
+  alignas(64) float part_[side * side];  // for a tile with fewer rows or columns
 };
 
-/// Operand tiles of a block: one or two next to each other, `next` parts apart.
+/// Loads the operand tiles of a block: one, or two that begin `next` parts apart.
 template <int n>
 inline void load_a(const Part* p, Index next) {
   _tile_loadd(4, p, line);
@@ -266,9 +291,10 @@ inline void multiply_add() {
   if constexpr (rows == 2 && columns == 2) _tile_dpbf16ps(3, 5, 7);
 }
 
-/// Adds the product over n_k tiles of k, the six largest products of parts of each. A row of tiles
-/// of A begins next_a parts after the one before, a column of B next_b parts. Calls meanwhile()
-/// every few products of tiles.
+/// Adds to the block of C its product over n_k tiles of k, with the six largest products of parts
+/// of each. The second row of tiles of A begins next_a parts after the first, the second column of
+/// B next_b parts. Calls meanwhile() after each product of parts. The order of the products needs
+/// only one new operand before each.
 template <int rows, int columns, class Meanwhile>
 inline void accumulate(Index n_k, const Part* a, Index next_a, const Part* b, Index next_b,
                        const Meanwhile& meanwhile) {
@@ -293,8 +319,8 @@ inline void accumulate(Index n_k, const Part* a, Index next_a, const Part* b, In
   }
 }
 
-/// An operand in parts: triples of n_k tiles of k after each other, then the next rows of A or
-/// columns of B.
+/// An operand in parts: the triples of one strip, one after another along k; the next strip, of the
+/// next 16 rows of A or columns of B, begins `next` parts later.
 struct Operand {
   const Part* parts;
   Index next;
@@ -321,7 +347,7 @@ void multiply_block(Index rows, Index columns, Index n_k, Operand a, Operand b, 
   memory_barrier();
 }
 
-/// Columns `first` .. `first` + 31 of up to 32 rows of C.
+/// Columns first .. first + 31 of up to 32 rows of C.
 template <class Meanwhile>
 inline void multiply_columns(Index first, Index rows, Index columns, Index n_k, Operand a,
                              Operand b, const float* init, Index ld_init, float* c, Index ldc,
@@ -346,7 +372,7 @@ void split_strips(Index n, MakeStrip strip) {
   Splitter<order, MakeStrip>(strip).finish(n);
 }
 
-/// Column after column of tiles, k along each.
+/// Packs B: strip after strip of 16 columns, with triples along k in each.
 void pack(const float* b, Index k, Index n, float* packed) {
   split_strips<Order::across>(n_tiles(n, side), [=](Index i) {
     return Strip{
@@ -363,9 +389,10 @@ void pack_transposed(const float* b, Index k, Index n, float* packed) {
   });
 }
 
-constexpr Index stretch = 256;  // of k in `multiply`: two rows of tiles of A are 48 kB
+constexpr Index stretch = 256;  // of k in `multiply`: two strips of A are 48 KB
 
-/// Two strips of A for every chunk of 32 rows and a stretch of k, in turn in one of two places.
+/// The strips of A: two for every chunk, which is 32 rows and a stretch of k. Chunks take turns in
+/// two buffers.
 struct MultiplyStrips {
   Index rows, k, n_stretches;
   const float* a;
@@ -383,7 +410,8 @@ struct MultiplyStrips {
   }
 };
 
-/// Block after block of 32 rows, stretch after stretch of k; A of the next one is split meanwhile.
+/// Goes through C in blocks of 32 rows, and in each through stretches of k. While one chunk is
+/// multiplied, A of the next one is split.
 void multiply(Index rows, Index k, Index n, const float* a, const float* packed, const float* init,
               Index ld_init, float* c) {
   constexpr Index strip_size = n_tiles(stretch, depth) * triple;
@@ -415,19 +443,20 @@ void multiply(Index rows, Index k, Index n, const float* a, const float* packed,
   _tile_release();
 }
 
-constexpr Index outer_rows = 96, outer_columns = 128;  // of X: 72 kB in parts
+constexpr Index outer_rows = 96, outer_columns = 128;  // of X: 72 KB in parts
 constexpr Index outer_strip = outer_rows / depth * triple;
 
-/// Two strips of G^T, all of X, then two and two of G^T, in turn in one of two places.
+/// The strips of a product G^T X in the order in which it needs them: two of G^T, all of X, then
+/// two of G^T at a time, which take turns in two buffers.
 struct OuterStrips {
-  Index rows, m, n;  // what there is of them
+  Index rows, m, n;  // sizes of G (rows, m) and X (rows, n)
   const float *g, *x;
   Index ld_g, ld_x;
   Part *g_parts, *x_parts;  // (2, 2 strips), (n strips)
 
   Index n_x() const { return n_tiles(n, side); }
   Index n_g() const { return n_tiles(m, side); }
-  /// What the rows of C from tile i on, and its first columns up to tile j, need.
+  /// Number of strips that must be ready for row i of tiles of C, up to column j of tiles.
   Index needed(Index i, Index j) const { return i == 0 ? 2 + least(j, n_x()) : 2 + n_x() + i; }
   Index total() const { return 2 + n_x() + n_tiles(m, 2 * side) * 2 - 2; }
 
@@ -442,7 +471,7 @@ struct OuterStrips {
   }
 };
 
-/// Adds to C (m, n), n <= outer_columns, what at most outer_rows rows contribute.
+/// Adds to C (m, n), with n <= outer_columns, what at most outer_rows rows of G and X contribute.
 void add_outer_part(const OuterStrips& strips, float* c, Index ldc) {
   Splitter<Order::across, OuterStrips> splitter(strips);
   const Index n_k = n_tiles(strips.rows, depth);

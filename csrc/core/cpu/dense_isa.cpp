@@ -1,11 +1,22 @@
-// The dense loops. Compiled once per instruction set, SCSCHNET_KERNELS naming the table; exports
-// that one symbol and no other, so that no function compiled for a newer processor can be linked
-// into code for all.
+// The dense loops. The file is compiled once per instruction set, with SCSCHNET_KERNELS naming the
+// table that it exports. It exports no other symbol, so that the linker can never take a function
+// compiled for a newer CPU into code that runs on all.
 //
-// Matrix product: B is packed into panels as wide as a tile, k rows each; a tile of C (6 rows,
-// `panel` vectors) stays in registers while k runs over a stretch short enough for its panel to
-// stay in the first-level cache. Nothing is packed of A: its elements are broadcast, and
-// consecutive k are neighbors in memory. Bound by FMA: 24 of them for 10 loads (AVX-512).
+// The matrix product C = A B, with AVX-512:
+//
+//                         +-----------+
+//                       B | 4 vectors |    a panel: all rows of 64 float32 columns, without gaps
+//                         |           |
+//            k ->         +-----------+
+//         +--------+      +-----------+
+//       A | 6 rows |    C |   6 x 4   |    a tile of C, in 24 registers while k runs
+//         |        |      | registers |
+//         +--------+      +-----------+
+//
+// For each k, 4 vectors of B are loaded and 6 elements of A are broadcast: 10 loads for 24
+// multiply-adds, so multiply-adds bound the speed. k runs over stretches that are short enough for
+// their part of the panel to stay in the first-level cache. A is not packed: consecutive k are
+// neighbors in its memory already.
 #include <cmath>
 #include <cstdint>
 
@@ -51,14 +62,15 @@ inline Index least(Index a, Index b) {
 
 // ---- matrix products
 
-/// A, element (i, k) at p[i * row + k * column].
+/// A matrix whose element (i, k) is p[i * row + k * column].
 template <class Scalar>
 struct Strided {
   const Scalar* p;
   Index row, column;
 };
 
-/// C tile = init + A B over `depth` values of k; rows of the packed B have n_vectors vectors.
+/// A tile of C = init + A B over `depth` values of k. Rows of the packed B are n_vectors vectors
+/// long.
 template <class Scalar, int rows, int n_vectors>
 inline void multiply_tile(Index depth, Strided<Scalar> a, const Scalar* __restrict b,
                           const Scalar* init, Index ld_init, Scalar* c, Index ldc) {
@@ -90,7 +102,7 @@ inline void multiply_tile(Index depth, Strided<Scalar> a, const Scalar* __restri
   }
 }
 
-/// The same for a tile whose last vector reaches beyond column `valid`: through a buffer.
+/// The same for a tile whose last vector reaches beyond column `valid`; C passes through a buffer.
 template <class Scalar, int rows, int n_vectors>
 void multiply_ragged_tile(Index depth, Strided<Scalar> a, const Scalar* b, const Scalar* init,
                           Index ld_init, Scalar* c, Index ldc, Index valid) {
@@ -117,7 +129,7 @@ inline void tile_of(Index depth, Strided<Scalar> a, const Scalar* b, const Scala
   }
 }
 
-/// All rows of one panel of B.
+/// All rows of C for one panel of B: tiles of 6 rows, then of 4, 2 and 1.
 template <class Scalar, int n_vectors>
 void multiply_rows(Index rows, Index depth, Strided<Scalar> a, const Scalar* b, const Scalar* init,
                    Index ld_init, Scalar* c, Index ldc, Index valid) {
@@ -150,7 +162,7 @@ void multiply_panel(Index rows, Index depth, Strided<Scalar> a, const Scalar* b,
 
 constexpr Index stretch = 128;  // of k: 32 kB of a panel
 
-/// Vectors of the panel that begins at column `first`.
+/// Number of vectors in the panel that begins at column `first`; the last one may be narrower.
 template <class Scalar>
 inline Index panel_vectors(Index n, Index first) {
   return least(panel, (n - first + width<Scalar> - 1) / width<Scalar>);
@@ -193,7 +205,7 @@ void pack(const Scalar* b, Index k, Index n, Scalar* packed) {
   pack_elements(k, n, packed, [=](Index row, Index f) { return b[row * n + f]; });
 }
 
-/// In squares of one cache line: each line of B^T is read once while its columns are written.
+/// Goes through B^T in squares whose side is one cache line, so that each line is read once.
 template <class Scalar>
 void pack_transposed(const Scalar* b, Index k, Index n, Scalar* packed) {
   constexpr Index panel_width = panel * width<Scalar>,
@@ -223,7 +235,8 @@ inline void copy_vectors(Index rows, const Scalar* from, Index ld, Scalar* to) {
   }
 }
 
-/// Copies `rows` rows of `columns` values into rows of n_vectors vectors, filled up with zeros.
+/// Copies `rows` rows of `columns` values into rows of n_vectors vectors, and fills these up with
+/// zeros.
 template <class Scalar, int n_vectors>
 inline void copy_rows(Index rows, Index columns, const Scalar* from, Index ld, Scalar* to) {
   constexpr Index stride = n_vectors * width<Scalar>;
@@ -243,7 +256,8 @@ void copy_panel(Index vectors, Index rows, Index columns, const Scalar* from, In
   copy_rows<Scalar, 4>(rows, columns, from, ld, to);
 }
 
-/// The columns of G are read where they are: one cache line serves the next tiles too.
+/// A product of G^T with panels of X, which are copied without gaps first. The columns of G are
+/// read where they are, because the cache lines that one tile touches serve the next tiles too.
 template <class Scalar>
 void add_outer(Index rows, Index m, Index n, const Scalar* g, const Scalar* x, Index first,
                Index last, Scalar* c) {
@@ -263,13 +277,14 @@ void add_outer(Index rows, Index m, Index n, const Scalar* g, const Scalar* x, I
 
 // ---- the activation
 
-/// exp(x) for -87 <= x <= 0: x = n ln 2 + r, exp(r) by a polynomial with relative error 3e-9.
+/// exp(x) for -87 <= x <= 0. With x = n ln 2 + r, exp(r) is a polynomial with a relative error of
+/// 3e-9, and n is added to the exponent.
 inline float exp_of_negative(float x) {
-  const float shifted =
-      x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the last bits are the nearest integer
+  // After adding 1.5 * 2^23 the last bits of the sum are the nearest integer.
+  const float shifted = x * 1.44269504f + 12582912.0f;
   const float n = shifted - 12582912.0f;
-  const float r =
-      (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts, the first with few bits
+  // ln 2 in two parts. The first has so few bits that its product with n is exact.
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float q = 1.395048322e-03f;
   q = q * r + 8.368890141e-03f;
   q = q * r + 4.166620591e-02f;
@@ -280,7 +295,8 @@ inline float exp_of_negative(float x) {
   return y * __builtin_bit_cast(float, exponent);
 }
 
-/// ln(1 + w / 2) for -1 <= w <= 0, absolute error 6e-9: w times a polynomial, exact at zero.
+/// ln(1 + w / 2) for -1 <= w <= 0 with an absolute error of 6e-9: w times a polynomial, so that it
+/// is exact at zero.
 inline float log_half(float w) {
   float p = 3.620845190e-03f;
   p = p * w + 1.009770007e-02f;
@@ -351,8 +367,8 @@ void tangent_activate(Index n, const Scalar* __restrict slope, const Scalar* __r
   }
 }
 
-/// Sum of term(k) in `width` interleaved partial sums, so that vectors are possible and the order
-/// is fixed.
+/// The sum of term(k) over k < n, in `width` interleaved partial sums: the compiler can use
+/// vectors, and the order of the additions is fixed.
 template <class Scalar, class Term>
 inline Scalar sum_of(Index n, Term term) {
   constexpr int w = width<Scalar>;
@@ -389,7 +405,7 @@ void add_correction(Index rows, Index n, Scalar weight, const Scalar* v, const S
   }
 }
 
-constexpr Index sum_stretch = 1024;  // summed in Scalar; stretches in double
+constexpr Index sum_stretch = 1024;  // so many terms are summed in Scalar, their sums in double
 
 template <class Scalar>
 double dot(Index n, const Scalar* a, const Scalar* b) {

@@ -1,5 +1,5 @@
-// What each compilation of dense_isa.cpp exports: one table of functions, for both scalar types;
-// and what dense_amx.cpp has instead of some of them.
+// What each compilation of dense_isa.cpp exports, which is one table of functions for both scalar
+// types; and the functions of dense_amx.cpp that replace some of them.
 #pragma once
 
 #include "dense.hpp"
@@ -15,7 +15,7 @@ extern const DenseTables dense_kernels_generic;
 extern const DenseTables dense_kernels_avx2;
 extern const DenseTables dense_kernels_avx512;
 
-/// The functions of DenseKernels<float> that work on packed matrices.
+/// The matrix products of DenseKernels<float> and the packing that belongs to them.
 struct DenseProducts {
   decltype(DenseKernels<float>::pack) pack;
   decltype(DenseKernels<float>::pack_transposed) pack_transposed;

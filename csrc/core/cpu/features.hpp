@@ -1,6 +1,6 @@
-// A block of consecutive features in vector registers. Included only by files that are compiled
-// once per instruction set; all names are local to them (see simd.hpp). The compiler's own vectors:
-// a * b + c becomes one instruction.
+// A block of consecutive features in vector registers. Only files that are compiled once per
+// instruction set include it, and all names are local to them (see simd.hpp). The vectors are those
+// of the compiler, which turns a * b + c into one instruction.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ constexpr int register_bytes = 16;
 template <class Scalar, int bytes>
 struct VectorType {
   typedef Scalar type __attribute__((vector_size(bytes)));
-  /// Vectors alias their elements.
+  /// A vector at any address of its scalar type.
   typedef Scalar unaligned __attribute__((vector_size(bytes), aligned(alignof(Scalar))));
 };
 

@@ -1,4 +1,11 @@
-// Filter tables: two matrix products with the activation and the prefilter in between, and back.
+// Filter tables: two matrix products with the activation and the prefilter between them, and the
+// reverse of these.
+//
+//     rbf --A1, b1--> hidden --ssp--> samples --prefilter--> coefficients --A2, b2--> table
+//     (n_nodes, n_rbf)         (n_nodes, n_filters)          (n_rows, n_filters)
+//
+// There are 2 prefilter_order more nodes than rows, so that every row has all the samples it needs.
+// A call allocates and owns its intermediate arrays.
 #include "../filter_table.hpp"
 
 #include <algorithm>
@@ -35,7 +42,7 @@ const FilterTableLoops<Scalar>& loops_of(InstructionSet isa) {
   }
 }
 
-/// Memory for a pass that writes all of it.
+/// Uninitialized memory for a pass that writes all of it.
 template <class Scalar>
 std::unique_ptr<Scalar[]> unwritten(std::int64_t n) {
   return std::make_unique_for_overwrite<Scalar[]>(n);
@@ -46,7 +53,7 @@ std::vector<To> converted(const From* values, std::int64_t n) {
   return std::vector<To>(values, values + n);
 }
 
-/// B of C = A B from B^T (n, k), in double precision.
+/// Packs B (k, n) of a product A B from B^T (n, k), in double precision.
 template <class Scalar>
 std::unique_ptr<double[]> packed_transposed(const DenseKernels<double>& dense, const Scalar* weight,
                                             std::int64_t k, std::int64_t n) {
@@ -97,7 +104,7 @@ void filter_table_backward(const FilterTableSizes& sizes, const double* prefilte
   const auto packed = unwritten<Scalar>(packed_size<Scalar>(n, n));
   const auto bar = unwritten<Scalar>(n_nodes * n);
   dense.pack(output_weight, n, n, packed.get());
-  // The transpose of a symmetric filter is itself on rows with zeros around them.
+  // The transpose of a symmetric filter is the same filter on rows with zeros around them.
   const std::int64_t border = 2 * prefilter_order * n, inside = n_rows * n;
   const auto padded = unwritten<Scalar>(border + inside + border);
   std::fill_n(padded.get(), border, Scalar{0});

@@ -1,5 +1,5 @@
-// The activation in double precision, and the prefilter. Compiled once per instruction set,
-// SCSCHNET_KERNELS naming it; exports one symbol and no other (see simd.hpp).
+// The activation in double precision, and the prefilter. The file is compiled once per instruction
+// set, which SCSCHNET_KERNELS names, and exports one symbol and no other (see simd.hpp).
 #include "filter_table_kernels.hpp"
 
 #include "../filter_table.hpp"
@@ -13,8 +13,8 @@ using F = Features<double, lanes>;
 using Vector = F::Vector;
 typedef long long Bits __attribute__((vector_size(register_bytes)));
 
-/// exp(x) for -708 <= x <= 0: x = n ln 2 + r, Taylor's series of exp(r) up to r^13 (|r| < 0.35),
-/// and n added to the exponent.
+/// exp(x) for -708 <= x <= 0. With x = n ln 2 + r and |r| < 0.35, exp(r) is its Taylor series up to
+/// r^13, and n is added to the exponent.
 inline Vector exponential(Vector x) {
   const Vector shift = F::broadcast(6755399441055744.0);  // 1.5 * 2^52: n lands in the low bits
   const Vector shifted = x * 1.4426950408889634 + shift;
@@ -46,8 +46,10 @@ inline Vector exponential(Vector x) {
   return sum;
 }
 
-/// ssp and its derivative with e = exp(-|z|): max(z, 0) + ln(1 + e) - ln 2, and 1 or e over 1 + e.
-/// ln(1 + e) = 2 artanh(e / (2 + e)), whose series ends at the 33rd power of at most 1/3.
+/// Replaces z by ssp(z), and sets slope = ssp'(z). With e = exp(-|z|), ssp is max(z, 0) + ln(1 + e)
+/// - ln 2, and ssp' is 1 / (1 + e) for positive and e / (1 + e) for negative z. The logarithm is
+/// ln(1 + e) = 2 artanh(e / (2 + e)); the series is cut after the 33rd power of its argument, which
+/// is at most 1/3.
 inline void softplus(Vector& z, Vector& slope) {
   const Vector zero{}, magnitude = z < zero ? -z : z;
   const Vector limit = F::broadcast(708.0);
@@ -61,7 +63,7 @@ inline void softplus(Vector& z, Vector& slope) {
   z = (z < zero ? zero : z) + (2.0 * s * sum - 0.693147180559945309417);
 }
 
-/// `count` <= lanes elements, in any memory.
+/// The activation of count <= lanes elements.
 template <class Scalar>
 inline void activate_some(int count, double* z, Scalar* slopes) {
   Vector value{}, slope;
@@ -86,7 +88,7 @@ void activate(std::int64_t n, double* z, Scalar* slopes) {
   activate_some(static_cast<int>(n - k), z + k, slopes + k);
 }
 
-constexpr std::int64_t chunk = 64;  // features whose rows stay in the first-level cache
+constexpr std::int64_t chunk = 64;  // so many features of the rows in use fit the first-level cache
 
 template <class Scalar>
 void prefilter(std::int64_t n_rows, std::int64_t n, const double* taps, const double* in,

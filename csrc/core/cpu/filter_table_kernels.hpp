@@ -1,4 +1,5 @@
-// The loops of filter tables that are no matrix products, compiled once per instruction set.
+// The loops of filter tables that are not matrix products, which are compiled once per instruction
+// set.
 #pragma once
 
 #include <cstdint>
@@ -7,14 +8,14 @@ namespace scschnet::cpu {
 
 template <class Scalar>
 struct FilterTableLoops {
-  /// z becomes ssp(z) to double precision, slopes = ssp'(z).
+  /// Replaces z by ssp(z), accurate to double precision, and writes slopes = ssp'(z).
   void (*activate)(std::int64_t n, double* z, Scalar* slopes);
-  /// out[k] = taps[0] in[k] + sum_s taps[s] (in[k - s] + in[k + s]) for rows of n features;
-  /// in[-order]
-  /// .. in[n_rows - 1 + order] are read. `rounded` gets the same in Scalar.
+  /// out[k] = taps[0] in[k] + sum_s taps[s] (in[k - s] + in[k + s]) for rows k of n features. The
+  /// rows -prefilter_order .. n_rows - 1 + prefilter_order of `in` are read. `rounded` gets the
+  /// same numbers in Scalar.
   void (*prefilter)(std::int64_t n_rows, std::int64_t n, const double* taps, const double* in,
                     double* out, Scalar* rounded);
-  /// The same in Scalar, times `factor`, element by element.
+  /// The same in Scalar, multiplied by `factor` element by element.
   void (*prefilter_times)(std::int64_t n_rows, std::int64_t n, const Scalar* taps, const Scalar* in,
                           const Scalar* factor, Scalar* out);
 };

@@ -1,5 +1,13 @@
-// Wrapping, and the images of the atoms made axis by axis: images along the second axis are made of
-// atoms and of images along the first, and so on.
+// Wraps atoms into the cell, and makes their images axis by axis. Images along the second axis are
+// made of the atoms and of their images along the first axis, and so on, so that corners are
+// filled:
+//
+//      after axis 0         after axis 1
+//                           . . . . .       A is the cell with the atoms, and a dot is a cell of
+//      . . A . .            . . . . .       images. Of the images only those are kept that lie
+//                    -->    . . A . .       within the cutoff of the space that the atoms occupy.
+//                           . . . . .
+//                           . . . . .
 #include "images.hpp"
 
 #include <algorithm>
@@ -14,9 +22,10 @@
 namespace scschnet::cpu {
 namespace {
 
-constexpr double max_shift =
-    1e8;  // per axis: the sum over axes of two points fits in int32 with room to spare
-constexpr float max_extent = 1e12f;  // squares of it must fit in float32 with room to spare
+// Per axis. The sum over three axes of the shifts of two points fits in int32 with room to spare.
+constexpr double max_shift = 1e8;
+// Å. Its square fits in float32 with room to spare.
+constexpr float max_extent = 1e12f;
 constexpr std::int64_t max_points = std::numeric_limits<std::int32_t>::max() - 64;
 
 template <class Scalar>
@@ -62,7 +71,7 @@ void ImageFinder::reserve(std::int64_t count, Points& points) {
   points.source.grow(wanted, used);
 }
 
-/// Room for the atoms.
+/// Makes room for the atoms, which are the first points.
 void ImageFinder::start(std::int64_t n_atoms, Points& points) {
   points.count = 0;
   points.far = 0;
@@ -108,15 +117,15 @@ void ImageFinder::find_periodic(const Scalar* positions, std::int64_t n_atoms,
   place_atoms(lattice, points);
   for (int axis = 0; axis < 3; ++axis) {
     if (!lattice.periodic[axis]) continue;
-    const double pad =
-        cutoff / lattice.heights[axis] * (1 + 1e-9) + 1e-6;  // 1e-6: fractions are float32
+    // 1e-6 because fractions are float32.
+    const double pad = cutoff / lattice.heights[axis] * (1 + 1e-9) + 1e-6;
     add_images(lattice, axis, {occupied_[axis].low - pad, occupied_[axis].high + pad}, points);
   }
   points.extent = extent_of(points);
   if (!(points.extent < max_extent)) refuse_positions(positions, n_atoms, first_atom);
 }
 
-/// Fractional coordinates as given, and the range of them.
+/// Fractional coordinates of the atoms as given, and the range that they occupy.
 template <class Scalar>
 void ImageFinder::find_fractions(const Scalar* positions, std::int64_t first_atom,
                                  const Lattice& lattice, Points& points) {
@@ -144,7 +153,7 @@ void ImageFinder::find_fractions(const Scalar* positions, std::int64_t first_ato
   }
 }
 
-/// Moves the atoms into [0, 1] along one axis and notes the shifts that this means.
+/// Moves the atoms into [0, 1] along one axis, and adds to each atom's shift what undoes the move.
 void ImageFinder::wrap(const Lattice& lattice, int axis, Points& points) {
   if (occupied_[axis].low >= 0 && occupied_[axis].high < 1) return;
   double* f = exact_[axis].data();
@@ -161,7 +170,8 @@ void ImageFinder::wrap(const Lattice& lattice, int axis, Points& points) {
   occupied_[axis] = {low, high};
 }
 
-/// Cartesian coordinates of the wrapped atoms about the middle of what they occupy.
+/// Cartesian coordinates of the wrapped atoms, relative to the middle of the space that they
+/// occupy.
 void ImageFinder::place_atoms(const Lattice& lattice, Points& points) {
   const Mat3& frame = lattice.frame;
   double middle[3];
@@ -179,8 +189,8 @@ void ImageFinder::place_atoms(const Lattice& lattice, Points& points) {
   }
 }
 
-/// Adds the images, along one axis, of all points so far that come within `reach` (in fractions of
-/// the cell).
+/// Adds the images along one axis of all points so far, if they lie within `reach`, which is in
+/// fractions of the cell.
 void ImageFinder::add_images(const Lattice& lattice, int axis, const Range& reach, Points& points) {
   const std::int64_t n = points.count;
   const auto first = static_cast<std::int64_t>(std::ceil(reach.low - occupied_[axis].high));

@@ -1,4 +1,5 @@
-// The atoms of one structure and all their periodic images that can reach them, as points in space.
+// The atoms of one structure, and all periodic images of them that may be neighbors, as points in
+// space.
 #pragma once
 
 #include <array>
@@ -10,19 +11,19 @@
 
 namespace scschnet::cpu {
 
-/// Points about a common origin. The first n_atoms are the atoms, wrapped into the cell along
-/// periodic axes, in order.
+/// Points with coordinates relative to a common origin. The first n_atoms are the atoms in their
+/// order, wrapped into the cell along periodic axes; images follow.
 struct Points {
-  Scratch<float> x, y, z;  ///< Å, single precision, turned into the frame of the lattice
+  Scratch<float> x, y, z;  ///< Å, in single precision, in the frame of the lattice
   Scratch<ImageAtom> source;
   std::int64_t count = 0;
   std::int64_t n_atoms = 0;
   float extent = 0;  ///< largest |x|, |y| or |z|
-  double far = 0;  ///< how far, in Å, atoms lie from the corner of the cell, at most; 0 if no axis
-                   ///< is periodic
+  double far = 0;    ///< Å, largest distance of an atom from the corner of the cell along a lattice
+                     ///< vector; 0 if no axis is periodic
 };
 
-/// Turns the atoms of one structure into points. Keeps scratch memory.
+/// Makes points of the atoms of one structure. Keeps its scratch memory for the next one.
 class ImageFinder {
  public:
   /// `positions` (n_atoms, 3) are the atoms first_atom, first_atom + 1, ... of the batch.

@@ -1,4 +1,4 @@
-// The stage in front of the caller's arrays, and non-temporal stores on x86.
+// The buffer in front of the caller's arrays, and stores that bypass the caches on x86.
 #include "index_writer.hpp"
 
 #include <algorithm>
@@ -11,7 +11,8 @@
 namespace scschnet::cpu {
 namespace {
 
-/// Copies past the caches what fills whole 16-byte units of the destination.
+/// Copies with stores that bypass the caches, as far as whole 16-byte units of the destination are
+/// filled.
 void stream_copy(void* to, const void* from, std::size_t bytes) {
   auto* out = static_cast<char*>(to);
   const auto* in = static_cast<const char*>(from);

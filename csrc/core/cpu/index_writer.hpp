@@ -1,4 +1,4 @@
-// Expands rows of slots into the arrays of the caller.
+// Expands rows of slots into the caller's arrays of indices and shifts.
 #pragma once
 
 #include <cstdint>
@@ -8,13 +8,21 @@
 
 namespace scschnet::cpu {
 
-/// Writes consecutive rows. The last few, and all of a result larger than the caches, go through a
-/// small buffer: there a row may be written in whole vectors that reach beyond its end, and the
-/// buffer is emptied by stores that do not read the caller's memory first (half the traffic).
+/// Writes consecutive rows. Rows are written in whole vectors, which reach beyond their end and are
+/// overwritten by the next row:
+///
+///     caller's array   | row i      | row i+1  | row i+2       |  end
+///     vectors          |-------|-------|
+///                                   |-------|-------|
+///                                              |-------|-------|-- must not be written
+///
+/// So the last few rows go through a small buffer of the writer, the stage. All rows of a result
+/// that is larger than the caches do so too: the stage is emptied by stores that do not first read
+/// the caller's memory, which halves the traffic. Each thread has its own writer.
 class IndexWriter {
  public:
-  /// The rows will fill the pairs [begin, end) of the arrays in `output`. Only idx_i, idx_j and
-  /// shifts are written. `stream`: past the caches.
+  /// The rows will fill the pairs [begin, end) of the arrays in `output`, of which only idx_i,
+  /// idx_j and shifts are written. `stream`: whether to bypass the caches.
   IndexWriter(const PairArrays& output, std::int64_t begin, std::int64_t end, bool stream,
               const Kernels& kernels);
 
@@ -29,7 +37,7 @@ class IndexWriter {
   void expand(std::int64_t center, const CompactRow& row, const RowTarget& to) const;
   void empty_stage();
 
-  RowTarget output_;   ///< the caller's, at the next pair that is not in the stage
+  RowTarget output_;   ///< the caller's arrays, at the first pair that is not written or staged
   std::int64_t left_;  ///< pairs that are still to be written there
   bool stream_;
   const Kernels& kernels_;

@@ -1,4 +1,4 @@
-// Which instruction sets run here.
+// Finds the instruction sets that run on this CPU.
 #include "isa.hpp"
 
 #if defined(SCSCHNET_X86) && defined(__linux__)
@@ -10,7 +10,7 @@
 namespace scschnet::cpu {
 namespace {
 
-/// Tiles with bfloat16, and the kernel's permission for this process to use them.
+/// Whether the CPU has tiles with bfloat16, and the kernel permits this process to use them.
 bool amx_works() {
 #if defined(SCSCHNET_X86) && defined(__linux__) && defined(SYS_arch_prctl)
   constexpr unsigned tile_bits = 1u << 24 | 1u << 22;          // amx-tile, amx-bf16

@@ -1,4 +1,4 @@
-// From an instruction set to the code compiled for it.
+// Chooses the code of the neighbor list that was compiled for an instruction set.
 #pragma once
 
 #include "../neighbor_list.hpp"
@@ -7,7 +7,7 @@
 namespace scschnet::cpu {
 
 const Kernels& kernels_for(InstructionSet set);
-/// Those of the best instruction set available.
+/// The code for the best instruction set of this CPU.
 const Kernels& best_kernels();
 
 }  // namespace scschnet::cpu

@@ -1,5 +1,16 @@
-// The sweep over candidates. Compiled once per instruction set, SCSCHNET_KERNELS naming the table;
-// exports that one symbol and no other (see simd.hpp), checked by tests/test_core_build.py.
+// The sweep over candidates. The file is compiled once per instruction set, with SCSCHNET_KERNELS
+// naming the table that it exports. It exports no other symbol (see simd.hpp), which
+// tests/test_core_build.py checks.
+//
+// A sweep compares one center with all candidates, a vector of them at a time, here 8:
+//
+//     candidates   .  N  .  .  N  N  .  .       d2 < limit?
+//     slots       s0 s1 s2 s3 s4 s5 s6 s7
+//     written     s1 s4 s5  ?  ?  ?  ?  ?       compressed to the front; then 3 places ahead
+//
+// A whole vector is stored each time, and the next store overwrites what is not a neighbor, so the
+// loop has no branch. It keeps the smallest |d2 - limit| that it met: if that is within the
+// tolerance, the row is discarded and made again by double precision (search.cpp).
 #include "kernels.hpp"
 #include "simd.hpp"
 
@@ -10,12 +21,12 @@ static_assert(sweep_padding % simd::width == 0);
 
 using namespace simd;
 
-/// The center of a row, and how near a candidate of it came to the limit.
+/// The center of a row, and the smallest distance of a candidate from the limit so far.
 struct Center {
   Floats x, y, z, margin;
 };
 
-/// Squared distance minus the limit; negative for a neighbor.
+/// The squared distances minus the limit, which are negative for neighbors.
 inline Floats beyond_limit(const Candidates& c, std::int64_t k, Center& center, Floats limit) {
   const Floats dx = subtract(load(c.x + k), center.x);
   const Floats dy = subtract(load(c.y + k), center.y);
@@ -24,7 +35,7 @@ inline Floats beyond_limit(const Candidates& c, std::int64_t k, Center& center, 
   return subtract(d2, limit);
 }
 
-/// A row of few candidates: the atom itself is left out by its slot.
+/// A row of few candidates. The center itself is among them and is recognized by its slot.
 inline std::int64_t make_short_row(const Candidates& c, std::int32_t self, Center& center,
                                    Floats limit, std::int32_t* __restrict out) {
   std::int64_t n = 0;
@@ -37,8 +48,8 @@ inline std::int64_t make_short_row(const Candidates& c, std::int32_t self, Cente
   return n;
 }
 
-/// A row of many candidates: the atom itself is moved away meanwhile. Reading it right after it is
-/// written stalls the processor once, but the loop has less to do.
+/// A row of many candidates. The center itself is among them and is moved far away meanwhile. The
+/// CPU stalls once where the loop reads what was just written, but the loop has less to do.
 inline std::int64_t make_long_row(const Candidates& c, std::int32_t self, Center& center,
                                   Floats limit, std::int32_t* __restrict out) {
   const float own_x = c.x[self];
@@ -105,7 +116,8 @@ void copy_runs(const float* x, const float* y, const float* z, std::int32_t firs
 
 using FourInts = std::int32_t __attribute__((vector_size(16)));
 
-/// Whole chunks only: a loop that ends at each row's own length would be mispredicted once per row.
+/// Works on whole chunks, because the CPU would mispredict the end of a loop that stops at each
+/// row's own length once per row.
 void expand_row(const std::int32_t* slots, std::int64_t count, const std::int32_t* images,
                 const std::int32_t* center, std::int64_t center_index, const RowTarget& to) {
   static_assert(expand_overrun >= chunk);

@@ -42,8 +42,8 @@ void load_periodic_rows(const double* cell, Lattice& lattice) {
   }
 }
 
-/// Subtracts from row a the multiple of row b that makes it shortest. False if nothing was to be
-/// done.
+/// Subtracts from row a the multiple of row b that makes it shortest. Returns whether that changed
+/// it.
 bool shorten(Lattice& lattice, int a, int b) {
   const double bb = dot(lattice.vectors[b], lattice.vectors[b]);
   if (!(bb > 0)) singular();
@@ -71,7 +71,7 @@ void reduce_periodic_rows(Lattice& lattice) {
   }
 }
 
-/// Gives the open axes unit vectors perpendicular to the periodic ones and to each other.
+/// Sets the rows of open axes to unit vectors perpendicular to the periodic ones and to each other.
 void complete_open_rows(Lattice& lattice) {
   Mat3& v = lattice.vectors;
   const int n_periodic = lattice.periodic[0] + lattice.periodic[1] + lattice.periodic[2];
@@ -93,7 +93,7 @@ void complete_open_rows(Lattice& lattice) {
   }
 }
 
-/// Fills inverse, heights and frame from the finished vectors.
+/// Computes inverse, heights, lengths and frame from the finished vectors.
 void derive(Lattice& lattice) {
   const Mat3& v = lattice.vectors;
   const Mat3 normals = {cross(v[1], v[2]), cross(v[2], v[0]), cross(v[0], v[1])};

@@ -9,16 +9,18 @@ namespace scschnet::cpu {
 using Vec3 = std::array<double, 3>;
 using Mat3 = std::array<Vec3, 3>;
 
-/// A basis of the same lattice, as short and as orthogonal as pairwise reduction makes it.
+/// A basis of the same lattice whose vectors are as short and as orthogonal as pairwise reduction
+/// makes them. The opposite faces of a skewed cell are close together, so that many images of it
+/// come within the cutoff; of a reduced cell there are few.
 struct Lattice {
   Mat3 vectors;  ///< rows; along open axes unit vectors perpendicular to the periodic ones
   Mat3 inverse;  ///< fractional coordinates f = x · inverse
-  Mat3 frame;    ///< lower triangular, same Gram matrix: the cell turned (or mirrored) into a
-                 ///< standard position
+  Mat3 frame;    ///< the cell rotated (or mirrored) so that its rows are lower triangular; lengths
+                 ///< and angles are the same
   Vec3 heights;  ///< distances between opposite faces, Å
   Vec3 lengths;  ///< lengths of the vectors, Å
-  std::array<std::array<std::int64_t, 3>, 3>
-      transform;  ///< vectors[k] = sum_m transform[k][m] cell[m], periodic k
+  /// vectors[k] = sum_m transform[k][m] cell[m] along periodic axes k
+  std::array<std::array<std::int64_t, 3>, 3> transform;
   std::array<bool, 3> periodic;
 
   bool open() const { return !periodic[0] && !periodic[1] && !periodic[2]; }

@@ -1,5 +1,11 @@
-// Neighbor list on the CPU: checks, division among threads, and the way from rows as found to rows
-// as wanted.
+// The neighbor list on the CPU: checks, division among threads, and the step from rows in the order
+// in which they were found to rows in the order of the atoms.
+//
+//     find    structures -> Search -> Rows (one per thread, order of space) -> row_slots, row_ptr
+//     write   row_slots, row_ptr -> IndexWriter -> the caller's arrays (order of the atoms)
+//
+// Rows are not moved: row_slots[i] points to the row of atom i wherever it was found. The State
+// owns all of this until the next find.
 #include "../neighbor_list.hpp"
 
 #include <algorithm>
@@ -16,22 +22,22 @@
 namespace scschnet::cpu {
 namespace {
 
-constexpr std::int64_t atoms_per_thread =
-    2048;  // fewer, and starting a thread costs more than it brings
-constexpr std::int64_t stream_from =
-    1'000'000;  // pairs; from here on results do not fit into caches anyway
+// With fewer atoms, starting a thread costs more than it saves.
+constexpr std::int64_t atoms_per_thread = 2048;
+// Pairs. From here on results do not fit into the caches anyway.
+constexpr std::int64_t stream_from = 1'000'000;
 
 constexpr int rows_ahead = 8;
 constexpr int prefetched_lines = 4;  // of 16 slots
 
-/// What one thread needs to work on structures of its own.
+/// What one thread owns to work on structures of its own.
 struct Worker {
   Search search;
   Rows rows;
   SlotTable table;
 };
 
-/// Atoms whose slots refer to the same table.
+/// Consecutive atoms whose slots refer to the same table of images.
 struct Segment {
   std::int64_t begin, end;
   const ImageAtom* images;
@@ -50,8 +56,8 @@ void check_atom_ptr(const std::int64_t* atom_ptr, std::int64_t n_structures) {
     throw std::invalid_argument("`positions` must hold fewer than 2^31 atoms");
 }
 
-/// idx_i of the rows [begin, end), in steps that may reach into the next row: short loops of
-/// varying length are mispredicted.
+/// Writes idx_i of the rows [begin, end) in steps of one length, which may reach into the next row:
+/// the CPU would mispredict the ends of short loops of varying length.
 void fill_centers(std::int64_t* idx_i, const std::int64_t* row_ptr, std::int64_t begin,
                   std::int64_t end) {
   constexpr std::int64_t step = 16;
@@ -90,8 +96,8 @@ struct NeighborList::State {
             pbc ? pbc + 3 * m : nullptr};
   }
 
-  /// All structures are open and small: there are no images, slots follow the atoms and rows the
-  /// centers.
+  /// Whether all structures are open and small. Then there are no images, slots are in the order of
+  /// the atoms, and rows are in the order of the centers.
   bool all_molecules() const {
     for (std::size_t m = 0; m + 1 < atom_ptr.size(); ++m) {
       if (atom_ptr[m + 1] - atom_ptr[m] >= grid_from) return false;
@@ -107,7 +113,8 @@ struct NeighborList::State {
   void collect_rows();
   std::vector<std::int64_t> divide_rows() const;
 
-  /// Rows lie in the order of space: the processor cannot guess where the next atom's is.
+  /// Rows are in memory in the order of space, so the CPU cannot guess where the next atom's row
+  /// is.
   void prefetch_row(std::int64_t i) const {
     if (i >= n_atoms) return;
     const auto* row = reinterpret_cast<const char*>(row_slots[i]);
@@ -122,7 +129,8 @@ struct NeighborList::State {
                      std::int64_t end) const;
 };
 
-/// Each structure with all threads. All share the table of the first worker.
+/// Searches structure after structure, each with all threads. All threads share the table of the
+/// first worker.
 template <class Scalar>
 void NeighborList::State::search_one_after_the_other(const Scalar* positions,
                                                      const Cutoff& cutoff) {
@@ -136,7 +144,7 @@ void NeighborList::State::search_one_after_the_other(const Scalar* positions,
   segments.assign(1, {0, n_atoms, first.table.images.data()});
 }
 
-/// Each thread takes structures of its own.
+/// Gives each thread structures of its own.
 template <class Scalar>
 void NeighborList::State::search_side_by_side(const Scalar* positions, const Cutoff& cutoff) {
   std::vector<std::int64_t> first(n_threads + 1, static_cast<std::int64_t>(atom_ptr.size()) - 1);
@@ -159,7 +167,7 @@ void NeighborList::State::search_side_by_side(const Scalar* positions, const Cut
   }
 }
 
-/// From the order of finding to the order of atoms.
+/// From the order in which rows were found to the order of the atoms.
 void NeighborList::State::collect_rows() {
   const std::int32_t** begin = row_slots.reserve(n_atoms);
   std::int64_t* ptr = row_ptr.reserve(n_atoms + 1);
@@ -167,8 +175,8 @@ void NeighborList::State::collect_rows() {
   for (int t = 0; t < n_threads; ++t) {
     Rows& rows = workers[t]->rows;
     rows.slots.grow(rows.n_slots + expand_overrun, rows.n_slots);
-    std::fill_n(rows.slots.data() + rows.n_slots, expand_overrun,
-                0);  // valid slots, read when the last row is expanded
+    // Expanding the last row reads beyond its end, where there must be valid slots.
+    std::fill_n(rows.slots.data() + rows.n_slots, expand_overrun, 0);
     const std::int32_t* slots = rows.slots.data();
     for (std::int64_t r = 0; r < rows.n_rows; ++r) {
       const std::int32_t i = rows.centers[r];
@@ -182,7 +190,8 @@ void NeighborList::State::collect_rows() {
   for (std::int64_t i = 0; i < n_atoms; ++i) ptr[i + 1] += ptr[i];
 }
 
-/// First atom of each thread's part of the writing, with about equally many pairs.
+/// The first atom of each thread's part when pairs are written; parts have about equally many
+/// pairs.
 std::vector<std::int64_t> NeighborList::State::divide_rows() const {
   std::vector<std::int64_t> first(n_threads + 1, n_atoms);
   const std::int64_t* ptr = row_ptr.data();
@@ -215,7 +224,7 @@ void NeighborList::State::write_indices(const PairArrays& output, std::int64_t b
   writer.finish();
 }
 
-/// write_indices for small open structures: all rows are one, and their shifts are zero.
+/// write_indices for small open structures: rows follow each other in memory, and shifts are zero.
 void NeighborList::State::write_molecules(const PairArrays& output, std::int64_t begin,
                                           std::int64_t end) const {
   const std::int64_t first_pair = row_ptr[begin], last_pair = row_ptr[end];

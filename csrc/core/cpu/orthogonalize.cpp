@@ -1,5 +1,6 @@
-// Newton-Schulz iteration on the matrix products of the dense layers. A wide matrix is transposed
-// first, so that the Gram matrix X^T X is the smaller one, and all products have it on the right.
+// The Newton-Schulz iteration, with the matrix products of the dense layers. A matrix with more
+// columns than rows is transposed first. So the Gram matrix X^T X is the smaller of the two
+// possible ones, and all products have it on the right.
 #include "../orthogonalize.hpp"
 
 #include <algorithm>
@@ -13,7 +14,7 @@ namespace {
 
 constexpr double a = 3.4445, b = -4.7750, c = 2.0315;
 
-/// to (columns, rows) = from (rows, columns) transposed, times a factor.
+/// Writes to `to` (columns, rows) the transpose of `from` (rows, columns) times a factor.
 template <class Scalar>
 void transpose(std::int64_t rows, std::int64_t columns, double factor, const Scalar* from,
                Scalar* to) {
@@ -27,7 +28,7 @@ void scale(std::int64_t n, double factor, const Scalar* from, Scalar* to) {
   for (std::int64_t k = 0; k < n; ++k) to[k] = static_cast<Scalar>(factor * from[k]);
 }
 
-/// x (m, n), m >= n.
+/// Iterates x (m, n), with m >= n, in place.
 template <class Scalar>
 void iterate(std::int64_t m, std::int64_t n, int steps, Scalar* x, InstructionSet isa) {
   const auto& dense = dense_kernels<Scalar>(isa);

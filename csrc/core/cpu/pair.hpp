@@ -1,11 +1,12 @@
-// What a pair is, in double precision, from the input as given.
+// The vector of a pair in double precision, from the input as given. It alone decides which pairs
+// are in the list.
 #pragma once
 
 #include <cstdint>
 
 namespace scschnet::cpu {
 
-/// Lattice vectors of one structure; zero along open axes.
+/// The lattice vectors of one structure, with zeros along open axes.
 struct Cell {
   double rows[9] = {};
 
@@ -16,8 +17,9 @@ struct Cell {
   }
 };
 
-/// r = r_j - r_i + S·cell and its square. Reversing the pair changes the signs and nothing else,
-/// not even the rounding.
+/// r = r_j - r_i + S·cell and the square of its length. For the reversed pair the signs change and
+/// nothing else, not even the rounding; so (i, j, S) and (j, i, -S) are both in the list or
+/// neither.
 struct PairVector {
   double r[3];
   double squared;

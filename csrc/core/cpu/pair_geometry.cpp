@@ -1,4 +1,4 @@
-// Pair vectors, forces and virials: one pass over the pairs each, memory is the bound.
+// Pair vectors, forces and virials: one serial pass over the pairs each, which memory bounds.
 #include "../pair_geometry.hpp"
 
 #include <cmath>

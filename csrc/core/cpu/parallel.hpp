@@ -1,5 +1,5 @@
-// Runs a function on a few threads that live for this call only: nothing to configure, nothing left
-// after a fork.
+// Runs a function on a few threads that live for this call only. So there is nothing to configure,
+// and no thread is missing in a child process after a fork.
 #pragma once
 
 #include <exception>
@@ -9,8 +9,8 @@
 
 namespace scschnet::cpu {
 
-/// Calls work(0) .. work(n_threads - 1), the first on this thread, and waits. Starting a thread
-/// takes about 20 microseconds. Rethrows the first exception.
+/// Calls work(0) .. work(n_threads - 1), the first on this thread, waits for all, and rethrows the
+/// first exception. Starting a thread takes about 20 microseconds.
 template <class Work>
 void run_on_threads(int n_threads, const Work& work) {
   if (n_threads <= 1) return work(0);

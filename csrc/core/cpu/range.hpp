@@ -1,4 +1,4 @@
-// Least and largest of many values.
+// The least and the largest of many values.
 #pragma once
 
 #include <algorithm>
@@ -7,8 +7,8 @@
 
 namespace scschnet::cpu {
 
-/// Least and largest of n > 0 values, none of them NaN, in lanes that the compiler turns into
-/// vectors.
+/// The least and the largest of n > 0 values, none of them NaN. It works in lanes, which the
+/// compiler turns into vectors.
 template <class T>
 std::pair<T, T> range_of(const T* values, std::int64_t n) {
   constexpr int lanes = 8;

@@ -1,10 +1,28 @@
-// The passes of a whole SchNet. Between two convolutions every row (atom) is on its own: a task
-// takes a block of rows through all dense layers while they are in the cache. A convolution or the
-// gradient of a weight needs all rows: its tasks are blocks of features. No result depends on which
-// thread did what.
+// The passes of a whole SchNet, written by hand; docs/derivation.md derives them.
 //
-// Names: a bar is a cotangent in the derivative of sum_i g_i (first reverse pass), a dot the
-// tangent along v, lambda a cotangent in the last reverse pass.
+//     schnet_forward     forward     l = 0 .. L-1   x, h, y, s -> out -> g
+//                        derivative  l = L-1 .. 0   out_bar -> y_bar, h_bar -> d_bar = dg/dd
+//     schnet_backward    tangent     l = 0 .. L-1   v -> h_dot, y_dot, s_dot -> out_dot
+//                        reverse     l = L-1 .. 0   lambda_out -> lambda_y, lambda_h -> gradients
+//
+// How the work is divided. Between two convolutions each row (atom) is independent of all others,
+// so a task takes one block of rows through all dense layers while they are in its cache. A
+// convolution needs all rows but treats each feature alone, so its tasks are blocks of features:
+//
+//                  features                        features
+//              +---------------+               +---+---+---+---+
+//      rows    |    task 0     |               |   |   |   |   |
+//      (atoms) +---------------+               | 0 | 1 | 2 | 3 |
+//              |    task 1     |               |   |   |   |   |
+//              +---------------+               +---+---+---+---+
+//               dense layers                    convolutions
+//
+// Every element is written by one task, and sums run in a fixed order, so no result depends on
+// which thread did what. The caller owns all memory: `state` (kept from the forward to the backward
+// pass), `scratch`, outputs and gradients; a task owns a buffer of one block of rows.
+//
+// Names: a bar marks a cotangent in the derivative of sum_i g_i (first reverse pass), a dot the
+// tangent along v, and lambda a cotangent in the last reverse pass.
 #include "../schnet.hpp"
 
 #include <algorithm>
@@ -23,7 +41,8 @@ constexpr Index n_row_blocks(Index n_rows) {
   return (n_rows + row_block - 1) / row_block;
 }
 
-/// Hands out parts of one piece of memory; without memory it only counts.
+/// Hands out parts of one piece of memory, each aligned to 64 bytes if the memory is. Without
+/// memory it only counts, so that the size and the layout come from the same code.
 template <class Scalar>
 class Layout {
  public:
@@ -36,7 +55,7 @@ class Layout {
     return part;
   }
 
-  /// One array per block: its own if `own`, else one for all.
+  /// One array per interaction block: each has its own if `own`, else all share one.
   std::vector<Scalar*> take_per_block(Index n_blocks, Index n, bool own) {
     std::vector<Scalar*> arrays(n_blocks);
     for (Index l = 0; l < n_blocks; ++l) arrays[l] = own || l == 0 ? take(n) : arrays[0];
@@ -50,8 +69,9 @@ class Layout {
   Index used_ = 0;
 };
 
-/// Weights laid out for products: with W^T going forward, with W going back. Vectors: one per
-/// block. The forward-only layout is a prefix of the full one.
+/// Weights packed for products: with W^T in passes that go forward, with W in those that go back.
+/// Vectors have one entry per interaction block. The forward-only layout is a prefix of the full
+/// one.
 template <class Scalar>
 struct PackedWeights {
   std::vector<Scalar*> input_forward, hidden_forward, output_forward, input_back, hidden_back,
@@ -69,8 +89,9 @@ struct PackedWeights {
   }
 };
 
-/// Everything a forward pass writes; arrays are (n_atoms, n_features) if nothing else is said.
-/// Vectors: one per block. The weights are in `packed_weights` if that is another layout.
+/// Everything that a forward pass writes. Arrays are (n_atoms, n_features) unless another shape is
+/// given; vectors have one entry per interaction block. Packed weights come from `packed_weights`,
+/// which may be the same layout as the rest.
 template <class Scalar>
 struct State : PackedWeights<Scalar> {
   std::vector<Scalar*> x;      // features after the block
@@ -105,7 +126,7 @@ struct State : PackedWeights<Scalar> {
   }
 };
 
-/// What the backward pass writes besides the gradients.
+/// Everything that a backward pass writes besides the gradients.
 template <class Scalar>
 struct Scratch {
   std::vector<Scalar*> h_dot, curvature;  // tangent of h; z_bar z_dot ssp'' / ssp'
@@ -114,7 +135,7 @@ struct Scratch {
   Scalar *lambda_x, *lambda_v, *lambda_z, *lambda_y, *lambda_h;
   Scalar *lambda_hidden, *hidden_bar;  // (n_atoms, n_hidden)
   Scalar* scaled_weights;              // (n_pairs, n_taps) v z
-  Scalar* sums;  // (n_row_blocks, 2 n_features + n_hidden) columns summed over a block of rows
+  Scalar* sums;  // (n_row_blocks, sums_width) columns summed over a block of rows, for biases
   Index sums_width;
 
   Scratch(const SchnetSizes& n, bool derivatives, Layout<Scalar>& layout) {
@@ -131,7 +152,7 @@ struct Scratch {
   }
 };
 
-/// What all passes share.
+/// What all passes share. It owns nothing but the pointers.
 template <class Scalar>
 struct Pass {
   SchnetSizes n;
@@ -147,7 +168,7 @@ struct Pass {
   FilterTable<Scalar> table(Index l) const {
     return {parameters.tables + l * n.n_rows * n.n_features, n.n_rows, n.n_features};
   }
-  /// Calls task(first row, number of rows) for blocks of rows begin .. end - 1.
+  /// Calls task(first row, number of rows) for blocks of the rows begin .. end - 1.
   template <class Task>
   void for_rows(Index begin, Index end, const Task& task) const {
     parallel_for(n_row_blocks(end - begin), [&](Index b) {
@@ -159,7 +180,7 @@ struct Pass {
   void for_rows(const Task& task) const {
     for_rows(0, n.n_computed, task);
   }
-  /// Calls task(features) for blocks of features.
+  /// Calls task(number of the block, its features) for blocks of features.
   template <class Task>
   void for_features(const Task& task) const {
     parallel_for(n_feature_blocks<Scalar>(n.n_features),
@@ -195,7 +216,7 @@ void pack_weights(const SchnetSizes& n, const SchnetParameters<const Scalar*>& p
   });
 }
 
-/// The state in its memory; weights that are packed already stay where they are.
+/// The state laid out in its memory. Weights that are packed already stay where they are.
 template <class Scalar>
 State<Scalar> state_in(Scalar* memory, const Scalar* packed, const SchnetSizes& sizes,
                        SchnetOptions options) {
@@ -203,7 +224,7 @@ State<Scalar> state_in(Scalar* memory, const Scalar* packed, const SchnetSizes& 
   return State<Scalar>(sizes, options, layout, packed ? elsewhere : layout);
 }
 
-/// From out to g, and back to out_bar.
+/// The readout of some rows: from out to g, and with derivatives back to out_bar.
 template <class Scalar>
 void read_out(const Pass<Scalar>& pass, const SchnetOutputs<Scalar>& outputs, Index row,
               Index rows) {
@@ -233,8 +254,8 @@ void read_out(const Pass<Scalar>& pass, const SchnetOutputs<Scalar>& outputs, In
                  state.out_bar + row * f);
 }
 
-/// What follows the convolution of block l, and makes the input of the next one; l = -1: the
-/// embedding.
+/// The dense layers between the convolution of block l and the next one, or the readout, for some
+/// rows. l = -1 stands for the embedding, which has no convolution before it.
 template <class Scalar>
 void dense_forward(const Pass<Scalar>& pass, const SchnetOutputs<Scalar>& outputs, Index l,
                    Index row, Index rows) {
@@ -269,8 +290,8 @@ void dense_forward(const Pass<Scalar>& pass, const SchnetOutputs<Scalar>& output
   dense.multiply(rows, f, f, x + at, state.input_forward[l + 1], nullptr, 0, state.h[l + 1] + at);
 }
 
-/// What the first convolution reads of atoms that are not computed: they are known by their
-/// element.
+/// What the first convolution reads of ghosts whose layers are not computed here. Their features
+/// are those of the embedding, which are known; those of later blocks come from the halo.
 template <class Scalar>
 void ghost_input(const Pass<Scalar>& pass) {
   const Index f = pass.n.n_features;
@@ -280,7 +301,7 @@ void ghost_input(const Pass<Scalar>& pass) {
   });
 }
 
-/// From out_bar and h_bar of the block above to y_bar of block l.
+/// From out_bar, and from h_bar of block l + 1, to y_bar of block l, for some rows.
 template <class Scalar>
 void dense_derivative(const Pass<Scalar>& pass, Index l, Index row, Index rows) {
   const auto& [n, state, dense] = std::tie(pass.n, pass.state, pass.dense);
@@ -288,8 +309,8 @@ void dense_derivative(const Pass<Scalar>& pass, Index l, Index row, Index rows) 
   Scalar* x_bar = nullptr;
   if (l + 1 < n.n_blocks) {
     x_bar = state.x_bar + at;
-    const Scalar* above =
-        l + 2 < n.n_blocks ? x_bar : nullptr;  // nothing reads the features of the last block
+    // Nothing reads the features after the last block, so their cotangent is zero.
+    const Scalar* above = l + 2 < n.n_blocks ? x_bar : nullptr;
     dense.multiply(rows, f, f, state.h_bar[l + 1] + at, state.input_back[l + 1], above, f, x_bar);
   }
   const auto s_bar = pass.row_buffer();
@@ -300,7 +321,7 @@ void dense_derivative(const Pass<Scalar>& pass, Index l, Index row, Index rows) 
                  state.y_bar[l] + at);
 }
 
-/// Adds the parts of d_bar that belong to blocks of features.
+/// Adds up the parts of d_bar, one per feature block, always in the same order.
 template <class Scalar>
 void sum_d_bar(const Pass<Scalar>& pass, Scalar* d_bar) {
   constexpr Index stretch = 4096;
@@ -343,7 +364,7 @@ void derivative_pass(const Pass<Scalar>& pass, const Halo<Scalar>& halo, Scalar*
 
 // ---- backward
 
-/// The product G^T X to be added to the gradient of a weight (m, n).
+/// A product G^T X, over all atoms, that belongs to the gradient of a weight (m, n).
 template <class Scalar>
 struct Outer {
   const Scalar* g;
@@ -367,9 +388,10 @@ struct BackwardPass : Pass<Scalar> {
   }
   Scalar* sums(Index row) { return scratch.sums + row / row_block * scratch.sums_width; }
 
-  /// Calls task(first row, number of rows) for blocks of rows, and adds the products of what it
-  /// leaves to their gradients: one thread while a block is in its cache, several threads each for
-  /// its share of every gradient. Either way an element is summed over the atoms in their order.
+  /// Calls task(first row, number of rows) for blocks of rows, and adds the products of the arrays
+  /// that it fills to their gradients. A single thread does that block by block, while a block is
+  /// in its cache. Several threads do it after all tasks, each for its share of the rows of every
+  /// gradient. Either way each element is summed over the atoms in their order.
   template <class Task>
   void for_rows_with(const std::vector<Outer<Scalar>>& products, const Task& task) {
     const int n_threads = this->parallel_for.n_threads;
@@ -396,7 +418,7 @@ struct BackwardPass : Pass<Scalar> {
   }
 
   void start_sums(Index row) { std::fill_n(sums(row), scratch.sums_width, Scalar(0)); }
-  /// Writes the sum over blocks of rows of columns first .. first + count - 1.
+  /// Writes the sums, over all blocks of rows, of the columns first .. first + count - 1.
   void finish_sums(Index first, Index count, Scalar* to) {
     std::fill_n(to, count, Scalar(0));
     for (Index row = 0; row < this->n.n_atoms; row += row_block) {
@@ -405,7 +427,7 @@ struct BackwardPass : Pass<Scalar> {
   }
 };
 
-/// What follows the tangent of the convolution of block l, and makes the input of the next one.
+/// The tangent of dense_forward: from y_dot of block l to h_dot of block l + 1, for some rows.
 template <class Scalar>
 void dense_tangent(BackwardPass<Scalar>& pass, Index l, Index row, Index rows) {
   const auto& [n, state, scratch, dense] = std::tie(pass.n, pass.state, pass.scratch, pass.dense);
@@ -455,7 +477,7 @@ void tangent_pass(BackwardPass<Scalar>& pass) {
   }
 }
 
-/// Through the readout: its gradients, and lambda_out.
+/// The reverse of the readout for some rows: sums for its gradients, and lambda_out.
 template <class Scalar>
 void dense_reverse_readout(BackwardPass<Scalar>& pass, Index row, Index rows) {
   const auto& [n, state, scratch, dense] = std::tie(pass.n, pass.state, pass.scratch, pass.dense);
@@ -509,7 +531,7 @@ void reverse_readout(BackwardPass<Scalar>& pass) {
       static_cast<Scalar>(std::accumulate(pass.g_bar, pass.g_bar + n.n_atoms, 0.0));
 }
 
-/// From lambda_out and lambda_h of the block above to lambda_y of block l.
+/// From lambda_out, and from lambda_h of block l + 1, to lambda_y of block l, for some rows.
 template <class Scalar>
 void dense_reverse(BackwardPass<Scalar>& pass, Index l, Index row, Index rows) {
   const auto& [n, state, scratch, dense] = std::tie(pass.n, pass.state, pass.scratch, pass.dense);
@@ -542,7 +564,7 @@ void dense_reverse(BackwardPass<Scalar>& pass, Index l, Index row, Index rows) {
                  scratch.lambda_y + at);
 }
 
-/// Cotangents of h and of the table from lambda_y, block l.
+/// From lambda_y of block l the cotangent of its table, or of h, for some features.
 template <class Scalar>
 void reverse_convolution(BackwardPass<Scalar>& pass, Index l, bool of_table, FeatureRange range) {
   const auto& [n, state, scratch, pairs] = std::tie(pass.n, pass.state, pass.scratch, pass.pairs);
@@ -561,7 +583,7 @@ void reverse_convolution(BackwardPass<Scalar>& pass, Index l, bool of_table, Fea
   }
 }
 
-/// The gradient of the embedding's features, and of its contribution weight.
+/// The gradients in the features of the embedding and in its contribution weight, for some rows.
 template <class Scalar>
 void reverse_features(BackwardPass<Scalar>& pass, Index row, Index rows) {
   const auto& [n, state, scratch, dense] = std::tie(pass.n, pass.state, pass.scratch, pass.dense);

@@ -1,5 +1,11 @@
-// Chooses the method, sets the limits of the float32 test, and decides the doubtful pairs in double
+// Chooses the method, sets the limits of the test in float32, and decides doubtful pairs in double
 // precision.
+//
+//      0 ........ limit - tolerance ..... limit ..... limit + tolerance ........ d2 in float32
+//        neighbor |          decided in double precision          | none
+//
+// So a pair is in the list exactly if double precision says so, although nearly all of them are
+// decided in float32.
 #include "search.hpp"
 
 #include <algorithm>
@@ -16,19 +22,19 @@ namespace scschnet::cpu {
 namespace {
 
 constexpr int centers_at_once = 16;  // bounds the room that must be reserved for rows
-constexpr double longest_float_cutoff =
-    1e13;  // longer than any distance between points, yet finite when squared
+// Å. Longer than any distance between points, yet finite in float32 when squared.
+constexpr double longest_float_cutoff = 1e13;
 
-/// Bounds what float32 coordinates, up to three added lattice vectors and the float32 arithmetic
-/// can change in d2, with more than a factor of two to spare; and what double precision loses when
-/// atoms far outside the cell are wrapped.
+/// The tolerance bounds the error of d2 from float32 coordinates, from adding up to three lattice
+/// vectors and from float32 arithmetic, with more than a factor of two to spare; and the error in
+/// double precision from wrapping atoms that are far outside the cell.
 Limits limits_for(const Points& points, double cutoff) {
   const double rounding = std::ldexp(cutoff * (4.0 * points.extent + cutoff), -20);
   const double wrapping = std::ldexp(cutoff * points.far, -43);
   return {static_cast<float>(cutoff * cutoff), static_cast<float>(rounding + wrapping)};
 }
 
-/// A length within which the grid must look, so that its own rounding loses nothing.
+/// The length within which the grid must look so that its own rounding loses no pair, Å.
 float reach_for(const Points& points, const Limits& limits) {
   return std::sqrt(limits.limit + limits.tolerance) * (1 + 1e-6f) + 4e-6f * points.extent;
 }
@@ -59,7 +65,7 @@ struct Search::Context {
 
 namespace {
 
-/// One row with the doubtful candidates decided in double precision.
+/// Makes one row, with doubtful candidates decided in double precision.
 template <class Scalar, class Context>
 void make_row_exactly(const StructureInput<Scalar>& input, const Context& context,
                       const Candidates& candidates, std::int32_t center, RowOutput& output) {
@@ -87,7 +93,7 @@ void make_row_exactly(const StructureInput<Scalar>& input, const Context& contex
   output.slots += n;
 }
 
-/// Appends the rows of some centers.
+/// Appends the rows of some centers to `rows`, which grows.
 template <class Scalar, class Context>
 void append_rows(const StructureInput<Scalar>& input, const Context& context,
                  const Candidates& candidates, const std::int32_t* centers, int n_centers,
@@ -108,7 +114,7 @@ void append_rows(const StructureInput<Scalar>& input, const Context& context,
   rows.n_slots = output.slots - rows.slots.data();
 }
 
-/// First column of each of n_threads parts with about equally many atoms.
+/// The first column of each of n_threads parts that have about equally many atoms.
 std::vector<int> divide_columns(const CellGrid& grid, std::int64_t n_atoms, int n_threads) {
   std::vector<int> first(n_threads + 1, grid.n_columns());
   first[0] = 0;

@@ -1,4 +1,4 @@
-// The search for the pairs of one structure: all points against all, or through a grid.
+// The search for the pairs of one structure: by comparing all points with all, or through a grid.
 #pragma once
 
 #include <cstdint>
@@ -13,30 +13,32 @@
 
 namespace scschnet::cpu {
 
-/// Rows in the order in which they were found, which is the order of the centers in space.
+/// Rows in the order in which they were found. With a grid that is the order of the centers in
+/// space.
 struct Rows {
-  Scratch<std::int32_t> slots;    ///< the neighbors of one center after those of the other
-  Scratch<std::int32_t> counts;   ///< per center
-  Scratch<std::int32_t> centers;  ///< atom in the whole batch
+  Scratch<std::int32_t> slots;    ///< the neighbors of all centers, one row after another
+  Scratch<std::int32_t> counts;   ///< neighbors of each center
+  Scratch<std::int32_t> centers;  ///< each row's center, an atom of the whole batch
   std::int64_t n_slots = 0, n_rows = 0;
 
   void clear() { n_slots = n_rows = 0; }
 };
 
-/// The points that slots refer to.
+/// The atoms and images that slots refer to.
 struct SlotTable {
   Scratch<ImageAtom> images;
   std::int64_t count = 0;
 };
 
-/// A cutoff and the number for which squared < `square` exactly when sqrt(squared) < cutoff.
+/// A cutoff, and the number `square` for which d2 < square exactly when sqrt(d2) < cutoff. The
+/// rounded square of the cutoff is not that number.
 struct Cutoff {
   double length, square;
   /// Throws std::invalid_argument naming `cutoff` unless it is positive and finite.
   explicit Cutoff(double cutoff);
 };
 
-/// One structure as the search sees it.
+/// One structure of a batch.
 template <class Scalar>
 struct StructureInput {
   const Scalar* positions;  ///< of the whole batch
@@ -45,16 +47,16 @@ struct StructureInput {
   const bool* pbc;
 };
 
-/// Fewer points than this are compared all with all, which is faster; slots then follow the points'
-/// order.
+/// With fewer points than this, comparing all with all is faster than a grid. Slots are then in the
+/// order of the points.
 constexpr std::int64_t grid_from = 321;
 
-/// Finds rows, one structure at a time. Keeps scratch memory; one per thread, or one per structure
-/// with several threads.
+/// Finds the rows of one structure at a time, with one or several threads, and keeps its scratch
+/// memory for the next one. Structures that are searched at the same time need a Search each.
 class Search {
  public:
-  /// Appends the rows of a structure to rows[0] .. rows[n_threads - 1] and its points to `table`,
-  /// and writes the slots of its atoms to atom_slot[begin] .. atom_slot[end].
+  /// Appends the rows of a structure to rows[0] .. rows[n_threads - 1], one per thread, and its
+  /// points to `table`. Writes the slots of its atoms to atom_slot[begin] .. atom_slot[end - 1].
   template <class Scalar>
   void run(const StructureInput<Scalar>& input, const Cutoff& cutoff, const Kernels& kernels,
            int n_threads, Rows* const* rows, SlotTable& table, std::int32_t* atom_slot);

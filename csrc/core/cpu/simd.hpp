@@ -1,6 +1,9 @@
-// A few vector operations under one set of names. Included only by files that are compiled once per
-// instruction set; all names are local to them, so that no function compiled for a newer processor
-// can be linked into code for all.
+// A few vector operations, under the same names for every instruction set.
+//
+// Only files that are compiled once per instruction set include this one, and all its names are
+// local to the including file. That matters: an inline function that two object files share is kept
+// once by the linker, and if it kept the copy that was compiled for a newer CPU, code that runs
+// everywhere would call it and crash on older CPUs.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +35,7 @@ inline Floats multiply(Floats a, Floats b) {
 inline Floats multiply_add(Floats a, Floats b, Floats c) {
   return _mm512_fmadd_ps(a, b, c);
 }
-/// min(|a|, |b|) in one instruction.
+/// The smaller of |a| and |b|, in one instruction.
 inline Floats smaller_magnitude(Floats a, Floats b) {
   return _mm512_range_ps(a, b, 0b1010);
 }
@@ -40,16 +43,16 @@ inline bool any_less(Floats a, Floats b) {
   return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ) != 0;
 }
 
-/// b where value k is `value`, else a.
+/// In each lane k: b if values[k] is `value`, else a.
 inline Floats replace_where_equal(Floats a, const std::int32_t* values, std::int32_t value,
                                   Floats b) {
   const __m512i loaded = _mm512_loadu_si512(values);
   return _mm512_mask_mov_ps(a, _mm512_cmpeq_epi32_mask(loaded, _mm512_set1_epi32(value)), b);
 }
 
-/// Writes the values whose key is negative to out, in order, and perhaps garbage behind them, up to
-/// out[width]. Returns their number. (Compressing into a register and storing all of it beats the
-/// compressing store.)
+/// Writes the values whose key is negative to `out`, in their order, and returns how many there
+/// are. Behind them garbage may be written, up to out[width - 1]. (Compressing into a register and
+/// storing all of it is faster than the compressing store.)
 inline std::int64_t store_where_negative(Floats key, const std::int32_t* values,
                                          std::int32_t* out) {
   const __mmask16 mask = _mm512_movepi32_mask(_mm512_castps_si512(key));
@@ -91,7 +94,7 @@ inline Floats replace_where_equal(Floats a, const std::int32_t* values, std::int
   return _mm256_blendv_ps(a, b, _mm256_castsi256_ps(equal));
 }
 
-/// For each mask of eight lanes the lanes that are set, first ones first, one byte each.
+/// For each mask of eight lanes: the lanes that are set, in ascending order, one byte each.
 struct LaneTable {
   std::uint64_t lanes[256];
   constexpr LaneTable() : lanes() {
@@ -116,7 +119,7 @@ inline std::int64_t store_where_negative(Floats key, const std::int32_t* values,
 
 #else
 
-// Four lanes in plain C++; the compiler makes vectors of the arithmetic.
+// Four lanes in plain C++, of which the compiler makes vectors.
 constexpr int width = 4;
 struct Floats {
   float lane[4];

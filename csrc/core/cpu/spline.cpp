@@ -1,4 +1,4 @@
-// Spline weights: checks and the choice of the instruction set.
+// Spline weights: checks, and the choice of the instruction set.
 #include "../spline.hpp"
 
 #include <cmath>

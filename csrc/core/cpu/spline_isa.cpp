@@ -1,5 +1,11 @@
-// Spline weights of many distances at a time. Compiled once per instruction set, SCSCHNET_KERNELS
-// naming it; exports one symbol and no other (see simd.hpp).
+// Spline weights, for a chunk of distances at a time: every loop over the lanes of a chunk becomes
+// vector instructions. The file is compiled once per instruction set, which SCSCHNET_KERNELS names,
+// and exports one symbol and no other (see simd.hpp).
+//
+//     d -> bin, t              where the distance lies             Places
+//     d -> fc, fc', ...        cutoff function and derivatives     cutoff_derivatives
+//     t -> B_m, B_m', ...      six splines and derivatives         piece
+//     both -> weights          by Leibniz' rule                    combine
 #include <limits>
 
 #include "cfconv_kernels.hpp"
@@ -10,7 +16,7 @@ namespace {
 constexpr int chunk = 32;
 constexpr int n_powers = 6;
 
-/// Coefficients of derivative k of all pieces, in t.
+/// of[k][m] are the coefficients of the k-th derivative in t of piece m.
 struct PieceDerivatives {
   double of[n_powers][n_taps][n_powers] = {};
   constexpr PieceDerivatives() {
@@ -31,8 +37,9 @@ struct Lanes {
   alignas(64) double at[chunk];
 };
 
-/// fc and its derivatives in d, up to `order`. `inside` is one for pairs below the cutoff, else
-/// zero. Horner's scheme for a polynomial and its derivatives: f[k] collects derivative k over k!.
+/// f[k] = the k-th derivative of fc in d, for k up to `order`. `inside` is one for pairs below the
+/// cutoff and zero for others. This is Horner's scheme for a polynomial and its derivatives at
+/// once: f[k] first collects the k-th derivative in y divided by k!, and is scaled at the end.
 inline void cutoff_derivatives(const SplineGrid& grid, int order, const Lanes& d,
                                const Lanes& inside, Lanes* f) {
   const auto& [coefficients, n_pieces, n_coefficients] = grid.cutoff_function;
@@ -68,7 +75,7 @@ inline void cutoff_derivatives(const SplineGrid& grid, int order, const Lanes& d
   }
 }
 
-/// Derivative k in t of piece m.
+/// The k-th derivative in t of piece m.
 inline void piece(int k, int m, const Lanes& t, Lanes& value) {
   const double* const c = derivatives.of[k][m];
   for (int l = 0; l < chunk; ++l) {
@@ -81,7 +88,7 @@ inline void piece(int k, int m, const Lanes& t, Lanes& value) {
   }
 }
 
-/// Where the distances of a chunk lie; false if one is bad. Lanes past the end hold distance zero.
+/// Where the distances of a chunk lie in the table. Lanes behind the last distance hold zero.
 struct Places {
   Lanes d, inside, t;
   std::int32_t bin[chunk];
@@ -105,7 +112,8 @@ struct Places {
   }
 };
 
-/// weights[n] of a chunk, by Leibniz' rule: sum_k binomial(n, k) fc^(n-k) B_m^(k) / step^k.
+/// The weights of the n-th derivative, by Leibniz' rule: sum_k binomial(n, k) fc^(n-k) B_m^(k) /
+/// step^k.
 inline void combine(int n, double inverse_step, const Lanes* f, const Lanes (*pieces_of)[n_taps],
                     Lanes* weight) {
   for (int m = 0; m < n_taps; ++m) {
@@ -120,7 +128,7 @@ inline void combine(int n, double inverse_step, const Lanes* f, const Lanes (*pi
   }
 }
 
-/// From one row per tap to one row per pair.
+/// Transposes the weights from one row per tap to one row per pair, and rounds them to Scalar.
 template <class Scalar>
 inline void write_rows(const Lanes* weight, int count, Scalar* out) {
   alignas(64) Scalar rounded[n_taps][chunk];

@@ -10,7 +10,7 @@ from scschnet.nn.float64 import check_length
 
 
 class BesselBasis(RadialBasis):
-    """Spherical Bessel functions of order zero with 1 to n_rbf half waves in the range.
+    """Spherical Bessel functions of order zero that have 1 to n_rbf half waves between zero and the range.
 
     rbf_n(d) = sqrt(2 / rbf_range) sin(n pi d / rbf_range) / d,  at zero distance its limit
     Gasteiger et al. 2020, arXiv:2003.03123, Eq. 7

@@ -1,4 +1,4 @@
-"""What a radial basis is."""
+"""The contract of a radial basis."""
 
 from abc import ABC, abstractmethod
 
@@ -6,18 +6,20 @@ from torch import Tensor, nn
 
 
 class RadialBasis(nn.Module, ABC):
-    """Functions of a distance from which filters are made.
+    """Functions of the distance from which filters are made.
 
-    A subclass defines `__init__(n_rbf, rbf_range)`, which calls this one, and `forward`; a line in
-    `scschnet/nn/basis/__init__.py` gives it a name. Filters are tabulated, which needs of a basis that it is
-    finite and smooth (its fifth derivative is continuous) in float64 at every distance from 6 grid steps, at most
-    `width`, below zero to 9 steps beyond the cutoff, and that it has no trainable parameters: tables have no
-    gradient in a basis, so `SchNet` refuses one that has.
+    A subclass defines `__init__(n_rbf, rbf_range)`, which calls this one, and `forward`. A line in
+    `scschnet/nn/basis/__init__.py` gives it a name.
+
+    Filters are tabulated, and tables reach beyond the distances that occur. So a basis must be finite and smooth (its
+    fifth derivative is continuous) in float64 from 6 grid steps below zero, which are at most one `width`, to 9 grid
+    steps beyond the cutoff. It must have no trainable parameters, because tables have no gradient in a basis:
+    `SchNet` refuses one that has some.
 
     Args:
-        width: Å, positive: a length over which the functions change by about their size, such as the standard
-            deviation of a Gaussian; tables begin with steps of a sixth of it.
-        reach: Å, distance beyond which the functions do not change any more, or `inf`.
+        width: Å, positive: the length over which the functions change by about their own size, such as the standard
+            deviation of a Gaussian. The first choice of the grid step is a sixth of it or less.
+        reach: Å, the distance beyond which the functions no longer change, or `inf`.
     """
 
     def __init__(self, width: float, reach: float) -> None:
@@ -32,5 +34,5 @@ class RadialBasis(nn.Module, ABC):
             d_ij: (n_pairs,), Å.
 
         Returns:
-            (n_pairs, n_rbf), dtype and device of `d_ij`, by operations that autograd differentiates twice.
+            (n_pairs, n_rbf), of the dtype and on the device of `d_ij`; autograd must be able to differentiate it twice.
         """

@@ -34,7 +34,7 @@ class GaussianBasis(RadialBasis):
     def forward(self, d_ij: Tensor) -> Tensor:
         """Values of all Gaussians at each distance.
 
-        Values below 1e-20 are zero: they change nothing, and as denormal numbers in float32 they would
+        Values below 1e-20 are set to zero. They change nothing, and as denormal numbers in float32 they would
         halve the speed of everything that follows.
 
         Args:

@@ -1,4 +1,4 @@
-"""Cutoff functions by name. A new one is a file beside these and its name in both lines below."""
+"""Cutoff functions by name. A new one is a file in this folder, and its name in both lines below."""
 
 from typing import Literal
 

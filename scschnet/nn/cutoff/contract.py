@@ -1,4 +1,4 @@
-"""What a cutoff function is, and how it becomes the data that the compiled operators read."""
+"""The contract of a cutoff function, and how it becomes the data that the compiled operators read."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -12,27 +12,28 @@ from scschnet.nn.float64 import Float64Buffers, check_length
 
 N_COEFFICIENTS = 24
 MOST_PIECES = 256
-ACCURACY = 1e-13  # wanted; a function's own values are rounded
-LARGEST_ERROR = (
-    1e-9  # accepted, a fiftieth of that of filter tables: a function may be defined by parts
-)
+# The error to be reached; a function's own values are rounded, so less cannot be asked for.
+ACCURACY = 1e-13
+# The error that is accepted, a fiftieth of that of filter tables: a function may be defined by parts.
+LARGEST_ERROR = 1e-9
 
 
 class CutoffFunction(Float64Buffers, ABC):
     """A factor of every filter that takes it to zero at the cutoff.
 
-    A subclass defines `value`; a line in `scschnet/nn/cutoff/__init__.py` gives it a name. The operators read
-    `pieces`: the function as polynomials, accurate to rounding, so that no compiled code knows any cutoff function.
+    A subclass defines `value`. A line in `scschnet/nn/cutoff/__init__.py` gives it a name. The operators read
+    `pieces`, which are polynomials that equal the function to rounding; so no compiled code knows any cutoff function.
 
     Args:
         cutoff: Å, positive.
 
     Raises:
-        ValueError: if `cutoff` is not positive and finite, or `value` cannot be told by polynomials.
+        ValueError: if `cutoff` is not positive and finite, or if polynomials cannot represent `value`.
     """
 
     smooth: ClassVar[bool] = True
-    """Whether the function and its first derivative go to zero at the cutoff; else it is for molecules alone."""
+    """Whether the function and its first derivative go to zero at the cutoff. If not, it suits only molecules whose
+    pairs are all within the cutoff."""
 
     pieces: Tensor
     """(n_pieces, n_coefficients) float64, see `polynomial_pieces`"""
@@ -51,7 +52,7 @@ class CutoffFunction(Float64Buffers, ABC):
             d_ij: distances from zero to below the cutoff, (n_pairs,), Å.
 
         Returns:
-            (n_pairs,), dtype and device of `d_ij`, by operations that autograd differentiates twice.
+            (n_pairs,), of the dtype and on the device of `d_ij`; autograd must be able to differentiate it twice.
         """
 
     def forward(self, d_ij: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ class CutoffFunction(Float64Buffers, ABC):
             d_ij: (n_pairs,), Å, not negative.
 
         Returns:
-            (n_pairs,), dtype and device of `d_ij`; autograd may differentiate it twice.
+            (n_pairs,), of the dtype and on the device of `d_ij`; autograd may differentiate it twice.
         """
         inside = d_ij < self.cutoff
         return self.value(torch.where(inside, d_ij, 0.0)) * inside.to(d_ij.dtype)
@@ -70,8 +71,9 @@ class CutoffFunction(Float64Buffers, ABC):
 def polynomial_pieces(function: CutoffFunction) -> Tensor:
     """A cutoff function as polynomials on equal pieces of [0, cutoff).
 
-    On piece k the function is sum_p pieces[k, p] y^p, y = 2 (d n_pieces / cutoff - k) - 1 from -1 to 1. Each
-    polynomial interpolates at Chebyshev's points, and there are as few pieces as rounding errors allow.
+    On piece k the function is sum_p pieces[k, p] y^p, where y = 2 (d n_pieces / cutoff - k) - 1 runs from -1 to 1.
+    Each polynomial interpolates the function at Chebyshev's points. The number of pieces is doubled until the error is
+    that of rounding.
 
     Args:
         function: the cutoff function.
@@ -80,7 +82,7 @@ def polynomial_pieces(function: CutoffFunction) -> Tensor:
         (n_pieces, n_coefficients) float64.
 
     Raises:
-        ValueError: if 256 pieces do not suffice: the function has a kink or a jump below the cutoff.
+        ValueError: if 256 pieces do not suffice, because the function has a kink or a jump below the cutoff.
     """
     n_pieces = 1
     pieces, error = _interpolated(function, n_pieces)
@@ -96,7 +98,7 @@ def polynomial_pieces(function: CutoffFunction) -> Tensor:
 
 
 def _interpolated(function: CutoffFunction, n_pieces: int) -> tuple[np.ndarray, float]:
-    """Coefficients of the polynomials, and the largest error between their points, relative to the largest value."""
+    """Coefficients of the polynomials, and the largest error between their points relative to the largest value."""
     # Chebyshev polynomials are orthogonal on the nodes; sums in double precision would lose a digit.
     pi = 4 * np.arctan(np.longdouble(1))
     angles = (np.arange(N_COEFFICIENTS) + 0.5) * (pi / N_COEFFICIENTS)

@@ -9,7 +9,7 @@ from scschnet.nn.cutoff.contract import CutoffFunction
 class NoCutoff(CutoffFunction):
     """One for every pair of the list: the hard edge of early SchNet models.
 
-    Smooth only where the list holds all pairs of a molecule; elsewhere the energy jumps when a pair crosses the
+    The energy is smooth only if the list holds all pairs of a molecule. Otherwise it jumps when a pair crosses the
     cutoff.
     """
 

@@ -1,4 +1,4 @@
-"""Readout heads by name. A new one is a file beside these and its name in the line below."""
+"""Readout heads by name. A new one is a file in this folder, and its name in the line below."""
 
 from scschnet.nn.head.contract import Head
 

@@ -1,4 +1,4 @@
-"""What a readout head is: a property of structures that is made of the representation x^out."""
+"""The contract of a readout head: a property of structures that is made of the representation x^out."""
 
 from abc import ABC, abstractmethod
 
@@ -6,16 +6,17 @@ from torch import Tensor, nn
 
 
 class Head(nn.Module, ABC):
-    """A property beside the energy, in two steps: values of atoms, and their sum or mean over a structure.
+    """A property besides the energy, made in two steps: values of atoms, and what these become for a structure.
 
-    A subclass defines `__init__(n_features)` and `atom_values`, and `pool` if a sum is not what it wants; a line in
-    `scschnet/nn/head/__init__.py` gives it a name, which is the key of the result. Its parameters are trained with
-    the network's: x^out passes gradients back. It must be scriptable by TorchScript, because exported files hold it.
+    A subclass defines `__init__(n_features)` and `atom_values`, and `pool` if the property is not the sum over atoms. A
+    line in `scschnet/nn/head/__init__.py` gives it a name, which is the key of the result. Its parameters are trained
+    together with those of the network, because gradients pass through x^out. A head must be scriptable by TorchScript,
+    because exported files hold it.
     """
 
     @abstractmethod
     def atom_values(self, x_out: Tensor, atomic_numbers: Tensor) -> Tensor:
-        """What every atom contributes.
+        """The values of every atom, from which `pool` makes the property.
 
         Args:
             x_out: x^out, (n_atoms, n_features), in the dtype of the network.
@@ -26,7 +27,7 @@ class Head(nn.Module, ABC):
         """
 
     def pool(self, values: Tensor, positions: Tensor, idx_m: Tensor, n_structures: int) -> Tensor:
-        """The property of every structure; here the sum over its atoms.
+        """The property of every structure; unless a subclass overrides this, the sum over its atoms.
 
         Args:
             values: from `atom_values`, (n_atoms, n_values).

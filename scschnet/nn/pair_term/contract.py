@@ -1,4 +1,4 @@
-"""What a pair term is: an energy of two elements and a distance that is added to the network's."""
+"""The contract of a pair term: an energy of two elements and a distance that is added to the network's."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from scschnet.nn.float64 import Float64Buffers
 
 
 class PairTerm(Float64Buffers, ABC):
-    """An energy phi(Z_i, Z_j, d_ij) of every pair, half of it to either atom.
+    """An energy phi(Z_i, Z_j, d_ij) of every pair, half of which belongs to each of its atoms.
 
-    A subclass defines `forward`; a line in `scschnet/nn/pair_term/__init__.py` gives it a name. Energies of the
-    labels are those of the network plus this one, so a model is trained on what the term leaves. It must be
-    scriptable by TorchScript, because exported files hold it, and has no parameters that are trained.
+    A subclass defines `forward`. A line in `scschnet/nn/pair_term/__init__.py` gives it a name. The energy of a model
+    is that of the network plus this one, so the network is trained on what the term leaves of the labels. A term must
+    be scriptable by TorchScript, because exported files hold it, and it has no trainable parameters.
 
     Args:
         elements: atomic numbers the model was made for, ascending.
@@ -22,7 +22,7 @@ class PairTerm(Float64Buffers, ABC):
     """
 
     index: Tensor
-    """(max_z + 1,) int64, where in `elements` an atomic number stands; 0 for what is no element of the model"""
+    """(max_z + 1,) int64, position of each atomic number in `elements`; 0 for elements that the model does not know"""
 
     def __init__(self, elements: Sequence[int], cutoff: float, max_z: int = 118) -> None:
         super().__init__()
@@ -51,20 +51,20 @@ class PairTerm(Float64Buffers, ABC):
             d_ij: distances, (n_pairs,) float64, Å, positive.
 
         Returns:
-            phi (n_pairs,) float64, eV, and dphi/dd (n_pairs,), eV/Å: zero at and beyond the cutoff, two times
-            continuously differentiable; by operations through which autograd differentiates phi twice.
+            phi (n_pairs,) float64, eV, and dphi/dd (n_pairs,), eV/Å. phi is twice continuously differentiable and
+            zero at and beyond the cutoff, and autograd must be able to differentiate it twice.
         """
 
 
 def add_to_atoms(energies: Tensor, phi: Tensor, idx_i: Tensor, idx_j: Tensor, half: bool) -> Tensor:
-    """Energies of atoms with half of every pair's energy added to either atom.
+    """Energies of atoms, with half of every pair's energy added to each of its atoms.
 
     Args:
         energies: (n_atoms,) float64, eV.
         phi: energy of each pair, (n_pairs,) float64, eV.
         idx_i: one atom of each pair, (n_pairs,) int64.
         idx_j: the other, (n_pairs,) int64.
-        half: whether every pair stands once; else both ways.
+        half: whether the list holds every pair once; otherwise it holds both ways.
 
     Returns:
         (n_atoms,), eV.
