@@ -43,6 +43,16 @@ class Shown:
     factor: float
     other: tuple[str, float]
 
+    @property
+    def column(self) -> str:
+        """Where metrics.csv has it, in the unit in which the quantity is stored."""
+        return f"val_{self.error}_mae"
+
+    @property
+    def stored_unit(self) -> str:
+        """The unit that `factor` multiplies."""
+        return next(iter(ERRORS[self.error]))
+
 
 @dataclass(frozen=True, eq=False)
 class Quantity:
@@ -77,6 +87,11 @@ class Quantity:
     errors: dict[str, dict[str, float]]
     shown: Shown
     shown_per_atom: Shown
+
+    @property
+    def ones(self) -> tuple[int, ...]:
+        """As many ones as a row has dimensions, to spread a number per row over it."""
+        return (1,) * len(self.shape)
 
     @property
     def size(self) -> int:
@@ -135,6 +150,16 @@ QUANTITIES = (
     ),
 )
 NAMES = tuple(quantity.name for quantity in QUANTITIES)
+ON_DEMAND = NAMES[1:]  # a model always returns the energy, and these if it is asked to
 ANY_OF_THEM = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
 ERRORS = {name: units for quantity in QUANTITIES for name, units in quantity.errors.items()}
 """Name of every error to its units, in the order in which tables list them."""
+
+
+def shown_errors(per_atom: bool) -> dict[str, Shown]:
+    """Name of every quantity to the error of it that is shown first.
+
+    Args:
+        per_atom: whether structures differ in size or are periodic.
+    """
+    return {q.name: q.shown_per_atom if per_atom else q.shown for q in QUANTITIES}

@@ -25,12 +25,12 @@ from scschnet.evaluate import (
 from scschnet.files import replacing, write_any_text
 from scschnet.kinds import Kind, expect, expect_data_of_run
 from scschnet.nn import SchNet
-from scschnet.runs.config import TrainConfig, read_run_config
+from scschnet.quantities import ANY_OF_THEM, ON_DEMAND
+from scschnet.runs.config import READING, TrainConfig, read_run_config
 from scschnet.runs.folder import RunFolder
 from scschnet.runs.run import read_data
 
 Part = Literal["all", "train", "val", "test"]
-HOW_TO_READ = ("units", "energy_key", "forces_key", "stress_key")
 
 
 def _argument(metavar: str) -> Any:
@@ -110,8 +110,7 @@ def _evaluate(options: Options) -> None:
         predictions = predict(
             model,
             labels,
-            forces=bool(labels.labeled["forces"].any()),
-            stress=bool(labels.labeled["stress"].any()),
+            **{name: bool(labels.labeled[name].any()) for name in ON_DEMAND},
             progress=bar.update,
         )
     found = errors_in_detail(predictions, labels)
@@ -137,7 +136,7 @@ def _evaluate(options: Options) -> None:
 def _read(options: Options, run: Path) -> _Source:
     """The structures the options ask for, from --data or as the run folder says."""
     of_run = read_run_config(run) if RunFolder(run).config.is_file() else None
-    given = {name: value for name in HOW_TO_READ if (value := getattr(options, name))}
+    given = {name: value for name in READING if (value := getattr(options, name))}
     if options.data is not None:
         expect(options.data, Kind.STRUCTURES, Kind.OTHER, option="--data")
         config, part = TrainConfig(data=str(options.data), **given), options.part or "all"
@@ -178,7 +177,7 @@ def _check(model: SchNet, source: _Source) -> None:
     check_elements(model, structures, source.name)
     if not any(has.any() for has in structures.labeled.values()):
         raise ValueError(
-            f"{source.name} holds no energy, forces or stress to compare with"
+            f"{source.name} holds no {ANY_OF_THEM} to compare with"
             + label_hint(structures, "energy")
         )
 

@@ -147,6 +147,13 @@ class StructureSet:
                 labeled[quantity.name] &= self.has_volume
         return labeled
 
+    def label(self, quantity: Quantity) -> NDArray[np.float64] | None:
+        """The values of a quantity, NaN where they are not `comparable`; None: the set has none."""
+        label: NDArray[np.float64] | None = getattr(self, quantity.name)
+        if label is None or not quantity.needs_volume:
+            return label
+        return np.where(self.has_volume.reshape(-1, *quantity.ones), label, np.nan)
+
     def _has(self, quantity: Quantity) -> NDArray[np.bool_]:
         """Read off the first number; a structure without atoms has rows of atoms as soon as the set has any."""
         label = getattr(self, quantity.name)
