@@ -135,7 +135,7 @@ def _evaluate(options: Options) -> None:
 
 def _read(options: Options, run: Path) -> _Source:
     """The structures the options ask for, from --data or as the run folder says."""
-    of_run = read_run_config(run) if RunFolder(run).config.is_file() else None
+    of_run = _run_config(run, needed=options.data is None)
     given = {name: value for name in READING if (value := getattr(options, name))}
     if options.data is not None:
         expect(options.data, Kind.STRUCTURES, Kind.OTHER, option="--data")
@@ -154,6 +154,18 @@ def _read(options: Options, run: Path) -> _Source:
             file=sys.stderr,
         )
     return _Source(structures, config.source, part)
+
+
+def _run_config(run: Path, needed: bool) -> TrainConfig | None:
+    """The options of a run; None if the folder has none, or, unless they are needed, those of another program."""
+    if not RunFolder(run).config.is_file():
+        return None
+    try:
+        return read_run_config(run)
+    except ValueError:
+        if needed:
+            raise
+        return None
 
 
 def _same_file(one: str, other: str) -> bool:
