@@ -7,6 +7,7 @@ ever guessed from magnitudes: a unit is named by the file or by the user.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ase import units as _ase
@@ -71,32 +72,21 @@ class Units:
     stress: str | None = None
 
     def __post_init__(self) -> None:
-        for name, reduced in (
-            ("energy", _energy_name),
-            ("length", _length_name),
-            ("forces", _force_name),
-            ("stress", _stress_name),
-        ):
+        for name, kind in KINDS.items():
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, reduced(value))
+                object.__setattr__(self, name, kind.spelled(value))
 
-    @property
-    def forces_or_derived(self) -> str | None:
-        """`forces`, or energy over length where both are known."""
-        if self.forces is None and self.energy is not None and self.length is not None:
-            return f"{self.energy}/{self.length}"
-        return self.forces
-
-    @property
-    def stress_or_derived(self) -> str | None:
-        """`stress`, or energy over cubed length where both are known."""
-        if self.stress is None and self.energy is not None and self.length is not None:
-            return f"{self.energy}/{self.length}^3"
-        return self.stress
+    def of(self, kind: str) -> str | None:
+        """The unit of a kind, or what follows from energy and length where both are known."""
+        named: str | None = getattr(self, kind)
+        derived = KINDS[kind].derived
+        if named is None and derived and self.energy is not None and self.length is not None:
+            return derived.format(energy=self.energy, length=self.length)
+        return named
 
     def __str__(self) -> str:
-        named = (self.energy, self.length, self.forces, self.stress)
+        named = (getattr(self, kind) for kind in KINDS)
         return ", ".join(unit for unit in named if unit is not None)
 
 
@@ -123,22 +113,17 @@ def parse_units(text: str) -> Units:
 
 
 def unit_kind(unit: str) -> str:
-    """Which of "energy", "length", "forces", "stress" the unit measures.
+    """Which of the `KINDS` the unit measures.
 
     Raises:
         ValueError: for an unknown unit, naming the nearest valid one.
     """
-    for kind, reduced in (
-        ("energy", _energy_name),
-        ("length", _length_name),
-        ("stress", _stress_name),
-        ("forces", _force_name),
-    ):
+    for name, kind in KINDS.items():
         try:
-            reduced(unit)
+            kind.spelled(unit)
         except ValueError:
             continue
-        return kind
+        return name
     raise _unknown(unit, "unit", [*ENERGY, *LENGTH, *PRESSURE])
 
 
@@ -226,5 +211,26 @@ def _unknown(unit: str, kind: str, valid: list[str]) -> ValueError:
     return ValueError(f"{kind} must be one of {', '.join(valid)}, got {unit!r}{hint}")
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a unit can measure.
+
+    Args:
+        spelled: the spelling of a unit used here; raises ValueError for one of another kind.
+        factor: from a unit to eV and Å.
+        derived: how the unit follows from those of energy and length; empty: not at all.
+    """
+
+    spelled: Callable[[str], str]
+    factor: Callable[[str], float]
+    derived: str = ""
+
+
+KINDS = {
+    "energy": Kind(_energy_name, energy_factor),
+    "length": Kind(_length_name, length_factor),
+    "forces": Kind(_force_name, force_factor, "{energy}/{length}"),
+    "stress": Kind(_stress_name, stress_factor, "{energy}/{length}^3"),
+}
 ASE_UNITS = Units("eV", "Å", "eV/Å", "eV/Å^3")
 """ASE's, for everything it reads and computes."""

@@ -230,6 +230,18 @@ def test_command_notes_the_runs_own_training_data(
     assert "test part: 60 structures" in printed.out and printed.err == ""
 
 
+def test_command_takes_a_checkpoint_beside_the_options_of_another_program(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "model.pt"
+    checkpoint.write_bytes((run / "best.pt").read_bytes())
+    (tmp_path / "config.toml").write_text("[server]\nport = 80\n")
+    assert main([str(checkpoint), "--data", str(embedded.path())]) == 0
+    assert capsys.readouterr().err == ""
+    assert main([str(checkpoint)]) == 1
+    assert f"{tmp_path / 'config.toml'}: unknown option `server`" in capsys.readouterr().err
+
+
 def test_command_fails_with_a_sentence(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

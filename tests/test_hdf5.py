@@ -216,7 +216,7 @@ def test_files_cut_short_are_errors(tmp_path, kept, memory_map):
     write_hdf5(tmp_path / "set.h5", random_set([20, 10], ["energy", "forces"]))
     content = (tmp_path / "set.h5").read_bytes()
     (tmp_path / "set.h5").write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(ValueError, match=r"set\.h5` must be a whole HDF5 file"):
+    with pytest.raises(ValueError, match=r"set\.h5(` must be a whole HDF5 file| is an empty file)"):
         read(tmp_path / "set.h5", memory_map=memory_map)
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from scschnet.runs.config import TrainConfig
-from scschnet.runs.folder import METRICS_HEADER, EpochMetrics
+from scschnet.runs.folder import EpochMetrics
 from scschnet.train import progress
 from scschnet.train.loop import train
 from scschnet.train.progress import Progress
@@ -28,7 +28,7 @@ def shown(config: TrainConfig, capsys) -> list[int]:
     """Epochs of a run whose lines are printed in a pipe."""
     run = Progress(config, n_train=8)
     for epoch in range(1, config.epochs + 1):
-        run.epoch(EpochMetrics(**dict.fromkeys(METRICS_HEADER, 1.0) | {"epoch": epoch}))
+        run.epoch(EpochMetrics(epoch, epoch, 1.0, 1.0, 1.0, 1.0, validation={}))
     return printed_epochs(capsys.readouterr().err)
 
 

@@ -113,8 +113,8 @@ def test_parse_units_in_any_order(parts):
 
 def test_forces_and_stress_follow_from_energy_and_length():
     parsed = units.parse_units("kcal/mol,Ang")
-    assert parsed.forces_or_derived == "kcal/mol/Å" and parsed.stress_or_derived == "kcal/mol/Å^3"
-    assert units.Units(length="nm").forces_or_derived is None
-    assert units.Units(energy="eV").stress_or_derived is None
-    assert units.Units("eV", "Å", "Ha/bohr", "GPa").forces_or_derived == "Ha/bohr"
+    assert parsed.of("forces") == "kcal/mol/Å" and parsed.of("stress") == "kcal/mol/Å^3"
+    assert units.Units(length="nm").of("forces") is None
+    assert units.Units(energy="eV").of("stress") is None
+    assert units.Units("eV", "Å", "Ha/bohr", "GPa").of("forces") == "Ha/bohr"
     assert str(units.Units("eV", "Å", stress="GPa")) == "eV, Å, GPa"

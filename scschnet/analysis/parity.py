@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scschnet.analysis import plots
 from scschnet.data import StructureSet
 from scschnet.evaluate import Predictions
+from scschnet.quantities import ANY_OF_THEM, QUANTITIES
 
 DENSITY = ListedColormap(colormaps["viridis"](np.linspace(0.92, 0.0, 256)))  # no yellow on white
 MANY = 2000  # beyond so many points a panel shows their density
@@ -57,7 +58,7 @@ def plot_parity(
     plots.check_format(path)
     panels = parity_panels(predictions, labels)
     if not panels:
-        raise ValueError("`labels` must hold energy, forces or stress, got none")
+        raise ValueError(f"`labels` must hold {ANY_OF_THEM}, got none")
     with plots.figure_style():
         side = WIDTH / max(len(panels), 2)
         figure = plots.new_figure(side * len(panels), 0.87 * side)
@@ -79,15 +80,13 @@ def parity_panels(predictions: Predictions, labels: StructureSet) -> list[Panel]
         labels: the structures themselves.
     """
     panels = []
-    if labels.energy is not None and labels.labeled["energy"].any():
-        baseline = _composition_energy(labels)
-        panels.append(
-            Panel("relative energy", "eV", labels.energy - baseline, predictions.energy - baseline)
-        )
-    if labels.forces is not None and predictions.forces is not None:
-        panels.append(Panel("force components", "eV/Å", labels.forces, predictions.forces))
-    if labels.stress is not None and predictions.stress is not None:
-        panels.append(Panel("stress components", "eV/Å$^3$", labels.stress, predictions.stress))
+    for quantity in QUANTITIES:
+        label, predicted = getattr(labels, quantity.name), getattr(predictions, quantity.name)
+        if predicted is None or not labels.labeled[quantity.name].any():
+            continue
+        baseline = _composition_energy(labels) if quantity.name == "energy" else 0.0
+        unit = quantity.unit.replace("^3", "$^3$")
+        panels.append(Panel(quantity.title, unit, label - baseline, predicted - baseline))
     found = [_without_nan(panel) for panel in panels]
     return [panel for panel in found if panel.reference.size]
 

@@ -37,16 +37,7 @@ class Reading:
 
     def read(self, file: Path) -> StructureSet:
         """Read `file`, with a bar on stderr where it takes long."""
-        return read(
-            file,
-            units=self.units,
-            energy_key=self.energy_key,
-            forces_key=self.forces_key,
-            stress_key=self.stress_key,
-            format=self.format,
-            exclude=self.exclude,
-            progress=sys.stderr.isatty(),
-        )
+        return read(file, **vars(self), progress=sys.stderr.isatty())
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from scschnet.evaluate import (
 from scschnet.files import replacing, write_any_text
 from scschnet.kinds import Kind, expect, expect_data_of_run
 from scschnet.nn import SchNet
-from scschnet.runs.config import TrainConfig, read_run_config
+from scschnet.quantities import ANY_OF_THEM, ON_DEMAND
+from scschnet.runs.config import READING, TrainConfig, read_run_config
 from scschnet.runs.folder import RunFolder
 from scschnet.runs.run import read_data
 
 Part = Literal["all", "train", "val", "test"]
-HOW_TO_READ = ("units", "energy_key", "forces_key", "stress_key")
 
 
 def _argument(metavar: str) -> Any:
@@ -110,8 +110,7 @@ def _evaluate(options: Options) -> None:
         predictions = predict(
             model,
             labels,
-            forces=bool(labels.labeled["forces"].any()),
-            stress=bool(labels.labeled["stress"].any()),
+            **{name: bool(labels.labeled[name].any()) for name in ON_DEMAND},
             progress=bar.update,
         )
     found = errors_in_detail(predictions, labels)
@@ -136,8 +135,8 @@ def _evaluate(options: Options) -> None:
 
 def _read(options: Options, run: Path) -> _Source:
     """The structures the options ask for, from --data or as the run folder says."""
-    of_run = read_run_config(run) if RunFolder(run).config.is_file() else None
-    given = {name: value for name in HOW_TO_READ if (value := getattr(options, name))}
+    of_run = _run_config(run, needed=options.data is None)
+    given = {name: value for name in READING if (value := getattr(options, name))}
     if options.data is not None:
         expect(options.data, Kind.STRUCTURES, Kind.OTHER, option="--data")
         config, part = TrainConfig(data=str(options.data), **given), options.part or "all"
@@ -155,6 +154,18 @@ def _read(options: Options, run: Path) -> _Source:
             file=sys.stderr,
         )
     return _Source(structures, config.source, part)
+
+
+def _run_config(run: Path, needed: bool) -> TrainConfig | None:
+    """The options of a run; None if the folder has none, or, unless they are needed, those of another program."""
+    if not RunFolder(run).config.is_file():
+        return None
+    try:
+        return read_run_config(run)
+    except ValueError:
+        if needed:
+            raise
+        return None
 
 
 def _same_file(one: str, other: str) -> bool:
@@ -178,7 +189,7 @@ def _check(model: SchNet, source: _Source) -> None:
     check_elements(model, structures, source.name)
     if not any(has.any() for has in structures.labeled.values()):
         raise ValueError(
-            f"{source.name} holds no energy, forces or stress to compare with"
+            f"{source.name} holds no {ANY_OF_THEM} to compare with"
             + label_hint(structures, "energy")
         )
 

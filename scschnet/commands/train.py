@@ -13,6 +13,7 @@ from scschnet.analysis.contributions import plot_contributions
 from scschnet.evaluate.norm_statistics import run_statistics, store_statistics
 from scschnet.files import write_any_text
 from scschnet.kinds import Kind, expect
+from scschnet.quantities import ERRORS
 from scschnet.report import write_report
 from scschnet.runs.config import PRESETS, TrainConfig, read_config, read_run_config
 from scschnet.runs.folder import RunFolder
@@ -85,7 +86,7 @@ def summary(run: RunFolder) -> str:
         f"{run.path}: best epoch {content['epoch']}, {content['n_test']} test structures",
         f"{'':16}{'MAE':>12}{'RMSE':>12}",
     ]
-    for name in ("energy", "energy_per_atom", "forces", "stress"):
+    for name in ERRORS:
         for unit, error in content.get(name, {}).items():
             if unit != "n":
                 lines.append(

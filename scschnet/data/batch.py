@@ -6,10 +6,15 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from scschnet.data.structure import StructureSet, ragged_gather, structure_indices
+from scschnet.data.structure import (
+    StructureSet,
+    label_rows,
+    ragged_gather,
+    structure_indices,
+)
 from scschnet.neighbors import batch_neighbor_list
 
 INPUTS = ("positions", "atomic_numbers", "idx_m", "cells", "idx_i", "idx_j", "shifts")
@@ -87,7 +92,7 @@ def collate(structures: StructureSet, indices: ArrayLike, cutoff: float) -> Batc
     pairs = batch_neighbor_list(
         positions, atom_ptr, cutoff, cells=cells, pbc=structures.pbc[chosen]
     )
-    starts = torch.from_numpy(atom_ptr)
+    starts, weights = torch.from_numpy(atom_ptr), structures.weights
     return Batch(
         positions=torch.from_numpy(positions),
         atomic_numbers=torch.from_numpy(structures.atomic_numbers[atoms]),
@@ -98,12 +103,9 @@ def collate(structures: StructureSet, indices: ArrayLike, cutoff: float) -> Batc
         shifts=torch.from_numpy(pairs.shifts),
         row_ptr=torch.from_numpy(pairs.row_ptr),
         atom_ptr=starts,
-        energy=_rows(structures.energy, chosen),
-        forces=_rows(structures.forces, atoms),
-        stress=_rows(structures.stress, chosen),
-        weights=_rows(structures.weights, chosen),
+        weights=None if weights is None else torch.from_numpy(weights[chosen]),
+        **{
+            name: None if label is None else torch.from_numpy(label)
+            for name, label in label_rows(structures, chosen, atoms).items()
+        },
     )
-
-
-def _rows(array: NDArray | None, rows: NDArray) -> Tensor | None:
-    return None if array is None else torch.from_numpy(array[rows])

@@ -19,28 +19,30 @@ import re
 from collections.abc import Iterable
 
 from scschnet.data.structure import StructureSet
+from scschnet.quantities import QUANTITIES
 
-LABELS = ("energy", "forces", "stress")
-_PATTERNS = {
-    "stress": re.compile(r"stress|virial", re.IGNORECASE),
-    "forces": re.compile(r"force", re.IGNORECASE),
-    "energy": re.compile(r"energ|^E0?$|^U0?$", re.IGNORECASE),
-}
 _OTHERWISE = re.compile(
     r"weight|unit|std|error|gradient|stresses|energies_|per_atom", re.IGNORECASE
 )
 
 
-def is_virial(name: str) -> bool:
-    """Whether values under this name are virials, -stress times volume, rather than stresses."""
-    return "virial" in name.lower()
+def field_of(label: str, name: str) -> str:
+    """The field of `RawSet` for a label under this name: the label itself, or virial for such a stress."""
+    return "virial" if label == "stress" and "virial" in name.lower() else label
+
+
+def note_of(label: str, name: str) -> str:
+    """What is to be said after the name under which a label was found."""
+    is_virial = field_of(label, name) == "virial"
+    return ", a virial: stress = -virial/volume" if is_virial else ""
 
 
 def label_like(name: str) -> str | None:
-    """The label ("energy", "forces" or "stress") that a name looks like, or None."""
+    """The quantity that a name looks like, the later of `QUANTITIES` first, or None."""
     if _OTHERWISE.search(name):
         return None
-    return next((label for label, like in _PATTERNS.items() if like.search(name)), None)
+    alike = (q.name for q in reversed(QUANTITIES) if re.search(q.looks_like, name, re.IGNORECASE))
+    return next(alike, None)
 
 
 def key_options(unread: Iterable[str], label: str) -> str:
@@ -54,7 +56,7 @@ def label_hint(structures: StructureSet, label: str) -> str:
 
     Args:
         structures: as read; `info["not read"]` lists what was left out.
-        label: "energy", "forces" or "stress".
+        label: name of a quantity.
 
     Returns:
         Such as "; it has REF_energy, REF_forces, not read: --energy-key REF_energy", or "".

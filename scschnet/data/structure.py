@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from scschnet.quantities import QUANTITIES, Quantity
 
 MAX_ATOMIC_NUMBER = 118
 _CHUNK = (
@@ -83,9 +86,10 @@ class StructureSet:
         }
         values["cells"] = _floats("cells", values["cells"], (n_structures, 3, 3))
         values["pbc"] = _shaped("pbc", _booleans("pbc", values["pbc"]), (n_structures, 3))
-        for name, shape in self._label_shapes(n_structures, n_atoms).items():
-            label = getattr(self, name)
-            values[name] = None if label is None else _floats(name, label, shape)
+        for quantity in QUANTITIES:
+            label = getattr(self, quantity.name)
+            shape = (n_atoms if quantity.per_atom else n_structures, *quantity.shape)
+            values[quantity.name] = None if label is None else _floats(quantity.name, label, shape)
         if self.atomref is not None:
             values["atomref"] = _floats("atomref", self.atomref, (len(np.asarray(self.atomref)),))
         if self.weights is not None:
@@ -95,10 +99,6 @@ class StructureSet:
             values["isolated"] = _shaped("isolated", isolated, (n_structures,))
         for name, value in values.items():
             object.__setattr__(self, name, value)
-
-    @staticmethod
-    def _label_shapes(n_structures: int, n_atoms: int) -> dict[str, tuple[int, ...]]:
-        return {"energy": (n_structures,), "forces": (n_atoms, 3), "stress": (n_structures, 3, 3)}
 
     def __len__(self) -> int:
         """Number of structures."""
@@ -135,26 +135,36 @@ class StructureSet:
 
     @property
     def labeled(self) -> dict[str, NDArray[np.bool_]]:
-        """Which structures have energy, forces and stress, (n_structures,) bool each."""
-        return {
-            "energy": self._has_energy(),
-            "forces": self._has_forces(),
-            "stress": self._has_stress(),
-        }
+        """Which structures have each quantity, (n_structures,) bool each."""
+        return {quantity.name: self._has(quantity) for quantity in QUANTITIES}
 
-    def _has_energy(self) -> NDArray[np.bool_]:
-        return np.zeros(len(self), bool) if self.energy is None else ~np.isnan(self.energy)
+    @property
+    def comparable(self) -> dict[str, NDArray[np.bool_]]:
+        """As `labeled`, without what means nothing: a stress without a volume, whatever the file says."""
+        labeled = self.labeled
+        for quantity in QUANTITIES:
+            if quantity.needs_volume:
+                labeled[quantity.name] &= self.has_volume
+        return labeled
 
-    def _has_stress(self) -> NDArray[np.bool_]:
-        return np.zeros(len(self), bool) if self.stress is None else ~np.isnan(self.stress[:, 0, 0])
+    def label(self, quantity: Quantity) -> NDArray[np.float64] | None:
+        """The values of a quantity, NaN where they are not `comparable`; None: the set has none."""
+        label: NDArray[np.float64] | None = getattr(self, quantity.name)
+        if label is None or not quantity.needs_volume:
+            return label
+        return np.where(self.has_volume.reshape(-1, *quantity.ones), label, np.nan)
 
-    def _has_forces(self) -> NDArray[np.bool_]:
-        """A structure without atoms has its (empty) forces as soon as the set has any."""
-        has = np.zeros(len(self), bool)
-        if self.forces is not None:
-            has[:] = True
-            filled = np.flatnonzero(self.n_atoms > 0)
-            has[filled] = ~np.isnan(self.forces[self.atom_ptr[filled], 0])
+    def _has(self, quantity: Quantity) -> NDArray[np.bool_]:
+        """Read off the first number; a structure without atoms has rows of atoms as soon as the set has any."""
+        label = getattr(self, quantity.name)
+        if label is None:
+            return np.zeros(len(self), bool)
+        first = label[(slice(None), *(0 for _ in quantity.shape))]
+        if not quantity.per_atom:
+            return ~np.isnan(first)
+        has = np.ones(len(self), bool)
+        filled = np.flatnonzero(self.n_atoms > 0)
+        has[filled] = ~np.isnan(first[self.atom_ptr[filled]])
         return has
 
     def select(self, indices: ArrayLike) -> StructureSet:
@@ -176,9 +186,7 @@ class StructureSet:
             atom_ptr=atom_ptr,
             cells=self.cells[chosen],
             pbc=self.pbc[chosen],
-            energy=None if self.energy is None else self.energy[chosen],
-            forces=None if self.forces is None else self.forces[atoms],
-            stress=None if self.stress is None else self.stress[chosen],
+            **label_rows(self, chosen, atoms),
             weights=None if self.weights is None else self.weights[chosen],
             isolated=None if self.isolated is None else self.isolated[chosen],
         )
@@ -194,10 +202,11 @@ class StructureSet:
         if self.atomref is not None and not np.isfinite(self.atomref).all():
             raise ValueError("`atomref` must be finite, got a value that is not")
         labeled = self.labeled
-        for name, per_atom in (("energy", False), ("forces", True), ("stress", False)):
-            label = getattr(self, name)
+        for quantity in QUANTITIES:
+            label = getattr(self, quantity.name)
             if label is not None:
-                self._check_finite(name, label, per_atom, labeled[name])
+                name = quantity.name
+                self._check_finite(name, label, quantity.per_atom, labeled[name])
 
     def _check_finite(
         self,
@@ -225,6 +234,23 @@ class StructureSet:
                 if per_atom:
                     where += f", atom {start + first - self.atom_ptr[frames[first]]}"
                 raise ValueError(f"`{name}` must be finite, got {value} in {where}")
+
+
+def label_rows(
+    structures: StructureSet, chosen: NDArray[np.int64], atoms: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Every label of some structures, by name.
+
+    Args:
+        structures: the set.
+        chosen: structure numbers.
+        atoms: numbers of the atoms of these structures.
+    """
+    labels = {quantity: getattr(structures, quantity.name) for quantity in QUANTITIES}
+    return {
+        quantity.name: None if label is None else label[atoms if quantity.per_atom else chosen]
+        for quantity, label in labels.items()
+    }
 
 
 def ragged_gather(

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scschnet.data import StructureSet, collate
 from scschnet.elements import symbol, symbols
 from scschnet.nn import SchNet
-from scschnet.units import energy_factor, stress_factor
+from scschnet.quantities import ERRORS, QUANTITIES, Error
 
 MAX_ATOMS_PER_BATCH = 1024
 
@@ -27,17 +27,8 @@ class Predictions:
     """
 
     energy: NDArray[np.float64]
-    forces: NDArray[np.float64] | None
-    stress: NDArray[np.float64] | None
-
-
-@dataclass(frozen=True)
-class Error:
-    """Error of one quantity over `n` numbers: mean absolute and root mean square."""
-
-    mae: float
-    rmse: float
-    n: int
+    forces: NDArray[np.float64] | None = None
+    stress: NDArray[np.float64] | None = None
 
 
 def predict(
@@ -64,21 +55,17 @@ def predict(
     """
     chosen = np.arange(len(structures)) if indices is None else np.asarray(indices, dtype=np.int64)
     device = next(model.parameters()).device
-    parts: dict[str, list[NDArray[np.float64]]] = {"energy": [], "forces": [], "stress": []}
+    asked = {"forces": forces, "stress": stress}
+    parts = {q.name: [np.zeros((0, *q.shape))] for q in QUANTITIES if asked.get(q.name, True)}
     for some in _chunks(structures, chosen):
         batch = collate(structures, some, model.config.cutoff).to(device)
         with torch.no_grad():
-            result = model(**batch.inputs, forces=forces, stress=stress)
-        for name, found in parts.items():
-            if name in result:
-                found.append(result[name].cpu().numpy())
+            result = model(**batch.inputs, **asked)
+        for name, part in parts.items():
+            part.append(result[name].cpu().numpy())
         if progress is not None:
             progress(len(some))
-    return Predictions(
-        energy=np.concatenate(parts["energy"]) if len(chosen) else np.zeros(0),
-        forces=_joined(parts["forces"], (0, 3)) if forces else None,
-        stress=_joined(parts["stress"], (0, 3, 3)) if stress else None,
-    )
+    return Predictions(**{name: np.concatenate(part) for name, part in parts.items()})
 
 
 def error(predicted: NDArray[np.float64], label: NDArray[np.float64]) -> Error:
@@ -110,15 +97,14 @@ def errors(predictions: Predictions, labels: StructureSet) -> dict[str, Error]:
         atoms), forces (eV/Å per component), stress (eV/Å^3 per component).
     """
     found = {}
-    for name in ("energy", "forces", "stress"):
-        predicted, label = getattr(predictions, name), getattr(labels, name)
+    for quantity in QUANTITIES:
+        predicted, label = getattr(predictions, quantity.name), labels.label(quantity)
         if predicted is not None and label is not None:
-            if name == "stress":  # without volume there is none, whatever the file says
-                label = np.where(labels.has_volume[:, None, None], label, np.nan)
-            found[name] = error(predicted, label)
-            if name == "energy":
-                n_atoms = np.maximum(labels.n_atoms, 1)
-                found["energy_per_atom"] = error(predicted / n_atoms, label / n_atoms)
+            found[quantity.name] = error(predicted, label)
+            per_atom = f"{quantity.name}_per_atom"
+            if per_atom in quantity.errors:
+                n_atoms = np.maximum(labels.n_atoms, 1).reshape(-1, *quantity.ones)
+                found[per_atom] = error(predicted / n_atoms, label / n_atoms)
     return found
 
 
@@ -134,15 +120,14 @@ def errors_in_detail(predictions: Predictions, labels: StructureSet) -> dict[str
         forces.
     """
     found: dict[str, Error] = {}
+    of_atoms = {quantity.name for quantity in QUANTITIES if quantity.per_atom}
     for name, total in errors(predictions, labels).items():
         found[name] = total
-        if name == "forces":
-            assert predictions.forces is not None and labels.forces is not None
+        if name in of_atoms:
+            predicted, label = getattr(predictions, name), getattr(labels, name)
             for z in labels.elements:
                 atoms = labels.atomic_numbers == z
-                found[f"forces_{symbol(z)}"] = error(
-                    predictions.forces[atoms], labels.forces[atoms]
-                )
+                found[f"{name}_{symbol(z)}"] = error(predicted[atoms], label[atoms])
     return found
 
 
@@ -166,13 +151,7 @@ def display_units(name: str) -> dict[str, float]:
     Args:
         name: a key of `errors_in_detail`.
     """
-    kcal = 1.0 / energy_factor("kcal/mol")
-    if name == "energy_per_atom":
-        return {"eV": 1.0, "meV": 1000.0, "kcal/mol": kcal}
-    if name == "stress":
-        return {"eV/Å^3": 1.0, "GPa": 1.0 / stress_factor("GPa"), "kcal/mol/Å^3": kcal}
-    length = "/Å" if name.startswith("forces") else ""
-    return {f"eV{length}": 1.0, f"kcal/mol{length}": kcal}
+    return ERRORS.get(name) or ERRORS[name.partition("_")[0]]
 
 
 def check_elements(model: SchNet, structures: StructureSet, name: str = "`structures`") -> None:
@@ -206,7 +185,3 @@ def _chunks(structures: StructureSet, indices: NDArray[np.int64]) -> Iterator[ND
         atoms += int(size)
     if start < len(indices):
         yield indices[start:]
-
-
-def _joined(parts: list[NDArray[np.float64]], empty: tuple[int, ...]) -> NDArray[np.float64]:
-    return np.concatenate(parts) if parts else np.zeros(empty)

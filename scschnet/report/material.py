@@ -36,6 +36,7 @@ from scschnet.evaluate import Predictions, predict
 from scschnet.evaluate.norm_statistics import run_statistics, unfamiliarity_of
 from scschnet.kinds import Kind, expect
 from scschnet.nn.unfamiliarity import KEY, NormStatistics
+from scschnet.quantities import Shown, shown_errors
 from scschnet.report.molecule import choose_structure
 from scschnet.runs.contributions import Contributions, read_contributions
 from scschnet.runs.folder import RunFolder
@@ -46,6 +47,7 @@ ATOMS = 4_000  # for weights and layer energies, about
 FORCE_ATOMS = 150  # whose forces are computed in every coalition, about
 REACH_ATOMS = 90
 MOST_BLOCKS = 7  # more make too many coalitions for a report
+PER_ATOM = shown_errors(per_atom=True)["energy"]
 DISTORTIONS = (0.05, 0.1, 0.2)  # Å
 
 
@@ -115,6 +117,13 @@ class Material:
     statistics: NormStatistics | None
     scores: dict[str, NDArray[np.float64]]
     cost: Cost
+
+    @property
+    def shown(self) -> dict[str, Shown]:
+        """Errors that are put first: per atom if the set asks for it and the runs, which may be old, know it."""
+        known = all(PER_ATOM.column in metrics for metrics in self.metrics)
+        tested = all(PER_ATOM.error in test for test in self.tests if "energy" in test)
+        return shown_errors(self.runs[0].structures.is_extensive and known and tested)
 
 
 def gather(paths: Sequence[Path]) -> Material:

@@ -21,11 +21,11 @@ from scschnet.analysis.contributions import (
 from scschnet.analysis.tables import write_table
 from scschnet.data import evenly
 from scschnet.elements import symbol
+from scschnet.quantities import ERRORS
 from scschnet.report import audit, page, words
 from scschnet.report.figures import Gallery, ranking
 from scschnet.report.material import Material, hashes
 from scschnet.report.molecule import draw_molecule
-from scschnet.report.quantities import quantities
 from scschnet.runs.contributions import layer_names
 
 Draw = Callable[[Any], None]
@@ -75,11 +75,11 @@ def summary(m: Material) -> page.Section:
     """The run in numbers and sentences."""
     items = []
     test = m.tests[0]
-    for q in quantities(m)[:2]:
-        if q.entry in test:
-            mae, (unit, factor) = test[q.entry][q.base]["mae"], q.other
+    for name, shown in list(m.shown.items())[:2]:
+        if shown.error in test:
+            mae, (unit, factor) = test[shown.error][shown.stored_unit]["mae"], shown.other
             remark = f"{mae * factor:.3g} {unit}"
-            items.append((f"{q.name} MAE, test", f"{mae * q.factor:.3g}", q.unit, remark))
+            items.append((f"{name} MAE, test", f"{mae * shown.factor:.3g}", shown.unit, remark))
     micro = 1e6 * m.cost.forces / m.cost.n_atoms
     items.append(("energy and forces", f"{micro:.3g}", "µs/atom", f"{_threads(m)}, this machine"))
     if m.reach is not None:
@@ -148,7 +148,9 @@ def learning(m: Material, output: PageOutput) -> page.Section:
     """Losses and errors by epoch."""
     columns = {
         "loss": [("train_loss", 1.0, "training"), ("val_loss", 1.0, "validation")],
-        "validation MAE": [(q.column, q.factor, f"{q.name} ({q.unit})") for q in quantities(m)],
+        "validation MAE": [
+            (s.column, s.factor, f"{name} ({s.unit})") for name, s in m.shown.items()
+        ],
     }
     drawn = []
     for label, parts in columns.items():
@@ -196,7 +198,7 @@ def errors(m: Material, output: PageOutput) -> page.Section:
     """Test errors and parity."""
     rows = []
     for run, test in zip(m.runs, m.tests, strict=True):
-        for name in ("energy", "energy_per_atom", "forces", "stress"):
+        for name in ERRORS:
             for unit, values in test.get(name, {}).items():
                 if unit != "n":
                     pair = (f"{values['mae']:.4g}", f"{values['rmse']:.4g}")

@@ -7,7 +7,6 @@ from scschnet.analysis.importance import disagreements, rank_correlation
 from scschnet.analysis.reach import radii
 from scschnet.elements import symbol
 from scschnet.report.material import Material
-from scschnet.report.quantities import quantities
 
 
 def headline(m: Material) -> str:
@@ -85,11 +84,12 @@ def warnings(m: Material, shared: int) -> list[str]:
 def _errors(m: Material) -> str:
     """Test errors, with their spread over runs."""
     parts = []
-    for q in quantities(m):
-        values = [q.factor * test[q.entry][q.base]["mae"] for test in m.tests if q.entry in test]
+    for name, shown in m.shown.items():
+        errors = [test[shown.error] for test in m.tests if shown.error in test]
+        values = [shown.factor * error[shown.stored_unit]["mae"] for error in errors]
         if len(values) == len(m.tests):
             spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""
-            parts.append(f"{q.name} {np.mean(values):.3g}{spread} {q.unit}")
+            parts.append(f"{name} {np.mean(values):.3g}{spread} {shown.unit}")
     if not parts:
         return ""
     n = m.tests[0]["n_test"]

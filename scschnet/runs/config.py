@@ -14,11 +14,14 @@ from scschnet.kinds import Kind, expect
 from scschnet.nn.basis import RadialBasisName
 from scschnet.nn.cutoff import CutoffFunctionName
 from scschnet.nn.pair_term import RepulsionName
+from scschnet.quantities import NAMES
 
 PresetName = Literal["quick", "md17", "paper-md17", "paper-qm9"]
 Schedule = Literal["sgdr", "cosine", "plateau", "constant"]
 
 EMBEDDED = "embedded MD17 ethanol"
+# Options of how data are read.
+READING = ("units", *(f"{name}_key" for name in NAMES))
 # What options were, in effect, in runs from before there was a choice.
 FIXED_BEFORE: dict[str, Any] = {"optimizer": "adam", "loss": "total", "stress_weight": 0.0}
 
@@ -153,6 +156,11 @@ class TrainConfig:
             raise ValueError(f"`ema` must lie between 0 and 1, 1 excluded, got {self.ema}")
         if not 0.0 < self.lr < float("inf"):
             raise ValueError(f"`lr` must be positive, got {self.lr}")
+
+    @property
+    def label_weights(self) -> dict[str, float]:
+        """Weight of every quantity in the loss; zero: not trained on. (Of stress -1 until it is resolved.)"""
+        return {"energy": self.rho, "forces": 1.0 - self.rho, "stress": self.stress_weight}
 
     @property
     def source(self) -> str:

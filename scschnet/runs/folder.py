@@ -14,31 +14,57 @@ from numpy.typing import NDArray
 
 from scschnet.data import Split, save_split
 from scschnet.files import replacing
+from scschnet.quantities import ERRORS, MISSING, Error
 from scschnet.runs.config import TrainConfig, write_config
 from scschnet.runs.contributions import COLUMNS, LayerContribution
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One epoch's row of metrics.csv; energies in eV, forces in eV/Å, stress in eV/Å^3, nan where there is none."""
+    """One epoch's row of metrics.csv.
+
+    Args:
+        epoch: epochs finished.
+        step: steps finished in all.
+        learning_rate: of the epoch's last step.
+        train_loss: mean over the steps of the epoch.
+        val_loss: of the validation part, after the epoch.
+        seconds: spent training in all.
+        validation: errors of the validation part by name, as in `scschnet.quantities.ERRORS`.
+    """
 
     epoch: int
     step: int
     learning_rate: float
     train_loss: float
     val_loss: float
-    val_energy_mae: float
-    val_energy_rmse: float
-    val_forces_mae: float
-    val_forces_rmse: float
     seconds: float
-    val_energy_per_atom_mae: float
-    val_energy_per_atom_rmse: float
-    val_stress_mae: float
-    val_stress_rmse: float
+    validation: dict[str, Error]
+
+    def columns(self) -> dict[str, Any]:
+        """Name of a column to its value, nan where there is no such error."""
+        values: dict[str, Any] = {}
+        for name in ERRORS:
+            error = self.validation.get(name, MISSING)
+            values |= {f"val_{name}_mae": error.mae, f"val_{name}_rmse": error.rmse}
+        return vars(self) | values
 
 
-METRICS_HEADER = [field.name for field in dataclasses.fields(EpochMetrics)]
+FIRST = (
+    "energy",
+    "forces",
+)  # errors that the first versions knew; others follow the column `seconds`
+_ERRORS = [
+    f"val_{name}_{kind}"
+    for name in sorted(ERRORS, key=lambda name: name not in FIRST)
+    for kind in ("mae", "rmse")
+]
+METRICS_HEADER = [
+    *("epoch", "step", "learning_rate", "train_loss", "val_loss"),
+    *_ERRORS[: 2 * len(FIRST)],
+    "seconds",
+    *_ERRORS[2 * len(FIRST) :],
+]
 
 
 class RunFolder:
@@ -90,7 +116,8 @@ class RunFolder:
         """Add an epoch to both tables."""
         with self.metrics.open(newline="") as file:
             header = next(csv.reader(file))  # a run begun by an older scschnet has fewer columns
-        _append_rows(self.metrics, [[getattr(metrics, name) for name in header]])
+        columns = metrics.columns()
+        _append_rows(self.metrics, [[columns[name] for name in header]])
         rows = [[metrics.epoch, *dataclasses.astuple(layer)] for layer in contributions]
         _append_rows(self.contributions, rows)
 

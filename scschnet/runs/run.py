@@ -13,7 +13,7 @@ from scschnet.data import Split, StructureSet, load_split
 from scschnet.data.split import PARTS
 from scschnet.kinds import expect_data_of_run
 from scschnet.nn import SchNet
-from scschnet.runs.config import TrainConfig, read_run_config
+from scschnet.runs.config import READING, TrainConfig, read_run_config
 from scschnet.runs.folder import RunFolder
 
 
@@ -84,13 +84,8 @@ def read_data(config: TrainConfig) -> StructureSet:
     """
     if not config.data:
         return data.embedded.load()
-    return data.read(
-        config.data,
-        units=config.units or None,
-        energy_key=config.energy_key or None,
-        forces_key=config.forces_key or None,
-        stress_key=config.stress_key or None,
-    )
+    how: dict[str, Any] = {name: getattr(config, name) or None for name in READING}
+    return data.read(config.data, **how)
 
 
 def in_float64(model: SchNet) -> SchNet:

@@ -292,15 +292,7 @@ class Training:
         indices: NDArray[np.int64],
         progress: Callable[[int], object] | None = None,
     ) -> Predictions:
-        wanted = self.loss.derivatives
-        return predict(
-            model,
-            self.structures,
-            indices,
-            forces=wanted["forces"],
-            stress=wanted["stress"],
-            progress=progress,
-        )
+        return predict(model, self.structures, indices, **self.loss.derivatives, progress=progress)
 
     def _end_epoch(self, validation: dict[str, Error], rate: float) -> None:
         """Write an epoch's results to the tables, and save."""
@@ -311,7 +303,15 @@ class Training:
         is_best = val_loss < state.best_val_loss
         if is_best:
             state.best_val_loss, state.best_epoch = val_loss, state.epoch
-        metrics = _metrics(state, rate, train_loss, val_loss, validation)
+        metrics = EpochMetrics(
+            epoch=state.epoch,
+            step=state.total_steps,
+            learning_rate=rate,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            seconds=round(state.seconds, 3),
+            validation=validation,
+        )
         self._warn_of_lost_network(train_loss)
         if self.processes.is_first:
             weights = state.model.contribution_weights.detach()
@@ -357,34 +357,6 @@ class Training:
         }
         training = state.state_dict() if with_training else None
         save_checkpoint(path, Checkpoint(state.averaged, metadata, training))
-
-
-def _metrics(
-    state: TrainingState,
-    rate: float,
-    train_loss: float,
-    val_loss: float,
-    validation: dict[str, Error],
-) -> EpochMetrics:
-    missing = Error(math.nan, math.nan, 0)
-    names = ("energy", "forces", "energy_per_atom", "stress")
-    energy, forces, per_atom, stress = (validation.get(name, missing) for name in names)
-    return EpochMetrics(
-        epoch=state.epoch,
-        step=state.total_steps,
-        learning_rate=rate,
-        train_loss=train_loss,
-        val_loss=val_loss,
-        val_energy_mae=energy.mae,
-        val_energy_rmse=energy.rmse,
-        val_forces_mae=forces.mae,
-        val_forces_rmse=forces.rmse,
-        seconds=round(state.seconds, 3),
-        val_energy_per_atom_mae=per_atom.mae,
-        val_energy_per_atom_rmse=per_atom.rmse,
-        val_stress_mae=stress.mae,
-        val_stress_rmse=stress.rmse,
-    )
 
 
 @contextmanager

@@ -6,11 +6,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scschnet.data import Batch, StructureSet
-from scschnet.evaluate import Error, Predictions, error
+from scschnet.evaluate import Predictions, error
+from scschnet.quantities import NAMES, ON_DEMAND, QUANTITIES, Error, Quantity
 from scschnet.runs.config import TrainConfig
-from scschnet.train.resident import LABELS, Labels
-
-_ENTRIES = {"energy": 1, "forces": 3, "stress": 9}  # of a row
+from scschnet.train.resident import Labels
 
 
 class Loss:
@@ -38,18 +37,18 @@ class Loss:
 
     def __init__(self, config: TrainConfig, structures: StructureSet) -> None:
         self.per_atom = config.loss == "per_atom"
-        given = (config.rho, 1.0 - config.rho, config.stress_weight)
-        self.weights = dict(zip(LABELS, given, strict=True))
-        labeled = _labeled(structures)
-        self._scaled: dict[str, float] = {}
-        self._is_partial: dict[str, bool] = {}
-        for name, weight in self.weights.items():
-            rows = structures.n_atoms if name == "forces" else np.ones(len(structures))
+        self.weights = config.label_weights
+        labeled = structures.comparable
+        self._scaled: dict[Quantity, float] = {}
+        self._is_partial: dict[Quantity, bool] = {}
+        for quantity in QUANTITIES:
+            name, weight = quantity.name, self.weights[quantity.name]
+            rows = structures.n_atoms if quantity.per_atom else np.ones(len(structures))
             share = float(rows[labeled[name]].sum() / max(rows.sum(), 1))
             if weight > 0 and share == 0:
                 raise ValueError(f"no structure of the training part has {name}")
-            self._scaled[name] = weight / share if weight > 0 else 0.0
-            self._is_partial[name] = not labeled[name].all()
+            self._scaled[quantity] = weight / share if weight > 0 else 0.0
+            self._is_partial[quantity] = not labeled[name].all()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,8 +57,8 @@ class Loss:
 
     @property
     def derivatives(self) -> dict[str, bool]:
-        """Whether the model must return forces, and stress."""
-        return {name: self.weights[name] > 0 for name in ("forces", "stress")}
+        """Whether the model must return forces, and stress, beside the energy."""
+        return {name: self.weights[name] > 0 for name in ON_DEMAND}
 
     def __call__(
         self,
@@ -80,28 +79,29 @@ class Loss:
             Scalar, float64; eV^2 and (eV/Å)^2 are added as numbers.
         """
         terms = []
-        for name, weight in self._scaled.items():
-            label = getattr(labels, name)
+        for quantity, weight in self._scaled.items():
+            label = getattr(labels, quantity.name)
             if weight == 0.0 or label is None:
                 continue
-            difference = result[name] - label
-            if self._is_partial[name]:
+            difference = result[quantity.name] - label
+            if self._is_partial[quantity]:
                 unknown = torch.isnan(label)
-                if name == "stress":
-                    unknown = unknown | ~(labels.volumes > 0).view(-1, 1, 1)
+                if quantity.needs_volume:
+                    unknown = unknown | ~(labels.volumes > 0).view(-1, *quantity.ones)
                 difference = difference.masked_fill(unknown, 0.0)
-            if self.per_atom and name != "forces":
+            if self.per_atom and quantity.is_extensive:
                 size = labels.sizes.clamp(min=1)
-                if name == "energy":
-                    difference = difference / size
+                if quantity.needs_volume:
+                    volumes = labels.volumes.nan_to_num()
+                    difference = difference * (volumes / size).view(-1, *quantity.ones)
                 else:
-                    difference = difference * (labels.volumes.nan_to_num() / size).view(-1, 1, 1)
+                    difference = difference / size.view(-1, *quantity.ones)
             squares = torch.square(difference)
             if labels.weights is not None:
-                rows = labels.idx_m if name == "forces" else slice(len(difference))
-                squares = squares * labels.weights[rows].view(-1, *[1] * (squares.dim() - 1))
-            n_rows = n_atoms if name == "forces" else n_structures
-            terms.append(squares.sum() * (weight / _ENTRIES[name]) / n_rows)
+                rows = labels.idx_m if quantity.per_atom else slice(len(difference))
+                squares = squares * labels.weights[rows].view(-1, *quantity.ones)
+            n_rows = n_atoms if quantity.per_atom else n_structures
+            terms.append(squares.sum() * (weight / quantity.size) / n_rows)
         if not terms:
             return result["energy"].new_zeros(())
         return sum(terms[1:], terms[0])
@@ -116,7 +116,7 @@ class Loss:
             ValueError: naming what is trained on and no structure of it has.
         """
         for name in self.names:
-            if not _labeled(structures)[name].any():
+            if not structures.comparable[name].any():
                 raise ValueError(
                     f"{name} is trained on, but no structure of the validation part has it, so that the "
                     "best epoch could not be told; a larger --n-val or another --split-seed may help"
@@ -133,13 +133,11 @@ class Loss:
             loss_energy, loss_forces, loss_stress: those that are trained on.
         """
         found = {}
-        for name in self.names:
-            predicted, label = getattr(predictions, name), getattr(structures, name)
-            if predicted is not None and label is not None:
-                factor = self._factors(name, structures).reshape(-1, *[1] * (label.ndim - 1))
-                if name == "stress":
-                    label = np.where(structures.has_volume[:, None, None], label, np.nan)
-                found[f"loss_{name}"] = error(predicted * factor, label * factor)
+        for quantity in QUANTITIES:
+            predicted, label = getattr(predictions, quantity.name), structures.label(quantity)
+            if self.weights[quantity.name] > 0 and predicted is not None and label is not None:
+                factor = self._factors(quantity, structures).reshape(-1, *quantity.ones)
+                found[f"loss_{quantity.name}"] = error(predicted * factor, label * factor)
         return found
 
     def of(self, errors: dict[str, Error]) -> float:
@@ -155,22 +153,16 @@ class Loss:
                 loss += self.weights[name] * found.rmse**2
         return loss
 
-    def _factors(self, name: str, structures: StructureSet) -> NDArray[np.float64]:
+    def _factors(self, quantity: Quantity, structures: StructureSet) -> NDArray[np.float64]:
         """What errors are multiplied by, one number for each row of the label."""
         factors = np.ones(len(structures))
         if structures.weights is not None:
             factors = np.sqrt(structures.weights)
-        if self.per_atom and name != "forces":
+        if self.per_atom and quantity.is_extensive:
             factors = factors / np.maximum(structures.n_atoms, 1)
-        if self.per_atom and name == "stress":
-            factors = factors * np.abs(np.linalg.det(structures.cells))
-        return factors[structures.idx_m] if name == "forces" else factors
-
-
-def _labeled(structures: StructureSet) -> dict[str, NDArray[np.bool_]]:
-    """Which structures have each label; what has no volume has no stress, whatever its file says."""
-    labeled = structures.labeled
-    return labeled | {"stress": labeled["stress"] & structures.has_volume}
+            if quantity.needs_volume:
+                factors = factors * np.abs(np.linalg.det(structures.cells))
+        return factors[structures.idx_m] if quantity.per_atom else factors
 
 
 def labels_of(batch: Batch) -> Labels:
@@ -180,9 +172,7 @@ def labels_of(batch: Batch) -> Labels:
         batch: structures with labels.
     """
     return Labels(
-        energy=batch.energy,
-        forces=batch.forces,
-        stress=batch.stress,
+        **{name: getattr(batch, name) for name in NAMES},
         sizes=batch.atom_ptr.diff(),
         volumes=torch.linalg.det(batch.cells).abs(),
         idx_m=batch.idx_m,

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from scschnet.quantities import MISSING, shown_errors
 from scschnet.runs.config import TrainConfig
 from scschnet.runs.folder import EpochMetrics
-from scschnet.units import energy_factor, stress_factor
 
 LINES_PER_RUN = 50  # at most about so many lines in a pipe
 QUICK = 2.0  # seconds without a bar of the test errors, which take no longer for a small test part
@@ -107,16 +107,9 @@ class Progress:
             yield bar.update
 
     def _errors(self, metrics: EpochMetrics) -> str:
-        kcal = 1.0 / energy_factor("kcal/mol")
-        shown = [
-            ("energy", metrics.val_energy_mae * kcal, "kcal/mol"),
-            ("forces", metrics.val_forces_mae * kcal, "kcal/mol/Å"),
-        ]
-        if self.per_atom:
-            shown = [
-                ("energy", metrics.val_energy_per_atom_mae * 1000, "meV/atom"),
-                ("forces", metrics.val_forces_mae * 1000, "meV/Å"),
-            ]
-        shown.append(("stress", metrics.val_stress_mae / stress_factor("GPa"), "GPa"))
-        parts = [f"{name} {x:.3f} {unit}" for name, x, unit in shown if not math.isnan(x)]
+        parts = []
+        for name, shown in shown_errors(self.per_atom).items():
+            mae = metrics.validation.get(shown.error, MISSING).mae
+            if not math.isnan(mae):
+                parts.append(f"{name} {mae * shown.factor:.3f} {shown.unit}")
         return "val MAE " + ", ".join(parts)

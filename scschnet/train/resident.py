@@ -15,10 +15,10 @@ from scschnet.evaluate import Predictions
 from scschnet.nn import SchNet
 from scschnet.nn.geometry import pair_vectors
 from scschnet.nn.padded import PaddedBatch, PaddedPairs
+from scschnet.quantities import NAMES, QUANTITIES
 
 ATOMS_AT_A_TIME = 20_000  # of which lists are made at once
 ATOMS_ON_CPU, ATOMS_ON_GPU = 1024, 32_768  # that are evaluated at once
-LABELS = ("energy", "forces", "stress")
 
 
 class Shape(NamedTuple):
@@ -135,7 +135,7 @@ class ResidentData:
         self._positions = _with_row(torch.from_numpy(part.positions)).to(device)
         self._atoms = _with_row(torch.stack([numbers, pairs.row_start], dim=1)).to(device)
         self._pairs = torch.cat([pairs.both_and_shift, beside]).to(device)
-        self._labels: dict[str, Tensor | None] = dict.fromkeys(LABELS)
+        self._labels: dict[str, Tensor | None] = dict.fromkeys(NAMES)
         for name in labels:
             self._labels[name] = _with_row(torch.from_numpy(getattr(part, name))).to(device)
         self._weights = None
@@ -201,7 +201,7 @@ class ResidentData:
             sizes=gathered.sizes,
             volumes=self._volumes.index_select(0, chosen[:-1]),
         )
-        rows = {"energy": chosen[:-1], "forces": atoms, "stress": chosen[:-1]}
+        rows = {q.name: atoms if q.per_atom else chosen[:-1] for q in QUANTITIES}
         found = {
             name: None if label is None else label.index_select(0, rows[name])
             for name, label in self._labels.items()
@@ -279,21 +279,17 @@ class ResidentPredictor:
         nodes = model.table_nodes(self.data.largest_distance)
         dtype = model.contribution_weights.dtype
         step = torch.zeros(1, dtype=torch.int64, device=self.data.device)
-        shapes: dict[str, tuple[int, ...]] = {"energy": (0,)}
-        if forces:
-            shapes["forces"] = (0, 3)
-        if stress:
-            shapes["stress"] = (0, 3, 3)
+        asked = {"forces": forces, "stress": stress}
         none = torch.zeros(0, dtype=torch.float64, device=self.data.device)
-        parts = {name: [none.view(shape)] for name, shape in shapes.items()}
+        parts = {q: [none.view(0, *q.shape)] for q in QUANTITIES if asked.get(q.name, True)}
         for order, places, n_atoms in self._batches:
             with torch.no_grad():
                 batch, _ = self.data.gather(order, step, places, dtype)
-                result = model.evaluate_padded(batch, nodes, forces=forces, stress=stress)
-            for name, part in parts.items():
-                part.append(result[name][:n_atoms] if name == "forces" else result[name])
-        found = {name: torch.cat(part).cpu().numpy() for name, part in parts.items()}
-        return Predictions(found["energy"], found.get("forces"), found.get("stress"))
+                result = model.evaluate_padded(batch, nodes, **asked)
+            for quantity, part in parts.items():
+                rows = result[quantity.name]
+                part.append(rows[:n_atoms] if quantity.per_atom else rows)
+        return Predictions(**{q.name: torch.cat(part).cpu().numpy() for q, part in parts.items()})
 
 
 def _rows(offsets: Tensor, structure: Tensor, places: Tensor, array: Tensor) -> Tensor:

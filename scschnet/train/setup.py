@@ -20,6 +20,7 @@ from scschnet.kinds import Kind, expect
 from scschnet.nn import ModelConfig, SchNet
 from scschnet.nn.cutoff import CUTOFF_FUNCTIONS
 from scschnet.nn.geometry import pair_vectors
+from scschnet.quantities import QUANTITIES
 from scschnet.runs.config import PRESETS, TrainConfig
 from scschnet.runs.run import read_data
 
@@ -38,19 +39,14 @@ def read_structures(config: TrainConfig) -> StructureSet:
     if config.data:
         expect(config.data, Kind.STRUCTURES, Kind.OTHER, option="data")
     structures = read_data(config)
-    wanted = {
-        "energy": config.rho > 0,
-        "forces": config.rho < 1,
-        "stress": config.stress_weight > 0,
-    }
-    reason = {"energy": "`rho` > 0", "forces": "`rho` < 1", "stress": "`stress_weight` > 0"}
     name = config.data or "the embedded set"
-    for label, is_wanted in wanted.items():
-        if is_wanted and not structures.labeled[label].any():
+    for quantity in QUANTITIES:
+        label = quantity.name
+        if config.label_weights[label] > 0 and not structures.labeled[label].any():
             hint = "; --rho 1 trains on energies alone" if label == "forces" else ""
             raise ValueError(
-                f"{name} has {label} for none of {len(structures)} structures, "
-                f"but {reason[label]} asks for it{data.label_hint(structures, label) or hint}"
+                f"{name} has {label} for none of {len(structures)} structures, but {quantity.trained_on} "
+                f"asks for it{data.label_hint(structures, label) or hint}"
             )
     periodic = int(structures.pbc.any(axis=1).sum())
     if periodic and not CUTOFF_FUNCTIONS[config.cutoff_function].smooth:
@@ -74,7 +70,7 @@ def resolve(config: TrainConfig, structures: StructureSet) -> TrainConfig:
         if getattr(config, name):
             chosen[name] = str(Path(getattr(config, name)).resolve())
     if config.stress_weight < 0:
-        every = (structures.labeled["stress"] & structures.has_volume).all()
+        every = structures.comparable["stress"].all()
         chosen["stress_weight"] = 1.0 if every and len(structures) else 0.0
     if not config.split_file:
         n = len(structures)

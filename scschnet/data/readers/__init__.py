@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 
-from scschnet.data.habits import LABELS, label_hint
+from scschnet.data.habits import label_hint
 from scschnet.data.readers.ase_formats import read_ase
 from scschnet.data.readers.hdf5 import read_hdf5, write_hdf5
 from scschnet.data.readers.npz import read_npz
@@ -17,6 +17,7 @@ from scschnet.data.readers.qm9 import read_excluded, read_qm9_tar
 from scschnet.data.readers.raw import RawSet, converted
 from scschnet.data.structure import StructureSet
 from scschnet.kinds import Kind, expect
+from scschnet.quantities import ANY_OF_THEM, NAMES
 from scschnet.units import Units, parse_units
 
 __all__ = ["read", "read_excluded", "write_hdf5"]
@@ -50,7 +51,7 @@ def read(
             which is converted.
         format: "npz", "qm9", "hdf5" or ASE's name of a format; None: by the file.
         exclude: for QM9's tar: numbers of molecules to leave out, or the file listing them.
-        require: labels ("energy", "forces", "stress") at least one structure must have.
+        require: names of quantities at least one structure must have.
         memory_map: for HDF5: leave the arrays on disk; values are then not checked on opening.
         progress: show a bar on stderr for formats that take long.
 
@@ -63,20 +64,20 @@ def read(
     file = Path(path)
     expect(file, Kind.STRUCTURES, Kind.OTHER)
     for label in require:
-        if label not in LABELS:
-            raise ValueError(f"`require` must name energy, forces or stress, got {label!r}")
+        if label not in NAMES:
+            raise ValueError(f"`require` must name {ANY_OF_THEM}, got {label!r}")
     kind = format or detected_format(file)
-    keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
+    keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
     _check_options(kind, keys, exclude is not None, memory_map)
     if kind == "npz":
-        raw = read_npz(file, **keys)
+        raw = read_npz(file, keys)
     elif kind == "qm9":
         listed = os.fspath(exclude) if isinstance(exclude, os.PathLike) else exclude
         raw = read_qm9_tar(file, energy_key, listed, progress)
     elif kind == "hdf5":
         raw = read_hdf5(file, memory_map)
     else:
-        raw = read_ase(file, None if kind == "ase" else kind, **keys, progress=progress)
+        raw = read_ase(file, None if kind == "ase" else kind, keys, progress)
     structures = converted(raw, _as_units(units), check_values=not memory_map)
     _check_required(structures, require, raw)
     return structures
@@ -106,8 +107,8 @@ def _check_options(kind: str, keys: dict[str, str | None], exclude: bool, memory
     if memory_map and kind != "hdf5":
         raise ValueError(f"`memory_map` must be left out: it is for HDF5, got a file of {kind}")
     for name, key in keys.items():
-        if key is not None and (kind == "hdf5" or (kind == "qm9" and name != "energy_key")):
-            raise ValueError(f"`{name}` must be left out for a file of {kind}, got {key!r}")
+        if key is not None and (kind == "hdf5" or (kind == "qm9" and name != "energy")):
+            raise ValueError(f"`{name}_key` must be left out for a file of {kind}, got {key!r}")
 
 
 def _check_required(structures: StructureSet, require: Sequence[str], raw: RawSet) -> None:

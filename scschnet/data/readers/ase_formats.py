@@ -32,8 +32,9 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from scschnet.data.habits import is_virial, key_options
+from scschnet.data.habits import field_of, key_options, note_of
 from scschnet.data.readers.raw import RawSet
+from scschnet.quantities import NAMES, QUANTITIES
 from scschnet.units import ASE_UNITS, Units
 
 UNITLESS_FORMATS = ("extxyz", "xyz")
@@ -73,13 +74,15 @@ class _Labels:
 
     def add(self, frame: Frame, index: int) -> None:
         n_atoms = len(frame.numbers)
-        for label, shape in (("energy", ()), ("forces", (n_atoms, 3)), ("stress", (3, 3))):
+        for quantity in QUANTITIES:
+            label = quantity.name
+            shape = (n_atoms, *quantity.shape) if quantity.per_atom else quantity.shape
             value, origin, key = self._value(frame, label)
             where = f"`{key}` in structure {index} of {self.source}"
             if value is None:
                 array = np.full(shape, np.nan)
             else:
-                array = _label_array(label, value, shape, where)
+                array = _label_array(value, shape, where)
                 self.found[label] = self.found.get(label, 0) + 1
                 counts = self.origins.setdefault(label, {})
                 counts[key, origin] = counts.get((key, origin), 0) + 1
@@ -104,11 +107,15 @@ class _Labels:
                 return values[key], origin, key
         return None, "", key
 
-    def joined(self, label: str) -> NDArray | None:
-        if not self.found.get(label):
-            return None
-        parts = self.values[label]
-        return np.concatenate(parts) if label == "forces" else np.array(parts)
+    def joined(self) -> dict[str, Any]:
+        """The labels that some frame has, by field of `RawSet`."""
+        found = {}
+        for q in QUANTITIES:
+            if self.found.get(q.name):
+                parts = self.values[q.name]
+                joined = np.concatenate(parts) if q.per_atom else np.array(parts)
+                found[field_of(q.name, self.keys[q.name])] = joined
+        return found
 
     def from_results_only(self, label: str) -> bool:
         return all(origin == "results" for _, origin in self.origins.get(label, {}))
@@ -122,9 +129,7 @@ class _Labels:
             info[f"{label} key"] = ", ".join(
                 f"{key} ({places[origin]}{f', {n:,} structures' if several else ''})"
                 for (key, origin), n in counts.items()
-            )
-        if "stress" in self.origins and is_virial(self.keys["stress"]):
-            info["stress key"] += ", a virial: stress = -virial/volume"
+            ) + note_of(label, self.keys[label])
         if self.energies_apart > 0:
             info["free energy"] = (
                 f"up to {self.energies_apart:.6g} eV from `energy`; forces are its derivatives"
@@ -136,10 +141,8 @@ class _Labels:
 
 def read_ase(
     path: Path,
-    format: str | None = None,
-    energy_key: str | None = None,
-    forces_key: str | None = None,
-    stress_key: str | None = None,
+    format: str | None,
+    asked: dict[str, str | None],
     progress: bool = False,
 ) -> RawSet:
     """Read every frame of a file.
@@ -147,9 +150,8 @@ def read_ase(
     Args:
         path: the file.
         format: ASE's name of the format; None: ASE decides.
-        energy_key: name of the energy; None: energy.
-        forces_key: name of the forces; None: forces.
-        stress_key: name of the stress, or of a virial, which is converted; None: stress.
+        asked: for each quantity its name in the file (or that of a virial in place of a stress, which is
+            converted); None: that of the quantity itself.
         progress: show a bar on stderr.
 
     Raises:
@@ -161,7 +163,6 @@ def read_ase(
         format = ""
     if format not in ioformats:  # ASE takes an unknown suffix for the name of a format
         raise ValueError(f"`{path.name}` must be a format that ase.io reads, got another")
-    asked = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
     keys = {label: key or label for label, key in asked.items()}
     labels = _Labels(path.name, keys, frozenset(label for label in asked if asked[label]))
     _check_lammps(path, format)
@@ -183,9 +184,10 @@ def read_ase(
     raw = _raw_set(path.name, frames, labels, units or _ase_units(format, labels))
     raw.info["format"] = format
     if not (database and database.declares_units):
-        names = {"stress": "virial"} if raw.virial is not None else {}
         raw.unstated = frozenset(
-            names.get(label, label) for label in asked if not labels.from_results_only(label)
+            field_of(label, labels.keys[label])
+            for label in asked
+            if not labels.from_results_only(label)
         )
     raw.example_units = "eV, Angstrom" if format == LAMMPS_DUMP else "ase"
     if format in UNITLESS_FORMATS:
@@ -197,9 +199,6 @@ def read_ase(
 
 def _raw_set(source: str, frames: list[Frame], labels: _Labels, units: Units) -> RawSet:
     sizes = [len(frame.numbers) for frame in frames]
-    stress, virial = labels.joined("stress"), None
-    if is_virial(labels.keys["stress"]):
-        stress, virial = None, stress
     return RawSet(
         source=source,
         positions=np.concatenate([frame.positions for frame in frames] or [np.zeros((0, 3))]),
@@ -209,10 +208,7 @@ def _raw_set(source: str, frames: list[Frame], labels: _Labels, units: Units) ->
         atom_ptr=np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64),
         cells=np.array([frame.cell for frame in frames]).reshape(-1, 3, 3),
         pbc=np.array([frame.pbc for frame in frames], dtype=bool).reshape(-1, 3),
-        energy=labels.joined("energy"),
-        forces=labels.joined("forces"),
-        stress=stress,
-        virial=virial,
+        **labels.joined(),
         weights=_weights(source, frames),
         isolated=_isolated(source, frames),
         units=units,
@@ -235,7 +231,7 @@ def _weights(source: str, frames: list[Frame]) -> NDArray[np.float64] | None:
             )
         if names:
             where = f"`{names[0]}` in structure {index} of {source}"
-            weights[index] = _label_array("energy", values[0], (), where)
+            weights[index] = _label_array(values[0], (), where)
             found = True
     return weights if found else None
 
@@ -292,21 +288,21 @@ def _result_units(labels: _Labels) -> Units:
     """ASE's units of positions and of labels that are a calculator's results."""
     of_results = {
         label: getattr(ASE_UNITS, label) if labels.from_results_only(label) else None
-        for label in ("energy", "forces", "stress")
+        for label in NAMES
     }
     return Units(length=ASE_UNITS.length, **of_results)
 
 
-def _label_array(label: str, value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
+def _label_array(value: Any, shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{where} must hold numbers, got {value!r}") from None
-    if label == "energy" and array.shape == (1,):
+    if shape == () and array.shape == (1,):
         array = array[0]
-    if label == "stress" and array.shape == (6,):
+    if shape == (3, 3) and array.shape == (6,):
         array = voigt_6_to_full_3x3_stress(array)
-    if label == "stress" and array.shape in ((9,), (1, 3, 3)):
+    if shape == (3, 3) and array.shape in ((9,), (1, 3, 3)):
         array = array.reshape(3, 3)
     if array.shape != shape:
         raise ValueError(f"{where} must have shape {shape}, got {array.shape}")
@@ -419,10 +415,8 @@ class _Database:
         declared = self.metadata["_property_unit_dict"]
         try:
             return Units(
-                energy=declared.get(keys["energy"]),
                 length=self.metadata["_distance_unit"],
-                forces=declared.get(keys["forces"]),
-                stress=declared.get(keys["stress"]),
+                **{label: declared.get(key) for label, key in keys.items()},
             )
         except ValueError as error:
             raise ValueError(f"{self.path.name} declares a unit not known: {error}") from None

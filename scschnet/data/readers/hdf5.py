@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scschnet.data.readers.raw import RawSet
 from scschnet.data.structure import StructureSet
 from scschnet.files import replacing
+from scschnet.quantities import NAMES, QUANTITIES
 from scschnet.units import Units
 
 FORMAT = "scschnet structures"
@@ -28,9 +29,7 @@ VERSION = 1
 UNITS = {
     "positions": "Å",
     "cells": "Å",
-    "energy": "eV",
-    "forces": "eV/Å",
-    "stress": "eV/Å^3",
+    **{quantity.name: quantity.unit for quantity in QUANTITIES},
     "atomref": "eV",
 }
 _DTYPES: dict[str, type] = {
@@ -43,7 +42,7 @@ _BOOLEANS = ("pbc", "isolated")
 # Datasets begin at multiples of 64 bytes, so that memory maps of them are aligned.
 _ALIGNED = {"alignment_threshold": 64, "alignment_interval": 64}
 _REQUIRED = ("positions", "atomic_numbers", "atom_ptr", "cells", "pbc")
-_OPTIONAL = ("energy", "forces", "stress", "atomref", "weights", "isolated")
+_OPTIONAL = (*NAMES, "atomref", "weights", "isolated")
 
 
 def write_hdf5(path: str | os.PathLike[str], structures: StructureSet) -> None:

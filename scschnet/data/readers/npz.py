@@ -12,38 +12,31 @@ import re
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from scschnet.data.habits import is_virial
+from scschnet.data.habits import field_of, note_of
 from scschnet.data.readers.raw import RawSet
 from scschnet.kinds import POSITION_KEYS
+from scschnet.quantities import QUANTITIES, Quantity
 from scschnet.units import Units
 
 NUMBERS = ("z", "Z", "nuclear_charges", "atomic_numbers", "numbers")
-ENERGY = ("E", "energies", "energy")
-FORCES = ("F", "forces")
-STRESS = ("stress",)
 WEIGHTS = ("weights", "weight", "config_weight")
 QM9_ENERGY = "U0"
 _DESCRIPTIVE = {"type", "md5", "atomref_z"}
 
 
-def read_npz(
-    path: Path,
-    energy_key: str | None = None,
-    forces_key: str | None = None,
-    stress_key: str | None = None,
-) -> RawSet:
+def read_npz(path: Path, asked: dict[str, str | None]) -> RawSet:
     """Read one archive; nothing pickled is ever loaded.
 
     Args:
         path: the .npz file.
-        energy_key: key of the energies; None: E, energies, energy, or U0.
-        forces_key: key of the forces; None: F or forces.
-        stress_key: key of the stress, or of a virial, which is converted; None: stress.
+        asked: for each quantity the key of its values (of a virial in place of a stress, which is converted);
+            None: its usual keys, and U0 as the last one for energies.
 
     Raises:
         ValueError: if the file is damaged, a key is missing or a shape does not fit.
@@ -55,7 +48,7 @@ def read_npz(
         content.seek(0)
         try:
             with np.load(content, allow_pickle=False) as file:
-                return _Archive(path.name, file).raw_set(energy_key, forces_key, stress_key)
+                return _Archive(path.name, file).raw_set(asked)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
             raise ValueError(f"`{path.name}` must be a whole .npz archive, got {error}") from error
 
@@ -67,9 +60,7 @@ class _Archive:
         self.name, self.file = name, file
         self.read: set[str] = set()
 
-    def raw_set(
-        self, energy_key: str | None, forces_key: str | None, stress_key: str | None
-    ) -> RawSet:
+    def raw_set(self, asked: dict[str, str | None]) -> RawSet:
         positions = self.required("positions", POSITION_KEYS)
         if positions.ndim not in (2, 3):
             raise self.misshapen(self.found(POSITION_KEYS), "(N, n, 3) or (atoms, 3)", positions)
@@ -82,12 +73,16 @@ class _Archive:
             n_frames = len(atom_ptr) - 1
         per_frame = positions.shape[1] if positions.ndim == 3 else None
         flat = (int(atom_ptr[-1]), 3)
-        energy, key = self.energy(n_frames, energy_key)
-        forces = self.label("forces_key", forces_key, FORCES, positions.shape)
-        atomref = self.atomref(key)
-        stress, virial = self.stress(n_frames, stress_key)
-        keys = {"energy": key, "forces": forces_key or self.found(FORCES)}
-        keys["stress"] = stress_key or self.found(STRESS)
+        keys = {q.name: self.key_of(q, asked[q.name]) for q in QUANTITIES}
+        labels: dict[str, Any] = {
+            field_of(q.name, key): self.label(
+                key, q, positions.shape[:-1] if q.per_atom else (n_frames,)
+            )
+            for q in QUANTITIES
+            if (key := keys[q.name]) is not None
+        }
+        atomref = self.atomref(keys["energy"])
+        weights = self.found(WEIGHTS)
         raw = RawSet(
             source=self.name,
             positions=positions.reshape(flat),
@@ -95,14 +90,13 @@ class _Archive:
             atom_ptr=atom_ptr,
             cells=self.cells(n_frames),
             pbc=self.pbc(n_frames),
-            energy=energy,
-            forces=None if forces is None else forces.reshape(flat),
-            stress=stress,
-            virial=virial,
+            **labels,
             atomref=atomref,
-            weights=self.label("weights", None, WEIGHTS, (n_frames,)),
+            weights=None
+            if weights is None
+            else self.shaped(weights, self.get(weights), (n_frames,)),
             isolated=self.isolated(n_frames),
-            units=self.units(key),
+            units=self.units(keys["energy"]),
             info=self.info(keys, atomref),
         )
         unread = [name for name in self.file.files if name not in self.read | _DESCRIPTIVE]
@@ -192,35 +186,22 @@ class _Archive:
             return numbers.reshape(-1)
         return np.tile(self.shaped(key, numbers, (per_frame,)), n_frames)
 
-    def energy(self, n_frames: int, wanted: str | None) -> tuple[NDArray | None, str | None]:
-        key = self.named("energy_key", wanted) or self.found(ENERGY)
-        if key is None and QM9_ENERGY in self.file.files:
-            key = QM9_ENERGY
-        if key is None:
-            return None, None
-        energy = self.get(key)
-        if energy.shape == (n_frames, 1):
-            energy = energy[:, 0]
-        return self.shaped(key, energy, (n_frames,)), key
+    def key_of(self, quantity: Quantity, wanted: str | None) -> str | None:
+        key = self.named(f"{quantity.name}_key", wanted) or self.found(quantity.npz_keys)
+        if key is None and quantity.name == "energy" and QM9_ENERGY in self.file.files:
+            return QM9_ENERGY
+        return key
 
-    def label(
-        self, argument: str, wanted: str | None, keys: tuple[str, ...], expected: tuple[int, ...]
-    ) -> NDArray | None:
-        key = self.named(argument, wanted) or self.found(keys)
-        return None if key is None else self.shaped(key, self.get(key), expected)
-
-    def stress(self, n_frames: int, wanted: str | None) -> tuple[NDArray | None, NDArray | None]:
-        """Stress or virial, (n_frames, 3, 3), from matrices, nine numbers or six (xx yy zz yz xz xy)."""
-        key = self.named("stress_key", wanted) or self.found(STRESS)
-        if key is None:
-            return None, None
-        stress = self.get(key)
-        if stress.shape == (n_frames, 6):
-            stress = stress[:, [0, 5, 4, 5, 1, 3, 4, 3, 2]]
-        if stress.shape == (n_frames, 9):
-            stress = stress.reshape(n_frames, 3, 3)
-        stress = self.shaped(key, stress, (n_frames, 3, 3))
-        return (None, stress) if is_virial(key) else (stress, None)
+    def label(self, key: str, quantity: Quantity, rows: tuple[int, ...]) -> NDArray:
+        """Values of each row; also numbers as (N, 1), and matrices as nine or six (xx yy zz yz xz xy) numbers."""
+        values = self.get(key)
+        if quantity.shape == () and values.shape == (*rows, 1):
+            values = values[:, 0]
+        if quantity.shape == (3, 3) and values.shape == (*rows, 6):
+            values = values[:, [0, 5, 4, 5, 1, 3, 4, 3, 2]]
+        if quantity.shape == (3, 3) and values.shape == (*rows, 9):
+            values = values.reshape(*rows, 3, 3)
+        return self.shaped(key, values, (*rows, *quantity.shape)).reshape(-1, *quantity.shape)
 
     def isolated(self, n_frames: int) -> NDArray[np.bool_] | None:
         if "isolated" not in self.file.files:
@@ -298,9 +279,9 @@ class _Archive:
             text = self.text(key)
             if text is not None:
                 info[key] = text
-        info |= {f"{label} key": key for label, key in keys.items() if key is not None}
-        if is_virial(keys["stress"] or ""):
-            info["stress key"] += ", a virial: stress = -virial/volume"
+        info |= {
+            f"{name} key": key + note_of(name, key) for name, key in keys.items() if key is not None
+        }
         if atomref is not None:
             info["atomref"] = f"atomref_{keys['energy']} of the file"
         return info

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +9,8 @@ from numpy.typing import NDArray
 
 from scschnet.data.structure import StructureSet
 from scschnet.data.usable import check_usable
-from scschnet.units import Units, energy_factor, force_factor, length_factor, stress_factor
+from scschnet.quantities import NAMES
+from scschnet.units import KINDS, Units, length_factor
 
 
 @dataclass
@@ -75,12 +75,7 @@ def converted(raw: RawSet, user_units: Units, check_values: bool = True) -> Stru
             atom_ptr=raw.atom_ptr,
             cells=cells,
             pbc=pbc,
-            energy=_labels(raw.energy, units.energy, energy_factor),
-            forces=_labels(raw.forces, units.forces_or_derived, force_factor),
-            stress=_labels(raw.stress, units.stress_or_derived, stress_factor)
-            if raw.virial is None
-            else _stress_of_virial(_labels(raw.virial, units.energy, energy_factor), cells),
-            atomref=_labels(raw.atomref, units.energy, energy_factor),
+            **_labels(raw, units, cells),
             weights=raw.weights,
             isolated=raw.isolated,
             info=raw.info | {"file": raw.source, "units as read": str(units)} | notes,
@@ -101,7 +96,7 @@ def merged_units(of_file: Units, of_user: Units, source: str) -> Units:
         ValueError: if both name a unit of the same kind and differ.
     """
     merged: dict[str, str | None] = {}
-    for kind in ("energy", "length", "forces", "stress"):
+    for kind in KINDS:
         declared, wanted = getattr(of_file, kind), getattr(of_user, kind)
         if declared is not None and wanted is not None and declared != wanted:
             raise ValueError(
@@ -113,24 +108,13 @@ def merged_units(of_file: Units, of_user: Units, source: str) -> Units:
 
 
 def _check_declared(raw: RawSet, units: Units, user_units: Units) -> None:
-    needed = {
-        "length": (raw.positions, units.length),
-        "energy": (raw.energy, units.energy),
-        "forces": (raw.forces, units.forces_or_derived),
-        "stress": (raw.stress, units.stress_or_derived),
-        "virial": (raw.virial, units.energy),
-    }
-    said = {
-        "energy": user_units.energy,
-        "forces": user_units.forces_or_derived,
-        "stress": user_units.stress_or_derived,
-        "virial": user_units.energy,
-    }
-    missing = [
-        kind
-        for kind, (array, unit) in needed.items()
-        if array is not None and (unit is None or (kind in raw.unstated and said[kind] is None))
-    ]
+    arrays = {"length": raw.positions, **{name: getattr(raw, name) for name in (*NAMES, "virial")}}
+
+    def is_unknown(name: str) -> bool:
+        kind = "energy" if name == "virial" else name
+        return units.of(kind) is None or (name in raw.unstated and user_units.of(kind) is None)
+
+    missing = [name for name, array in arrays.items() if array is not None and is_unknown(name)]
     if missing:
         option = raw.example_units if raw.example_units.isalpha() else repr(raw.example_units)
         raise ValueError(
@@ -146,10 +130,17 @@ def _scaled(array: NDArray, factor: float) -> NDArray[np.float64]:
     return result if factor == 1.0 else result * factor
 
 
-def _labels(
-    array: NDArray | None, unit: str | None, factor: Callable[[str], float]
-) -> NDArray[np.float64] | None:
-    return None if array is None or unit is None else _scaled(array, factor(unit))
+def _labels(raw: RawSet, units: Units, cells: NDArray) -> dict[str, NDArray | None]:
+    """Every label and the reference energies, in eV and Å."""
+    labels = {name: _converted(getattr(raw, name), units, name) for name in NAMES}
+    if raw.virial is not None:
+        labels["stress"] = _stress_of_virial(_converted(raw.virial, units, "energy"), cells)
+    return labels | {"atomref": _converted(raw.atomref, units, "energy")}
+
+
+def _converted(array: NDArray | None, units: Units, kind: str) -> NDArray[np.float64] | None:
+    unit = units.of(kind)
+    return None if array is None or unit is None else _scaled(array, KINDS[kind].factor(unit))
 
 
 def _stress_of_virial(virial: NDArray | None, cells: NDArray) -> NDArray[np.float64] | None:
