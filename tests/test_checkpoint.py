@@ -2,6 +2,7 @@
 
 import errno
 import pickle
+import random
 
 import pytest
 import torch
@@ -78,6 +79,50 @@ def test_truncated_file_at_every_tenth(tmp_path):
         path.write_bytes(whole[: len(whole) * tenth // 10])
         with pytest.raises(ValueError, match="is not a readable checkpoint, or is damaged"):
             load_checkpoint(path)
+
+
+def _content(value, name=""):
+    """Every tensor and value of nested containers, by name, as bytes or text."""
+    if isinstance(value, dict):
+        parts = [_content(inner, f"{name}.{key}") for key, inner in value.items()]
+        return {k: v for part in parts for k, v in part.items()}
+    return {name: value.numpy().tobytes() if torch.is_tensor(value) else repr(value)}
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    """Anywhere in the file: refused, or in a byte that says nothing."""
+    path, rng = tmp_path / "m.pt", random.Random(0)
+    save_checkpoint(
+        path, Checkpoint(make_model(n_features=32), {"epoch": 3}, {"x": torch.ones(99)})
+    )
+
+    def content():
+        found = load_checkpoint(path)
+        return _content(
+            {"w": dict(found.model.state_dict()), "m": found.metadata, "t": found.training}
+        )
+
+    whole, expected, refused = path.read_bytes(), content(), 0
+    for _ in range(150):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        try:
+            assert content() == expected
+        except ValueError as error:
+            assert "is not a readable checkpoint, or is damaged" in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > 75
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("name", ["readout.hidden.weight", "offsets.shift"])
+def test_weights_must_be_finite(tmp_path, name, value):
+    model = make_model()
+    model.state_dict()[name].view(-1)[0] = value
+    save_checkpoint(tmp_path / "m.pt", Checkpoint(model))
+    with pytest.raises(ValueError, match=rf"must hold finite weights, but {name} has NaN or inf"):
+        load_checkpoint(tmp_path / "m.pt")
 
 
 def test_file_that_would_run_code(tmp_path):
