@@ -138,9 +138,9 @@ class _Header(tarfile.TarInfo):
         """The header in a block; the end of the archive is a block of zeros."""
         try:
             return super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:
-            raise
         except tarfile.HeaderError as error:
+            if buf and not any(buf):
+                raise
             raise tarfile.ReadError(str(error)) from error
 
 
