@@ -66,11 +66,12 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     }
     if checkpoint.training is not None:
         content["training"] = checkpoint.training
+    buffer = (
+        io.BytesIO()
+    )  # torch's own writer to a file hides why it failed, a full disk for example
+    torch.save(content, buffer)
     with replacing(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch's writer hides the reason, a full disk for example
-            raise OSError(None, f"torch could not write it ({error})") from error
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
