@@ -11,11 +11,11 @@ A checkpoint is a torch file of plain containers, read with `weights_only=True`:
 """
 
 import dataclasses
+import io
 import json
 import os
 import pickle
 import platform
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 import scschnet
+from scschnet.archive import ERRORS_OF_ZIPFILE, checked_records
 from scschnet.files import replacing
 from scschnet.kinds import CHECKPOINT_FORMAT, Kind, expect
 from scschnet.nn import ModelConfig, SchNet
@@ -65,11 +66,12 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     }
     if checkpoint.training is not None:
         content["training"] = checkpoint.training
+    buffer = (
+        io.BytesIO()
+    )  # torch's own writer to a file hides why it failed, a full disk for example
+    torch.save(content, buffer)
     with replacing(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch's writer hides the reason, a full disk for example
-            raise OSError(None, f"torch could not write it ({error})") from error
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -83,15 +85,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, foreign, or of a newer version.
+        ValueError: if the file is damaged, foreign, of a newer version, or holds weights that are no finite numbers.
     """
     file = Path(path)
     expect(file, Kind.CHECKPOINT, Kind.TORCH, Kind.OTHER)
     try:
-        if not zipfile.is_zipfile(file):  # torch would try its older formats
-            raise ValueError("it is not a zip archive")
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, OSError, EOFError, ValueError, KeyError) as error:
+        data = file.read_bytes()
+        checked_records(data)
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (*ERRORS_OF_ZIPFILE, pickle.UnpicklingError, KeyError) as error:
         raise ValueError(f"{file} is not a readable checkpoint, or is damaged: {error}") from error
     if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         raise ValueError(f"{file} is a torch file, but not a checkpoint of scschnet")
@@ -107,6 +109,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         metadata = json.loads(content["metadata"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{file} does not fit together: {error}") from error
+    for name, values in model.state_dict().items():
+        if not values.isfinite().all():
+            raise ValueError(
+                f"{file} must hold finite weights, but {name} has NaN or infinity in it"
+            )
     return Checkpoint(model.eval(), metadata, content.get("training"))
 
 

@@ -1,7 +1,9 @@
 """Writing files whole or not at all, and text to whatever reads the output."""
 
+import glob
 import io
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
     The data and the folder entry are flushed to disk before and after the rename. On an error the
-    temporary file is removed and `path` stays as it was.
+    temporary file is removed and `path` stays as it was. Temporary files of the same path that a killed process of
+    this machine left behind are removed.
 
     Args:
         path: the file to write or replace.
@@ -25,7 +28,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"`{target.parent}` must be an existing folder, got none")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f"{_prefix(target)}{os.getpid()}.tmp")
+    _remove_leftovers(target)
     try:
         yield temporary
         rename_durably(temporary, target)
@@ -34,6 +38,29 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OSError(error.errno, f"cannot write {target}: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _prefix(target: Path) -> str:
+    """Of the names of temporary files; the machine is named because numbers of processes are its own."""
+    return f".{target.name}.{socket.gethostname()}."
+
+
+def _remove_leftovers(target: Path) -> None:
+    prefix = _prefix(target)
+    for path in target.parent.glob(f"{glob.escape(prefix)}*.tmp"):
+        process = path.name.removeprefix(prefix).removesuffix(".tmp")
+        if process.isdecimal() and not _runs(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def rename_durably(source: Path, target: Path) -> None:

@@ -2,9 +2,10 @@
 
 import os
 import zipfile
-import zlib
 from enum import Enum
 from pathlib import Path
+
+from scschnet.archive import ERRORS_OF_ZIPFILE
 
 CHECKPOINT_FORMAT = "scschnet-checkpoint"  # stands in every checkpoint
 EXPORTED_METADATA = "extra/scschnet.json"  # record of every exported model
@@ -125,7 +126,7 @@ def _kind_of_archive(file: Path) -> Kind:
             if "data.pkl" in records:
                 pickled = archive.read(records["data.pkl"])
                 return Kind.CHECKPOINT if CHECKPOINT_FORMAT.encode() in pickled else Kind.TORCH
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError):
+    except ERRORS_OF_ZIPFILE:
         return Kind.OTHER
     arrays = {name.removesuffix(".npy") for name in names if name.endswith(".npy")}
     if any(split <= arrays for split in SPLIT_KEYS):

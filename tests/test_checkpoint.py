@@ -1,7 +1,12 @@
 """Checkpoints: round trips, damaged and foreign files, writes that fail."""
 
-import errno
+import os
 import pickle
+import random
+import resource
+import socket
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -80,6 +85,50 @@ def test_truncated_file_at_every_tenth(tmp_path):
             load_checkpoint(path)
 
 
+def _content(value, name=""):
+    """Every tensor and value of nested containers, by name, as bytes or text."""
+    if isinstance(value, dict):
+        parts = [_content(inner, f"{name}.{key}") for key, inner in value.items()]
+        return {k: v for part in parts for k, v in part.items()}
+    return {name: value.numpy().tobytes() if torch.is_tensor(value) else repr(value)}
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    """Anywhere in the file: refused, or in a byte that says nothing."""
+    path, rng = tmp_path / "m.pt", random.Random(0)
+    save_checkpoint(
+        path, Checkpoint(make_model(n_features=32), {"epoch": 3}, {"x": torch.ones(99)})
+    )
+
+    def content():
+        found = load_checkpoint(path)
+        return _content(
+            {"w": dict(found.model.state_dict()), "m": found.metadata, "t": found.training}
+        )
+
+    whole, expected, refused = path.read_bytes(), content(), 0
+    for _ in range(150):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        try:
+            assert content() == expected
+        except ValueError as error:
+            assert "is not a readable checkpoint, or is damaged" in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > 75
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("name", ["readout.hidden.weight", "offsets.shift"])
+def test_weights_must_be_finite(tmp_path, name, value):
+    model = make_model()
+    model.state_dict()[name].view(-1)[0] = value
+    save_checkpoint(tmp_path / "m.pt", Checkpoint(model))
+    with pytest.raises(ValueError, match=rf"must hold finite weights, but {name} has NaN or inf"):
+        load_checkpoint(tmp_path / "m.pt")
+
+
 def test_file_that_would_run_code(tmp_path):
     class Bomb:
         def __reduce__(self):
@@ -114,19 +163,40 @@ def test_missing_content(tmp_path):
         load_checkpoint(path)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    """A limit of the process does what a full disk does."""
     path = tmp_path / "m.pt"
     save_checkpoint(path, Checkpoint(make_model(), {"epoch": 1}))
-
-    def full_disk(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match=r"cannot write .*m\.pt: No space left on device"):
-        save_checkpoint(path, Checkpoint(make_model(), {"epoch": 2}))
-    monkeypatch.undo()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"cannot write .*m\.pt: File too large$"):
+            save_checkpoint(path, Checkpoint(make_model(), {"epoch": 2}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert load_checkpoint(path).metadata["epoch"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["m.pt"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    """The next one that writes the same file does it; files of processes that run stay."""
+    path, others = tmp_path / "m.pt", tmp_path / f".n.pt.{socket.gethostname()}.1.tmp"
+    killed = "import os, sys; from scschnet.files import replacing\n"
+    killed += (
+        "with replacing(sys.argv[1]) as path: path.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", killed, str(path)]).returncode == -9
+        (left,) = tmp_path.iterdir()
+        assert left.name.startswith(".m.pt.") and left.name.endswith(".tmp")
+    of_another = left.with_name(f".m.pt.elsewhere.{left.name.split('.')[-2]}.tmp")
+    of_one_that_runs = left.with_name(f".m.pt.{socket.gethostname()}.{os.getppid()}.tmp")
+    kept = [others, of_another, of_one_that_runs]
+    for file in kept:
+        file.touch()
+    with replacing(path) as temporary:
+        temporary.write_text("whole")
+    assert sorted(tmp_path.iterdir()) == sorted([path, *kept])
 
 
 def test_replacing_keeps_the_old_file_on_any_error(tmp_path):

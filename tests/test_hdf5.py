@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -226,3 +228,31 @@ def test_hdf5_of_other_programs(tmp_path):
         file.attrs["info"] = json.dumps({})
     with pytest.raises(ValueError, match="got another HDF5 file"):
         read(tmp_path / "other.h5")
+
+
+WRITE = """
+import resource, sys
+import numpy as np
+from scschnet.data import embedded
+from scschnet.data.readers import write_hdf5
+
+frames = embedded.load().select(np.arange(40))
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    write_hdf5(sys.argv[1], frames)
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 100, 2048, 4096, 10_000, 25_000])
+def test_a_file_that_finds_no_room(tmp_path, limit):
+    """A limit of the process does what a full disk does: HDF5 alone would end the process."""
+    path = tmp_path / "f.h5"
+    path.write_text("old")
+    command = [sys.executable, "-c", WRITE, str(path), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"cannot write {path}: File too large\n" in done.stdout
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["f.h5"]

@@ -9,12 +9,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Packages and modules of scschnet -> what of scschnet they may import (themselves always).
-LEAVES = {"units", "quantities", "elements", "files", "kinds"}
+LEAVES = {"archive", "units", "quantities", "elements", "files", "kinds"}
 ALLOWED = {
     "_C": set(),
     "ops": {"_C"},
     "neighbors": {"_C", "ops"},
-    **{leaf: {"units"} for leaf in LEAVES},
+    **{leaf: {"units", "archive"} for leaf in LEAVES},
     "nn": {"ops"},
     "data": {"neighbors", *LEAVES},
     "checkpoint": {"nn", *LEAVES},

@@ -4,6 +4,7 @@ The archives are written here in the published layout, from the real numbers of 
 Mathematica's exponents; charges, frequencies, SMILES and InChI, which are not read, are made up.
 """
 
+import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -151,6 +152,26 @@ def test_archives_cut_short_are_errors(tmp_path, mode, kept):
         return
     with pytest.raises(ValueError, match=r"`q\.tar` must be a whole tar archive"):
         read(path)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_damaged_headers_do_not_hide_the_molecules_behind_them(tmp_path, mode):
+    """tarfile alone takes a damaged header, or one of zeros, for the end of the archive."""
+    path = written(tmp_path / "q.tar", molecules([1, 2, 3, 4, 5]), "w")
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        offsets = [member.offset for member in archive]
+    pack = gzip.compress if mode == "w:gz" else bytes
+    damages = {"bit": lambda header: header[:150] + bytes([header[150] ^ 1]) + header[151:]}
+    damages["zeros"] = lambda _: bytes(512)
+    for k, offset in enumerate(offsets):
+        for damage in damages.values():
+            header = damage(whole[offset : offset + 512])
+            path.write_bytes(pack(whole[:offset] + header + whole[offset + 512 :]))
+            told = r"`q\.tar` must be a whole tar archive"
+            told += rf", but its file number {k + 1} cannot be read" if k else ""
+            with pytest.raises(ValueError, match=told):
+                read(path)
 
 
 def test_archives_of_something_else(tmp_path):

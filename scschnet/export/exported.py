@@ -2,9 +2,7 @@
 
 import io
 import os
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,22 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scschnet.archive import ERRORS_OF_ZIPFILE, checked_records
 from scschnet.export.compiled import outputs
 from scschnet.export.metadata import LIBRARY, check_metadata
 from scschnet.export.torchscript import first_line, last_line, torchscript_deprecation_ignored
 from scschnet.kinds import EXPORTED_METADATA, Kind, kind_of
-
-ERRORS_OF_ZIPFILE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    OSError,
-    EOFError,
-    ValueError,
-    NotImplementedError,  # a compression method that there is not
-    RuntimeError,  # an encrypted record
-    OverflowError,
-)
 
 
 class ExportedModel:
@@ -271,7 +258,7 @@ def _content(path: Path) -> bytes:
 
 def _metadata(path: str | os.PathLike[str], data: bytes) -> dict[str, Any]:
     try:
-        records = _checked_records(data)
+        records = checked_records(data)
     except ERRORS_OF_ZIPFILE as error:
         raise ValueError(f"{path} is not an exported model, or is damaged: {error}") from error
     if EXPORTED_METADATA not in records:
@@ -280,16 +267,6 @@ def _metadata(path: str | os.PathLike[str], data: bytes) -> dict[str, Any]:
         return check_metadata(_record(data, records[EXPORTED_METADATA]).decode())
     except ValueError as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
-
-
-def _checked_records(data: bytes) -> dict[str, str]:
-    """Names of all records without and with the folder they lie in, each compared with its checksum."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        wrong = archive.testzip()
-        if wrong is not None:
-            name = "".join(c if c.isprintable() else "?" for c in wrong)  # it may be damaged, too
-            raise zipfile.BadZipFile(f"the checksum of its record {name} is wrong")
-        return {name.partition("/")[2]: name for name in archive.namelist()}
 
 
 def _record(data: bytes, name: str) -> bytes:

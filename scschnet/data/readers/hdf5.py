@@ -8,6 +8,7 @@ check of its CRC. Metadata is of HDF5 1.10, which has checksums of its own.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zlib
@@ -45,29 +46,70 @@ _REQUIRED = ("positions", "atomic_numbers", "atom_ptr", "cells", "pbc")
 _OPTIONAL = (*NAMES, "atomref", "weights", "isolated")
 
 
+class _PatientFile(io.FileIO):
+    """A file whose first failure waits for `check`: HDF5 ends the process if one meets it while it closes a file.
+
+    Args:
+        path: file to write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        """Write all of `data`, unless a write has failed before."""
+        rest = memoryview(data)
+        try:
+            while rest and self._failure is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self._failure = error
+        return memoryview(data).nbytes
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Cut or lengthen the file."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._failure = self._failure or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise the first failure, if there was one."""
+        if self._failure is not None:
+            raise self._failure
+
+
 def write_hdf5(path: str | os.PathLike[str], structures: StructureSet) -> None:
     """Write `structures` under a temporary name and rename it: the file is whole or not there.
 
     Args:
         path: the file to write or replace.
         structures: any set; `info` is kept as provenance.
+
+    Raises:
+        OSError: naming the file, if it cannot be written; an older file stays as it was.
     """
-    with (
-        replacing(path) as temporary,
-        h5py.File(temporary, "w", libver=("v110", "v110"), **_ALIGNED) as file,
-    ):
-        _write_text(file, "format", FORMAT)
-        file.attrs["version"] = VERSION
-        _write_text(file, "info", json.dumps(structures.info, ensure_ascii=False))
-        for name in (*_REQUIRED, *_OPTIONAL):
-            array = getattr(structures, name)
-            if array is not None:
-                dtype = np.dtype(_DTYPES.get(name, np.float64))
-                data: NDArray = np.ascontiguousarray(array, dtype=dtype)
-                dataset = file.create_dataset(name, data=data)
-                dataset.attrs["crc32"] = zlib.crc32(data.data)
-                if name in UNITS:
-                    _write_text(dataset, "unit", UNITS[name])
+    with replacing(path) as temporary, _PatientFile(temporary) as target:
+        with h5py.File(target, "w", libver=("v110", "v110"), **_ALIGNED) as file:
+            _write_structures(file, structures)
+        target.check()
+
+
+def _write_structures(file: h5py.File, structures: StructureSet) -> None:
+    _write_text(file, "format", FORMAT)
+    file.attrs["version"] = VERSION
+    _write_text(file, "info", json.dumps(structures.info, ensure_ascii=False))
+    for name in (*_REQUIRED, *_OPTIONAL):
+        array = getattr(structures, name)
+        if array is not None:
+            dtype = np.dtype(_DTYPES.get(name, np.float64))
+            data: NDArray = np.ascontiguousarray(array, dtype=dtype)
+            dataset = file.create_dataset(name, data=data)
+            dataset.attrs["crc32"] = zlib.crc32(data.data)
+            if name in UNITS:
+                _write_text(dataset, "unit", UNITS[name])
 
 
 def read_hdf5(path: Path, memory_map: bool = False) -> RawSet:

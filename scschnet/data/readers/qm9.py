@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from lzma import LZMAError
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from ase.data import atomic_numbers as number_of
@@ -129,31 +130,44 @@ def _excluded_indices(exclude: str | Path | Collection[int] | None) -> frozenset
     return frozenset(int(index) for index in exclude)
 
 
+class _Header(tarfile.TarInfo):
+    """A header of the archive. tarfile takes a damaged one for the end, and what follows is missed."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        """The header in a block; the end of the archive is a block of zeros."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if buf and not any(buf):
+                raise
+            raise tarfile.ReadError(str(error)) from error
+
+
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Regular files of the archive, in its order, without unpacking it to disk."""
+    n_read = 0
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with tarfile.open(path, "r|*", tarinfo=_Header) as archive:
             for member in archive:
                 file = archive.extractfile(member) if member.isfile() else None
                 if file is not None:
                     yield member.name, file.read()
+                    n_read += 1
+            _check_end(cast(IO[bytes], archive.fileobj))
     except (tarfile.TarError, EOFError, OSError, zlib.error, LZMAError) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
-        raise ValueError(f"`{path.name}` must be a whole tar archive, got {error}") from error
-    _check_end(path)
+        raise ValueError(
+            f"`{path.name}` must be a whole tar archive, but its file number {n_read + 1} cannot be read: {error}"
+        ) from error
 
 
-def _check_end(path: Path) -> None:
-    """An uncompressed tar cut between two files looks whole; it lacks the closing zero blocks."""
-    with path.open("rb") as file:
-        head = file.read(265)
-        if head[257:262] == b"ustar":
-            file.seek(-1024, 2)
-            if any(file.read()):
-                raise ValueError(
-                    f"`{path.name}` must be a whole tar archive, got one without its end"
-                )
+def _check_end(rest: IO[bytes]) -> None:
+    """Behind the block of zeros that ends an archive there is nothing but zeros."""
+    while block := rest.read(tarfile.RECORDSIZE):
+        if any(block):
+            raise tarfile.ReadError("a block of zeros stands where its header should be")
 
 
 def _parsed(name: str, content: bytes, column: int) -> Molecule:
