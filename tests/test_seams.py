@@ -213,7 +213,9 @@ def test_a_pair_term_fulfils_its_contract(term):
     (second,) = torch.autograd.grad(derivative.sum(), d)
     assert second.isfinite().all()
     assert torch.equal(made(numbers[1], numbers[0], d)[0], phi)
-    beyond = d.detach() >= 3.0
+    reach = made.reach()
+    assert reach.shape == () and reach.dtype == torch.float64 and 0 < float(reach) <= 3.0
+    beyond = d.detach() >= reach
     assert beyond.any() and not phi[beyond].any() and not slope[beyond].any()
     zero = torch.zeros(1, dtype=torch.int64)  # padding
     assert all(x.isfinite().all() for x in made(zero, zero, torch.ones(1).double()))

@@ -191,15 +191,19 @@ class Potential(nn.Module):
         e_d = g_d.double() * self.scale  # dE/dd_ij
         pair_energies = torch.zeros_like(energies)
         if self.pair_term is not None:
-            idx_i = self.idx_i(centers)
-            z_i, z_j = atomic_numbers.index_select(0, idx_i), atomic_numbers.index_select(0, idx_j)
-            phi, slope = self.pair_term(self.in_table(z_i), self.in_table(z_j), d_ij)
+            near = (d_ij < self.pair_term.reach()).nonzero().squeeze(1)
+            i = self.idx_i(centers).index_select(0, near)
+            j = idx_j.index_select(0, near)
+            z_i, z_j = atomic_numbers.index_select(0, i), atomic_numbers.index_select(0, j)
+            d = d_ij.index_select(0, near)
+            phi, slope = self.pair_term(self.in_table(z_i), self.in_table(z_j), d)
             half_phi = 0.5 * phi
-            of_atoms = phi.new_zeros([n_atoms]).index_add_(0, idx_i, half_phi)
-            pair_energies = of_atoms.index_add_(0, idx_j, half_phi).narrow(0, 0, n_local)
+            of_atoms = phi.new_zeros([n_atoms]).index_add_(0, i, half_phi)
+            pair_energies = of_atoms.index_add_(0, j, half_phi).narrow(0, 0, n_local)
             energies = energies + pair_energies
             # A ghost's half of a pair belongs to the process that owns it.
-            e_d = e_d + slope * (0.5 * ((idx_i < n_local).double() + (idx_j < n_local).double()))
+            share = 0.5 * ((i < n_local).double() + (j < n_local).double())
+            e_d = e_d.index_add(0, near, slope * share)
         energy = energies.sum()
         forces, virial = self.pair_forces(e_d, centers, idx_j, r_ij, d_ij, n_atoms)
         if self.checked and not math.isfinite(float(energy) + float(virial.sum())):

@@ -19,7 +19,7 @@ from scschnet.nn.filter_table import (
 )
 from scschnet.nn.geometry import pair_forces, pair_vectors, pair_virial
 from scschnet.nn.interaction import Convolution
-from scschnet.nn.pair_term import add_to_atoms
+from scschnet.nn.pair_term import PairTerm, add_to_atoms
 
 if TYPE_CHECKING:
     from scschnet.nn.model import SchNet
@@ -108,8 +108,8 @@ class Engine:
             x_out = self.model.combine(corrections)
             energies = self.model.offsets(self.model.readout(x_out), atomic_numbers)
             if self.model.pair_term is not None:
-                phi, _ = self.model.pair_term(atomic_numbers[idx_i], atomic_numbers[idx_j], d_ij)
-                energies = add_to_atoms(energies, phi, idx_i, idx_j, half is not None)
+                _, i, j, phi, _ = self._pair_term(atomic_numbers, idx_i, idx_j, d_ij)
+                energies = add_to_atoms(energies, phi, i, j, half is not None)
             g_ij = torch.zeros_like(r_ij)
             moves = self.model.config.n_interactions or self.model.pair_term is not None
             if derivatives and r_ij.shape[0] and moves:
@@ -159,15 +159,34 @@ class Engine:
             g_d = g_d.double() * self.model.offsets.scale
         if self.model.pair_term is not None:
             idx_i = geometry.idx_i.index_select(0, pairs)
-            phi, slope = self.model.pair_term(atomic_numbers[idx_i], atomic_numbers[idx_j], d_ij)
-            energies = add_to_atoms(energies, phi, idx_i, idx_j, half=True)
-            g_d = g_d + slope if derivatives else g_d
+            near, i, j, phi, slope = self._pair_term(
+                atomic_numbers, idx_i, idx_j, d_ij, fixed_shapes=nodes is not None
+            )
+            energies = add_to_atoms(energies, phi, i, j, half=True)
+            if derivatives:
+                g_d = g_d + slope if near is None else g_d.index_add(0, near, slope)
         forces = virial = d_ij
         if derivatives:
             forces, virial = ops.pair_forces(
                 g_d, r_ij, d_ij, row_ptr, idx_j, geometry.idx_m, len(geometry.cells)
             )
         return Evaluated(energies, forces, virial, norms, x_out)
+
+    def _pair_term(
+        self,
+        atomic_numbers: Tensor,
+        idx_i: Tensor,
+        idx_j: Tensor,
+        d_ij: Tensor,
+        fixed_shapes: bool = False,
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:
+        """The pairs that the pair term may act on (None: all), their atoms, energies and slopes."""
+        term = cast(PairTerm, self.model.pair_term)
+        near = None
+        if not fixed_shapes:
+            near = (d_ij.detach() < term.reach()).nonzero().squeeze(1)
+            idx_i, idx_j, d_ij = (t.index_select(0, near) for t in (idx_i, idx_j, d_ij))
+        return near, idx_i, idx_j, *term(atomic_numbers[idx_i], atomic_numbers[idx_j], d_ij)
 
     def spline_convolutions(
         self, d_ij: Tensor, row_ptr: Tensor, idx_j: Tensor

@@ -31,6 +31,13 @@ class PairTerm(Float64Buffers, ABC):
         index[list(elements)] = torch.arange(len(elements))
         self.register_buffer("index", index, persistent=False)
 
+    def reach(self) -> Tensor:
+        """Distance from which on the term is zero for every two elements, a float64 scalar, Å; here the cutoff.
+
+        Only pairs below it are handed to `forward`, except in a captured step, whose shapes are fixed.
+        """
+        return torch.full([], self.cutoff, dtype=torch.float64)
+
     def fit(self, shortest: Tensor) -> None:
         """Take from the training set what the term needs of it, before a training begins; here nothing.
 

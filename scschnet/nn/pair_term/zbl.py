@@ -59,6 +59,10 @@ class ZBL(PairTerm):
         bare, bare_slope = self.bare(i, j, d_ij)
         return bare * switch, bare_slope * switch + bare * switch_slope
 
+    def reach(self) -> Tensor:
+        """As in the contract."""
+        return self.ranges.max()
+
     def bare(self, i: Tensor, j: Tensor, d_ij: Tensor) -> tuple[Tensor, Tensor]:
         """The potential that is not switched off, and its slope; `i` and `j` index the elements."""
         rates = self.decays * self.inverse_lengths[i, j].unsqueeze(1)
