@@ -1,6 +1,13 @@
 """SchNet with weighted skip connections. Public names, nothing else."""
 
+import os
 import pkgutil
+import sys
+
+if "torch" not in sys.modules:
+    # Threads that wait for each other by spinning for long stand in each other's way on a busy machine. libgomp reads
+    # this when torch loads it; benchmarks/threads.md has the measurement.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # In a checkout, `python -m scschnet...` finds these Python files first; the compiled parts come from the installed copy.
 __path__ = pkgutil.extend_path(__path__, __name__)
