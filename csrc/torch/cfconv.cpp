@@ -92,26 +92,6 @@ void check_order(std::int64_t order) {
                     max_spline_order, ", got ", order);
 }
 
-/// Does the list end where the distances end, and do the rows of all pairs lie in the table?
-/// Indices were checked by half_list.
-void check_values(const Pairs& pairs, std::int64_t n_rows) {
-  const std::int64_t n_pairs = pairs.d_ij.size(0), n_atoms = pairs.row_ptr.size(0) - 1;
-  const std::int64_t* const rows = pairs.row_ptr.const_data_ptr<std::int64_t>();
-  TORCH_CHECK_VALUE(rows[0] == 0 && rows[n_atoms] == n_pairs,
-                    "`row_ptr` must begin at 0 and end at ", n_pairs, ", the number of pairs, got ",
-                    rows[0], " and ", rows[n_atoms]);
-  const std::int32_t* const bins = pairs.bins.const_data_ptr<std::int32_t>();
-  std::uint32_t largest = 0;  // a negative bin is a large one
-  for (std::int64_t p = 0; p < n_pairs; ++p) {
-    const auto bin = static_cast<std::uint32_t>(bins[p]);
-    largest = bin > largest ? bin : largest;
-  }
-  TORCH_CHECK_VALUE(n_pairs == 0 || static_cast<std::int64_t>(largest) + n_taps <= n_rows,
-                    "`bins` must lie between 0 and ", n_rows - n_taps,
-                    ", six below the number of table rows, got ",
-                    static_cast<std::int32_t>(largest));
-}
-
 // ---- from tensors to core
 
 cpu::InstructionSet best_isa() {
@@ -136,7 +116,9 @@ struct CoreArguments {
     held.bins = held.bins.contiguous();
     held.row_ptr = held.row_ptr.contiguous();
     held.idx_j = held.idx_j.contiguous();
-    check_values(held, n_rows);
+    check_rows(held.row_ptr, held.d_ij.size(0));
+    check_range(held.idx_j, "idx_j", held.row_ptr.size(0) - 1);
+    check_bins(held.bins, n_rows);
     pairs = {.n_atoms = held.row_ptr.size(0) - 1,
              .row_ptr = held.row_ptr.const_data_ptr<std::int64_t>(),
              .idx_j = held.idx_j.const_data_ptr<std::int64_t>(),

@@ -11,6 +11,7 @@
 #include <torch/csrc/stable/c/shim.h>  // torch_parallel_for: runs inside torch's own thread pool
 #include <torch/library.h>
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <stdexcept>
@@ -29,6 +30,38 @@ void check_cutoff_pieces(const Tensor& cutoff_pieces, const Tensor& like) {
                    "`cutoff_pieces` must be float64, got ", cutoff_pieces.scalar_type());
   TORCH_CHECK_VALUE(cutoff_pieces.device() == like.device(), "`cutoff_pieces` must be on ",
                     like.device(), " like `d_ij`, got ", cutoff_pieces.device());
+}
+
+void check_range(const Tensor& index, const char* name, std::int64_t end) {
+  const auto* const values = index.const_data_ptr<std::int64_t>();
+  std::uint64_t largest = 0;  // a negative index is a large one
+  for (std::int64_t k = 0; k < index.size(0); ++k) {
+    largest = std::max(largest, static_cast<std::uint64_t>(values[k]));
+  }
+  TORCH_CHECK_VALUE(index.size(0) == 0 || largest < static_cast<std::uint64_t>(end), "`", name,
+                    "` must lie between 0 and ", end - 1, ", got ",
+                    static_cast<std::int64_t>(largest));
+}
+
+void check_rows(const Tensor& row_ptr, std::int64_t n_pairs) {
+  const std::int64_t n_atoms = row_ptr.size(0) - 1;
+  const auto* const rows = row_ptr.const_data_ptr<std::int64_t>();
+  bool ascends = rows[0] == 0 && rows[n_atoms] == n_pairs;
+  for (std::int64_t i = 0; i < n_atoms; ++i) ascends &= rows[i] <= rows[i + 1];
+  TORCH_CHECK_VALUE(ascends, "`row_ptr` must ascend from 0 to the number of pairs, ", n_pairs,
+                    ", got ", rows[0], " to ", rows[n_atoms]);
+}
+
+void check_bins(const Tensor& bins, std::int64_t n_rows) {
+  const auto* const values = bins.const_data_ptr<std::int32_t>();
+  std::uint32_t largest = 0;  // a negative bin is a large one
+  for (std::int64_t p = 0; p < bins.size(0); ++p) {
+    largest = std::max(largest, static_cast<std::uint32_t>(values[p]));
+  }
+  TORCH_CHECK_VALUE(bins.size(0) == 0 || static_cast<std::int64_t>(largest) + n_taps <= n_rows,
+                    "`bins` must lie between 0 and ", n_rows - n_taps,
+                    ", six below the number of table rows, got ",
+                    static_cast<std::int32_t>(largest));
 }
 
 namespace detail {
