@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 
 namespace scschnet::cpu {
@@ -9,17 +10,30 @@ namespace scschnet::cpu {
 using Vec3 = std::array<double, 3>;
 using Mat3 = std::array<Vec3, 3>;
 
-/// A basis of the same lattice, as short and as orthogonal as pairwise reduction makes it.
+/// A basis of the same lattice, as short as can be (Minkowski-reduced).
 struct Lattice {
-  Mat3 vectors;  ///< rows; along open axes unit vectors perpendicular to the periodic ones
-  Mat3 inverse;  ///< fractional coordinates f = x · inverse
-  Mat3 frame;    ///< lower triangular, same Gram matrix: the cell turned (or mirrored) into a
-                 ///< standard position
-  Vec3 heights;  ///< distances between opposite faces, Å
-  Vec3 lengths;  ///< lengths of the vectors, Å
+  Mat3 vectors;   ///< rows; along open axes unit vectors perpendicular to the periodic ones
+  Mat3 inverse;   ///< fractional coordinates f = x · inverse
+  Mat3 frame;     ///< lower triangular, same Gram matrix: the cell turned (or mirrored) into a
+                  ///< standard position
+  Vec3 heights;   ///< distances between opposite faces, Å
+  Vec3 lengths;   ///< lengths of the vectors, Å
+  double volume;  ///< of the cell of all three vectors, Å^3
   std::array<std::array<std::int64_t, 3>, 3>
       transform;  ///< vectors[k] = sum_m transform[k][m] cell[m], periodic k
   std::array<bool, 3> periodic;
+
+  /// Of a box around the cell in its standard position, Å: no two points of a cell lie farther
+  /// apart.
+  double diameter() const {
+    double squared = 0;
+    for (int m = 0; m < 3; ++m) {
+      double width = 0;
+      for (int k = 0; k < 3; ++k) width += std::fabs(frame[k][m]);
+      squared += width * width;
+    }
+    return std::sqrt(squared);
+  }
 
   bool open() const { return !periodic[0] && !periodic[1] && !periodic[2]; }
 };
