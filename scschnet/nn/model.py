@@ -7,6 +7,7 @@ from typing import Literal, cast, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from scschnet import ops
 from scschnet.nn.basis import RADIAL_BASES, RadialBasisName
@@ -178,12 +179,14 @@ class SchNet(nn.Module):
             x^out, by its name. All float64 but the last two.
             As usual in torch, everything can be differentiated further if gradients are enabled and
             a parameter, `positions` or `cells` asks for one; under `torch.no_grad()` forces and
-            stress are still computed, and nothing is kept.
+            stress are still computed, and nothing is kept. Forward mode (torch.func.jvp, jacfwd, hessian;
+            torch.autograd.forward_ad) works for the energy, with dense filters; torch refuses it for forces and
+            stress, and refuses torch.func.grad, vjp, jacrev and vmap: torch.autograd.grad does what they do.
         """
         derivatives = forces or stress
         moving = torch.is_grad_enabled() and (positions.requires_grad or cells.requires_grad)
         geometry = (positions.double(), cells.double(), idx_m, idx_i, idx_j, shifts)
-        if self.filters == "dense" or not ops.runs_on(positions.device):
+        if self.filters == "dense" or not ops.runs_on(positions.device) or _forward_mode():
             evaluated = self._composed(atomic_numbers, geometry, None, derivatives)
         else:
             half = ops.half_list(idx_i, idx_j, shifts, len(atomic_numbers))
@@ -367,8 +370,9 @@ class SchNet(nn.Module):
             idx_i, shifts = (t.index_select(0, half[0]) for t in (idx_i, shifts))
             idx_j = half[2]
         r_ij = pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts)
-        differentiable = torch.is_grad_enabled() and (
-            r_ij.requires_grad or any(p.requires_grad for p in self.parameters())
+        differentiable = _forward_mode() or (
+            torch.is_grad_enabled()
+            and (r_ij.requires_grad or any(p.requires_grad for p in self.parameters()))
         )
         with torch.set_grad_enabled(derivatives or torch.is_grad_enabled()):
             if derivatives and not r_ij.requires_grad:
@@ -475,15 +479,19 @@ class SchNet(nn.Module):
         parameters = [self.embedding.weight, self.contribution_weights, *filters, *dense]
         if any(p.requires_grad for p in parameters):
             return None
-        state = (grid, *((p.data_ptr(), p._version) for p in parameters))
-        if state != self._kept.state:
+        try:
+            state = (grid, *((p.data_ptr(), p._version) for p in parameters))
+        except RuntimeError:  # made in inference mode: these change without a trace, too
+            return None
+        kept = self._kept  # threads share it, and another one may replace it at any time
+        if state != kept.state:
             with torch.no_grad():
                 tables, dense = self._new_tables(grid), [p.detach() for p in dense]
                 packed = tables
                 if tables.device.type == "cpu":
                     packed = ops.pack_schnet(tables, self.contribution_weights, dense)
-            self._kept = _Kept(state, tables, dense, packed)
-        return self._kept
+            self._kept = kept = _Kept(state, tables, dense, packed)
+        return kept
 
     def _spline_weights(self, d_ij: Tensor, grid: FilterGrid) -> tuple[Tensor, Tensor]:
         """Bins and weights of the pairs, for the filters and their first derivative."""
@@ -524,6 +532,11 @@ class _Kept:
     tables: Tensor = field(default_factory=lambda: torch.zeros(0))
     dense: list[Tensor] = field(default_factory=list)
     packed: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+
+def _forward_mode() -> bool:
+    """Whether tangents may be on their way (torch.func.jvp, jacfwd, ...), which the operators do not know."""
+    return forward_ad._current_level >= 0
 
 
 def _parts(module: nn.Module) -> dict[str, nn.Module]:
