@@ -27,6 +27,10 @@ void check_dtype(const Tensor& tensor, const char* name, const Tensor& like,
                    tensor.scalar_type());
 }
 
+void check_n_rows(const c10::SymInt& n_rows) {
+  TORCH_CHECK_VALUE(n_rows >= 0, "`n_rows` must not be negative, got ", n_rows);
+}
+
 /// Everything that does not read data, so that it serves the shapes of tracing too. `x` names the
 /// dtype.
 void check_pairs(const Pairs& pairs, const Tensor& x, const char* name) {
@@ -253,6 +257,7 @@ Tensor cfconv_dot(const Tensor& a, const Tensor& b, const Tensor& table, SCSCHNE
 Tensor cfconv_table_gradient(const Tensor& a, const Tensor& b, const OptionalTensor& v,
                              SCSCHNET_PAIRS_PARAMETERS, std::int64_t n_rows, std::int64_t order) {
   const Pairs pairs = SCSCHNET_PAIRS;
+  check_n_rows(n_rows);
   check_pairs(pairs, a, "a");
   TORCH_CHECK_VALUE(a.dim() == 2, "`a` must have shape (n_atoms, n_features), got ", a.sizes());
   check_features(a, "a", a, "a", pairs);
@@ -324,6 +329,7 @@ Tensor cfconv_backward_table_gradient(const Tensor& u, const Tensor& v, const Te
                                       const Tensor& x, SCSCHNET_PAIRS_PARAMETERS,
                                       std::int64_t n_rows) {
   const Pairs pairs = SCSCHNET_PAIRS;
+  check_n_rows(n_rows);
   check_pairs(pairs, x, "x");
   TORCH_CHECK_VALUE(x.dim() == 2, "`x` must have shape (n_atoms, n_features), got ", x.sizes());
   check_features(x, "x", x, "x", pairs);
@@ -373,6 +379,7 @@ Tensor cfconv_dot_meta(const Tensor& a, const Tensor&, const Tensor&, SCSCHNET_P
 
 Tensor cfconv_table_gradient_meta(const Tensor& a, const Tensor&, const OptionalTensor&,
                                   SCSCHNET_PAIRS_PARAMETERS, c10::SymInt n_rows, std::int64_t) {
+  check_n_rows(n_rows);
   check_pairs(SCSCHNET_PAIRS, a, "a");
   return at::empty_symint({std::move(n_rows), a.sym_size(1)}, a.options());
 }
@@ -392,6 +399,7 @@ Tensor cfconv_double_backward_meta(const Tensor&, const Tensor&, const Tensor& x
 Tensor cfconv_backward_table_gradient_meta(const Tensor&, const Tensor&, const Tensor&,
                                            const Tensor& x, SCSCHNET_PAIRS_PARAMETERS,
                                            c10::SymInt n_rows) {
+  check_n_rows(n_rows);
   check_pairs(SCSCHNET_PAIRS, x, "x");
   return at::empty_symint({std::move(n_rows), x.sym_size(1)}, x.options());
 }

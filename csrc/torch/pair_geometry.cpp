@@ -72,6 +72,7 @@ struct Geometry {
     check(row_ptr, "row_ptr", {n_atoms + 1}, at::kLong);
     check(idx_j, "idx_j", {n_pairs}, at::kLong);
     check(idx_m, "idx_m", {n_atoms}, at::kLong);
+    TORCH_CHECK_VALUE(n_structures >= 0, "`n_structures` must not be negative, got ", n_structures);
     check_range(idx_j, "idx_j", n_atoms);
     check_range(idx_m, "idx_m", n_structures);
     check_rows(row_ptr, n_pairs);
