@@ -35,7 +35,7 @@ def test_kernels_agree_with_the_cpu_in_an_emulator(tmp_path):
     core = CSRC / "core/cpu"
     isas = ["kernels_isa", "cfconv_isa", "spline_isa"]
     names = ["buffer", "cell_grid", "cfconv", "images", "index_writer", "isa", "lattice"]
-    names += ["neighbor_list", "pair_geometry", "search", "spline", *isas]
+    names += ["list_size", "neighbor_list", "pair_geometry", "search", "spline", *isas]
     flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-pthread", "-DSCSCHNET_EMULATE_CUDA"]
     flags += ["-DSCSCHNET_KERNELS=kernels_generic", "-Wno-unknown-pragmas"]
     flags += ["-fsanitize=alignment", "-fno-sanitize-recover=all"]  # vector loads must be aligned
