@@ -287,12 +287,12 @@ def test_all_results(programs, files, kind):
     done = run(programs / "exported_model", "results", files[kind])
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert lines[-2:] == [["threads", "same"], ["extras", "none"]]
+    assert lines[-3:] == [["threads", "same"], ["layouts", "same"], ["extras", "none"]]
     periodic = in_python(files[kind], structure(), layers=True, atom_virial=True)
     molecule = in_python(files[kind], structure(pbc=False), layers=True, atom_virial=True)
     keys = [*KEYS, "unfamiliarity"] if "scored" in kind else KEYS
-    assert [name for name, *_ in lines[:-2]] == keys + keys
-    for expected, results in ((periodic, lines[: len(keys)]), (molecule, lines[len(keys) : -2])):
+    assert [name for name, *_ in lines[:-3]] == keys + keys
+    for expected, results in ((periodic, lines[: len(keys)]), (molecule, lines[len(keys) : -3])):
         for name, *values in results:
             np.testing.assert_allclose(
                 np.array(values, dtype=float), expected[name].ravel(), rtol=0, atol=1e-10

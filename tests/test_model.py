@@ -1,6 +1,10 @@
 """The model against the oracle, its derivatives against finite differences, its symmetries."""
 
 import dataclasses
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +15,7 @@ from conftest import make_model, make_structures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scschnet.data import StructureSet, collate
@@ -364,3 +369,103 @@ def test_a_model_without_blocks_knows_elements_alone(structures, filters):
     assert not result["forces"].any() and not result["stress"][:3].any()
     for z in (1, 6, 8):
         assert len(result["energies"][structures.atomic_numbers == z].unique()) == 1
+
+
+# ---- forward mode, threads, inference mode
+
+
+def _energy_of(model, seed=3):
+    """Energy as a function of positions, and positions of a molecule."""
+    batch = collate(make_structures(seed).select([3]), [0], model.config.cutoff)
+    rest = {name: value for name, value in batch.inputs.items() if name != "positions"}
+    return lambda r: model(r, **rest, forces=False)["energy"].sum(), batch.inputs["positions"]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("repulsion", ["none", "zbl"])
+def test_forward_mode_gives_the_derivatives(model, frozen, repulsion):
+    """They were silently zero: the operators know nothing of tangents."""
+    filters = model.filters
+    model = make_model(filters=filters, repulsion=repulsion).eval().requires_grad_(not frozen)
+    energy, positions = _energy_of(model)
+    tangent = torch.randn_like(positions)
+    r = positions.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(energy(r), r)
+    true = (gradient * tangent).sum().detach()
+    assert true.abs() > 1e-3
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(energy(forward_ad.make_dual(positions, tangent))).tangent
+    found = {
+        "forward_ad": dual,
+        "jvp": torch.func.jvp(energy, (positions,), (tangent,))[1],
+        "jacfwd": (torch.func.jacfwd(energy)(positions) * tangent).sum(),
+    }
+    for name, value in found.items():
+        torch.testing.assert_close(value.detach(), true, rtol=1e-5, atol=1e-6, msg=name)
+    hessian = torch.func.hessian(energy)(positions).detach()
+    exact = torch.autograd.functional.hessian(energy, positions)
+    torch.testing.assert_close(hessian, exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own
+def test_forward_mode_in_a_parameter(model):
+    model.requires_grad_(False)
+    energy, positions = _energy_of(model)
+    with forward_ad.dual_level():
+        bias = model.readout.output.bias
+        del model.readout.output.bias
+        model.readout.output.bias = forward_ad.make_dual(bias.detach(), torch.ones_like(bias))
+        tangent = forward_ad.unpack_dual(energy(positions)).tangent
+    torch.testing.assert_close(tangent, model.offsets.scale * len(positions))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_transforms_of_torch_that_are_refused(model):
+    model.requires_grad_(False)
+    model.filters = "spline"
+    energy, positions = _energy_of(model)
+    for transform in (torch.func.grad, torch.func.jacrev, torch.func.vmap):
+        given = positions[None] if transform is torch.func.vmap else positions
+        with pytest.raises(RuntimeError, match=r"functorch transforms|Batching rule not impl"):
+            transform(energy)(given)
+
+
+def test_threads_that_share_a_model_without_cutoff_function():
+    """Tables are as long as the largest distance; a thread must not take those of another one."""
+    model = make_model(cutoff=30.0, rbf_range=3.0, cutoff_function="none", filters="spline")
+    model.eval().requires_grad_(False).refine_filters()
+    molecule = make_structures().select([3])
+    batches = [
+        collate(replace(molecule, positions=molecule.positions * (1 + 0.5 * k)), [0], 30.0)
+        for k in range(6)
+    ]
+    expected = [model(**batch.inputs)["energy"].item() for batch in batches]
+    barrier, wrong = threading.Barrier(4), []
+    before = sys.getswitchinterval()
+
+    def work(first: int) -> None:
+        barrier.wait()
+        for k in range(first, first + 150):
+            energy = model(**batches[k % 6].inputs)["energy"].item()
+            if energy != expected[k % 6]:
+                wrong.append(energy)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+    finally:
+        sys.setswitchinterval(before)
+    assert not wrong
+
+
+def test_a_model_made_in_inference_mode():
+    batch = collate(make_structures(), range(5), 4.0)
+    expected = make_model(filters="spline").requires_grad_(False)(**batch.inputs)
+    with torch.inference_mode():
+        made = make_model(filters="spline").requires_grad_(False)
+        for _ in range(2):
+            found = made(**batch.inputs)
+            torch.testing.assert_close(found["forces"], expected["forces"])
+    torch.testing.assert_close(made(**batch.inputs)["energy"], expected["energy"])

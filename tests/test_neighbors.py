@@ -2,6 +2,8 @@
 
 import itertools
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -519,7 +521,7 @@ FLAT = np.array([[1.0, 0, 0], [2, 0, 0], [0, 0, 1]])
         (
             {"pbc": True, "cell": [1e-9, 1, 1]},
             ValueError,
-            "`cutoff` must reach fewer than 1e8 cells",
+            "`cutoff` must reach fewer than 2^31 atoms and images, but 3 Å reach",
         ),
         ({"pbc": [True, False]}, ValueError, "`pbc` must be one flag or three, got [True, False]"),
         ({"pbc": "yes"}, ValueError, "`pbc` must be one flag or three, got 'yes'"),
@@ -743,3 +745,67 @@ def test_cutoffs_that_differ_are_those_of_ase(kind, cell):
 def test_bad_cutoffs_that_differ_are_named(cutoff, message):
     with pytest.raises(ValueError, match=message):
         scschnet.neighbor_list("i", molecule("CH3CH2OH"), cutoff)
+
+
+# ---- lists that cannot fit
+
+FITS = """
+import resource, sys
+import numpy as np
+from scschnet import _C
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+cell, positions, cutoff = eval(sys.argv[1])
+try:
+    print(len(_C.neighbor_list("i", positions, cell, cell is not None, cutoff, 1)))
+except ValueError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+SHORT_SUM = (
+    "(np.array([[10, 0, 0], [-5, 8.660254, 0], [-5, -8.660254, {}]]), np.zeros((1, 3)), 5.0)"
+)
+NO_ROOM = "`cutoff` must be short enough for a list that fits into memory, 4.29 GB, but"
+TOO_MANY = "`cutoff` must reach fewer than 2^31 atoms and images, but"
+
+
+@pytest.mark.parametrize(
+    ("case", "answer"),
+    [
+        ("(np.eye(3), np.zeros((1, 3)), 300.0)", f"{NO_ROOM} 300 Å give at least 1.1"),
+        ("(np.eye(3) * 1e-3, np.zeros((1, 3)), 5.0)", f"{TOO_MANY} 5 Å reach 1e+12 in a `cell` 0.0"),
+        (SHORT_SUM.format("5e-2"), "198"),
+        (SHORT_SUM.format("1e-3"), "999"),
+        ("(np.eye(3) * 10, np.random.rand(100, 3) * 10, 200.0)", f"{NO_ROOM} 200 Å give at least"),
+        ("(None, np.zeros((100_000, 3)), 5.0)", f"{NO_ROOM} 5 Å give at least 5.2"),
+        ("(None, np.random.rand(100_000, 3) * 8, 5.0)", f"{NO_ROOM} 5 Å give at least"),
+        ("(np.eye(3) * 8, np.random.rand(50_000, 3) * 8, 5.0)", f"{NO_ROOM} 5 Å give at least"),
+        ("(np.eye(3) * 10, np.zeros((1, 3)), 1e300)", f"{TOO_MANY} 1e+300 Å reach inf in a `cell` 10"),
+        ("(np.eye(3) * 1e12, np.zeros((1, 3)), 1.5e12)", "`cutoff` must be below 1e11 Å"),
+        ("(None, np.eye(3), 1e300)", "6"),
+    ],
+)  # fmt: skip
+def test_a_list_that_cannot_fit_is_refused_before_its_memory_is_taken(case, answer):
+    done = subprocess.run([sys.executable, "-c", FITS, case], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said, megabytes = done.stdout.splitlines()
+    assert said.startswith(answer)
+    assert int(megabytes) < 700
+
+
+def test_a_basis_whose_sum_is_short_is_the_same_lattice():
+    """No two of its vectors show that a + b + c is shorter than each of them."""
+    rng = np.random.default_rng(0)
+    short = np.array([[0.3, 0.2, 2.1], [6.0, 0.4, 0.1], [-2.7, 5.5, 0.3]])
+    positions = rng.random((5, 3)) @ short
+    expected = np.sort(neighbor_list("d", positions=positions, cell=short, pbc=True, cutoff=6.0))
+    tried = 0
+    for signs in itertools.product((1, -1), repeat=3):
+        a, b, c = (sign * vector for sign, vector in zip(signs, short, strict=True))
+        cell = np.array([b, c, a - b - c])
+        i, j, d, s = neighbor_list("ijdS", positions=positions, cell=cell, pbc=True, cutoff=6.0)
+        np.testing.assert_allclose(np.sort(d), expected, rtol=0, atol=1e-12)
+        r = positions[j] - positions[i] + s @ cell
+        np.testing.assert_allclose(np.linalg.norm(r, axis=1), d, rtol=0, atol=1e-12)
+        tried += 1
+    assert tried == 8

@@ -60,5 +60,5 @@ def test_bad_input():
         ops.orthogonalize(torch.zeros(3, 3))
     with pytest.raises(TypeError, match="`matrices` must be float32 or float64, got Int"):
         ops.orthogonalize(torch.zeros(1, 3, 3, dtype=torch.int32))
-    with pytest.raises(ValueError, match="`steps` must not be negative, got -1"):
+    with pytest.raises(ValueError, match="`steps` must lie between 0 and 1000, got -1"):
         ops.orthogonalize(torch.zeros(1, 3, 3), -1)

@@ -100,7 +100,8 @@ class [[gnu::visibility("default")]] NeighborList {
   /// Throws std::invalid_argument, naming the argument in backticks, when `cutoff` is not a
   /// positive finite number; `positions` hold a NaN or an infinity, or lie more than 1e8 cells
   /// outside or 1e12 Å apart; `cell` is singular along its periodic axes; `atom_ptr` does not begin
-  /// at 0 or decreases; or when atoms and images together exceed 2^31 - 1.
+  /// at 0 or decreases; or when atoms and images together exceed 2^31 - 1, or they and the pairs
+  /// the memory of the machine (which is estimated before any is taken).
   template <class Scalar>
   std::int64_t find(const Structures<Scalar>& input, double cutoff,
                     const NeighborOptions& options = {});

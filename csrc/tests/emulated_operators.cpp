@@ -17,6 +17,9 @@
 namespace scschnet {
 
 void check_cutoff_pieces(const at::Tensor&, const at::Tensor&) {}
+void check_range(const at::Tensor&, const char*, std::int64_t) {}
+void check_rows(const at::Tensor&, std::int64_t) {}
+void check_bins(const at::Tensor&, std::int64_t) {}
 
 namespace detail {
 void parallel_for(std::int64_t, void (*)(std::int64_t, const void*), const void*) {

@@ -27,6 +27,10 @@ void check_dtype(const Tensor& tensor, const char* name, const Tensor& like,
                    tensor.scalar_type());
 }
 
+void check_n_rows(const c10::SymInt& n_rows) {
+  TORCH_CHECK_VALUE(n_rows >= 0, "`n_rows` must not be negative, got ", n_rows);
+}
+
 /// Everything that does not read data, so that it serves the shapes of tracing too. `x` names the
 /// dtype.
 void check_pairs(const Pairs& pairs, const Tensor& x, const char* name) {
@@ -92,26 +96,6 @@ void check_order(std::int64_t order) {
                     max_spline_order, ", got ", order);
 }
 
-/// Does the list end where the distances end, and do the rows of all pairs lie in the table?
-/// Indices were checked by half_list.
-void check_values(const Pairs& pairs, std::int64_t n_rows) {
-  const std::int64_t n_pairs = pairs.d_ij.size(0), n_atoms = pairs.row_ptr.size(0) - 1;
-  const std::int64_t* const rows = pairs.row_ptr.const_data_ptr<std::int64_t>();
-  TORCH_CHECK_VALUE(rows[0] == 0 && rows[n_atoms] == n_pairs,
-                    "`row_ptr` must begin at 0 and end at ", n_pairs, ", the number of pairs, got ",
-                    rows[0], " and ", rows[n_atoms]);
-  const std::int32_t* const bins = pairs.bins.const_data_ptr<std::int32_t>();
-  std::uint32_t largest = 0;  // a negative bin is a large one
-  for (std::int64_t p = 0; p < n_pairs; ++p) {
-    const auto bin = static_cast<std::uint32_t>(bins[p]);
-    largest = bin > largest ? bin : largest;
-  }
-  TORCH_CHECK_VALUE(n_pairs == 0 || static_cast<std::int64_t>(largest) + n_taps <= n_rows,
-                    "`bins` must lie between 0 and ", n_rows - n_taps,
-                    ", six below the number of table rows, got ",
-                    static_cast<std::int32_t>(largest));
-}
-
 // ---- from tensors to core
 
 cpu::InstructionSet best_isa() {
@@ -136,7 +120,9 @@ struct CoreArguments {
     held.bins = held.bins.contiguous();
     held.row_ptr = held.row_ptr.contiguous();
     held.idx_j = held.idx_j.contiguous();
-    check_values(held, n_rows);
+    check_rows(held.row_ptr, held.d_ij.size(0));
+    check_range(held.idx_j, "idx_j", held.row_ptr.size(0) - 1);
+    check_bins(held.bins, n_rows);
     pairs = {.n_atoms = held.row_ptr.size(0) - 1,
              .row_ptr = held.row_ptr.const_data_ptr<std::int64_t>(),
              .idx_j = held.idx_j.const_data_ptr<std::int64_t>(),
@@ -271,6 +257,7 @@ Tensor cfconv_dot(const Tensor& a, const Tensor& b, const Tensor& table, SCSCHNE
 Tensor cfconv_table_gradient(const Tensor& a, const Tensor& b, const OptionalTensor& v,
                              SCSCHNET_PAIRS_PARAMETERS, std::int64_t n_rows, std::int64_t order) {
   const Pairs pairs = SCSCHNET_PAIRS;
+  check_n_rows(n_rows);
   check_pairs(pairs, a, "a");
   TORCH_CHECK_VALUE(a.dim() == 2, "`a` must have shape (n_atoms, n_features), got ", a.sizes());
   check_features(a, "a", a, "a", pairs);
@@ -342,6 +329,7 @@ Tensor cfconv_backward_table_gradient(const Tensor& u, const Tensor& v, const Te
                                       const Tensor& x, SCSCHNET_PAIRS_PARAMETERS,
                                       std::int64_t n_rows) {
   const Pairs pairs = SCSCHNET_PAIRS;
+  check_n_rows(n_rows);
   check_pairs(pairs, x, "x");
   TORCH_CHECK_VALUE(x.dim() == 2, "`x` must have shape (n_atoms, n_features), got ", x.sizes());
   check_features(x, "x", x, "x", pairs);
@@ -391,6 +379,7 @@ Tensor cfconv_dot_meta(const Tensor& a, const Tensor&, const Tensor&, SCSCHNET_P
 
 Tensor cfconv_table_gradient_meta(const Tensor& a, const Tensor&, const OptionalTensor&,
                                   SCSCHNET_PAIRS_PARAMETERS, c10::SymInt n_rows, std::int64_t) {
+  check_n_rows(n_rows);
   check_pairs(SCSCHNET_PAIRS, a, "a");
   return at::empty_symint({std::move(n_rows), a.sym_size(1)}, a.options());
 }
@@ -410,6 +399,7 @@ Tensor cfconv_double_backward_meta(const Tensor&, const Tensor&, const Tensor& x
 Tensor cfconv_backward_table_gradient_meta(const Tensor&, const Tensor&, const Tensor&,
                                            const Tensor& x, SCSCHNET_PAIRS_PARAMETERS,
                                            c10::SymInt n_rows) {
+  check_n_rows(n_rows);
   check_pairs(SCSCHNET_PAIRS, x, "x");
   return at::empty_symint({std::move(n_rows), x.sym_size(1)}, x.options());
 }

@@ -48,8 +48,9 @@ struct Extras {
 /// std::invalid_argument for arguments, which are named in backticks.
 class [[gnu::visibility("default")]] ExportedModel {
  public:
-  /// Reads and checks the whole file. `device` is "cpu", or for a portable model one that torch
-  /// knows.
+  /// Reads and checks the whole file. A checksum finds damage, not malice: the file holds a
+  /// program, which may do whatever this process may. Load none that you do not trust. `device` is
+  /// "cpu", or for a portable model one that torch knows.
   static ExportedModel load(const std::string& path, const std::string& device = "cpu");
 
   double cutoff() const;                ///< Å; how deep ghosts must be with a halo

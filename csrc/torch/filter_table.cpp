@@ -31,7 +31,7 @@ using torch::autograd::variable_list;
 
 constexpr std::int64_t per_block = 4;  // hidden weight, hidden bias, output weight, output bias
 
-void check(const Tensor& rbf, const Tensor& prefilter, TensorList parameters) {
+void check_basis(const Tensor& rbf, const Tensor& prefilter) {
   TORCH_CHECK_VALUE(rbf.dim() == 2 && rbf.scalar_type() == at::kDouble,
                     "`rbf` must have shape (n_nodes, n_rbf) and dtype float64, got ",
                     rbf.sym_sizes(), " and ", rbf.scalar_type());
@@ -39,6 +39,10 @@ void check(const Tensor& rbf, const Tensor& prefilter, TensorList parameters) {
                         prefilter.scalar_type() == at::kDouble,
                     "`prefilter` must hold ", prefilter_order + 1, " float64, got ",
                     prefilter.sym_sizes(), " ", prefilter.scalar_type());
+}
+
+void check(const Tensor& rbf, const Tensor& prefilter, TensorList parameters) {
+  check_basis(rbf, prefilter);
   TORCH_CHECK_VALUE(!parameters.empty() && parameters.size() % per_block == 0,
                     "`parameters` must hold four tensors per block, got ", parameters.size());
   const Tensor& first = parameters[0];
@@ -154,14 +158,42 @@ void fill_gradients(const FilterTableSizes& sizes, const Tensor& prefilter, cons
   });
 }
 
+/// Of filter_tables_backward: shapes and dtypes as filter_tables_forward left them.
+void check_backward(const Tensor& tables_bar, const Tensor& rbf, const Tensor& prefilter,
+                    const Tensor& coefficients, const Tensor& slopes, TensorList output_weights) {
+  const auto dtype = tables_bar.scalar_type();
+  const auto check = [&](const Tensor& tensor, const char* name, c10::SymIntArrayRef sizes) {
+    TORCH_CHECK_VALUE(tensor.sym_sizes() == sizes, "`", name, "` must have shape ", sizes, ", got ",
+                      tensor.sym_sizes());
+    TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, "`", name, "` must be ", dtype,
+                     " like `tables_bar`, got ", tensor.scalar_type());
+  };
+  TORCH_CHECK_VALUE(tables_bar.dim() == 3 && tables_bar.sym_size(1) > 0,
+                    "`tables_bar` must have shape (n_blocks, n_rows, n_filters), got ",
+                    tables_bar.sym_sizes());
+  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble,
+                   "`tables_bar` must be float32 or float64, got ", dtype);
+  check_basis(rbf, prefilter);
+  const c10::SymInt n_blocks = tables_bar.sym_size(0), n_rows = tables_bar.sym_size(1),
+                    n = tables_bar.sym_size(2), n_nodes = n_rows + 2 * prefilter_order;
+  TORCH_CHECK_VALUE(rbf.sym_size(0) == n_nodes, "`rbf` must have ", n_nodes,
+                    " nodes, as many as `tables_bar` has rows and ", 2 * prefilter_order,
+                    " more, got ", rbf.sym_size(0));
+  check(coefficients, "coefficients", {n_blocks, n_rows, n});
+  check(slopes, "slopes", {n_blocks, n_nodes, n});
+  TORCH_CHECK_VALUE(n_blocks == static_cast<std::int64_t>(output_weights.size()),
+                    "`output_weights` must hold one tensor for each of ", n_blocks, " blocks, got ",
+                    output_weights.size());
+  for (const Tensor& weight : output_weights) check(weight, "output_weights", {n, n});
+}
+
 /// Gradients in all parameters, in their order.
 std::vector<Tensor> filter_tables_backward(const Tensor& tables_bar, const Tensor& rbf,
                                            const Tensor& prefilter, const Tensor& coefficients,
                                            const Tensor& slopes, TensorList output_weights) {
-  const Tensor bar = tables_bar.contiguous();
-  TORCH_CHECK_VALUE(bar.sizes() == coefficients.sizes(),
-                    "`tables_bar` must have the shape of the tables, ", coefficients.sizes(),
-                    ", got ", bar.sizes());
+  check_backward(tables_bar, rbf, prefilter, coefficients, slopes, output_weights);
+  const Tensor bar = tables_bar.contiguous(), kept = coefficients.contiguous(),
+               kept_slopes = slopes.contiguous();
   const FilterTableSizes sizes{bar.size(1), rbf.size(1), bar.size(2)};
   const auto options = coefficients.options();
   std::vector<Tensor> gradients;
@@ -174,18 +206,19 @@ std::vector<Tensor> filter_tables_backward(const Tensor& tables_bar, const Tenso
   const Tensor basis = rbf.to(options.dtype()).contiguous();
   const auto weights = contiguous(output_weights);
   if (bar.scalar_type() == at::kDouble) {
-    fill_gradients<double>(sizes, prefilter.contiguous(), basis, bar, coefficients, slopes, weights,
+    fill_gradients<double>(sizes, prefilter.contiguous(), basis, bar, kept, kept_slopes, weights,
                            gradients);
   } else {
-    fill_gradients<float>(sizes, prefilter.contiguous(), basis, bar, coefficients, slopes, weights,
+    fill_gradients<float>(sizes, prefilter.contiguous(), basis, bar, kept, kept_slopes, weights,
                           gradients);
   }
   return gradients;
 }
 
 std::vector<Tensor> filter_tables_backward_meta(const Tensor& tables_bar, const Tensor& rbf,
-                                                const Tensor&, const Tensor&, const Tensor&,
-                                                TensorList) {
+                                                const Tensor& prefilter, const Tensor& coefficients,
+                                                const Tensor& slopes, TensorList output_weights) {
+  check_backward(tables_bar, rbf, prefilter, coefficients, slopes, output_weights);
   const c10::SymInt n = tables_bar.sym_size(2), n_rbf = rbf.sym_size(1);
   std::vector<Tensor> gradients;
   for (std::int64_t b = 0; b < tables_bar.size(0); ++b) {

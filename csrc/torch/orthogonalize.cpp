@@ -19,7 +19,8 @@ void check(const Tensor& matrices, std::int64_t steps) {
                     matrices.sym_sizes());
   TORCH_CHECK_TYPE(matrices.scalar_type() == at::kFloat || matrices.scalar_type() == at::kDouble,
                    "`matrices` must be float32 or float64, got ", matrices.scalar_type());
-  TORCH_CHECK_VALUE(steps >= 0, "`steps` must not be negative, got ", steps);
+  TORCH_CHECK_VALUE(steps >= 0 && steps <= 1000, "`steps` must lie between 0 and 1000, got ",
+                    steps);
 }
 
 template <class Scalar>

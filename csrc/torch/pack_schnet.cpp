@@ -50,6 +50,7 @@ Tensor pack_schnet_meta(const Tensor& tables, const Tensor&, TensorList paramete
   const auto fixed = [](const c10::SymInt& size) { return size.guard_int(__FILE__, __LINE__); };
   SchnetSizes sizes{};
   sizes.n_blocks = fixed(tables.sym_size(0));
+  check_number_of_parameters(parameters, sizes.n_blocks);
   sizes.n_features = fixed(tables.sym_size(2));
   sizes.n_hidden = fixed(parameters[parameters_per_block * sizes.n_blocks].sym_size(0));
   return at::empty({packed_size(sizes, tables.scalar_type())}, tables.options());
@@ -61,8 +62,9 @@ void check_packed(const SchnetInput& in, const Tensor& packed) {
   const auto dtype = in.features.scalar_type();
   const std::int64_t size = packed_size(in.sizes(), dtype);
   TORCH_CHECK_VALUE(packed.sizes() == at::IntArrayRef{size} && packed.is_contiguous(),
-                    "`packed` must be what pack_schnet made, ", size, " numbers, got shape ",
-                    packed.sizes());
+                    "`packed` must be what pack_schnet made, ", size,
+                    " numbers, contiguous, got shape ", packed.sizes(), " and strides ",
+                    packed.strides());
   TORCH_CHECK_TYPE(packed.scalar_type() == dtype, "`packed` must be ", dtype,
                    " like `features`, got ", packed.scalar_type());
 }

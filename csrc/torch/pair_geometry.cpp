@@ -11,6 +11,8 @@
 
 #include <tuple>
 
+#include "pairs.hpp"
+
 namespace scschnet {
 namespace {
 
@@ -25,14 +27,6 @@ void check(const Tensor& tensor, const char* name, at::IntArrayRef sizes, at::Sc
                    tensor.scalar_type());
 }
 
-void check_range(const Tensor& index, const char* name, std::int64_t end) {
-  const auto* values = index.const_data_ptr<std::int64_t>();
-  bool inside = true;
-  for (std::int64_t k = 0; k < index.size(0); ++k) inside &= (values[k] >= 0) & (values[k] < end);
-  TORCH_CHECK_VALUE(inside, "`", name, "` must lie between 0 and ", end - 1);
-}
-
-/// Indices of the full list are those that half_list has checked; the others are checked here.
 std::tuple<Tensor, Tensor> pair_vectors(const Tensor& positions, const Tensor& cells,
                                         const Tensor& idx_m, const Tensor& idx_i,
                                         const Tensor& idx_j, const Tensor& shifts,
@@ -45,13 +39,13 @@ std::tuple<Tensor, Tensor> pair_vectors(const Tensor& positions, const Tensor& c
   check(idx_j, "idx_j", {n_full}, at::kLong);
   check(shifts, "shifts", {n_full, 3}, at::kInt);
   check(pairs, "pairs", {n_pairs}, at::kLong);
-  check_range(idx_m, "idx_m", cells.size(0));
-  check_range(pairs, "pairs", n_full);
-  check_range(idx_i, "idx_i", n_atoms);
-  check_range(idx_j, "idx_j", n_atoms);
   const auto c = [](const Tensor& t) { return t.contiguous(); };
   const Tensor r = c(positions), h = c(cells), m = c(idx_m), i = c(idx_i), j = c(idx_j),
                s = c(shifts), chosen = c(pairs);
+  check_range(m, "idx_m", h.size(0));
+  check_range(chosen, "pairs", n_full);
+  check_range(i, "idx_i", n_atoms);
+  check_range(j, "idx_j", n_atoms);
   Tensor r_ij = at::empty({n_pairs, 3}, r.options()), d_ij = at::empty({n_pairs}, r.options());
   cpu::pair_vectors(
       {n_pairs, chosen.const_data_ptr<std::int64_t>(), i.const_data_ptr<std::int64_t>(),
@@ -78,12 +72,10 @@ struct Geometry {
     check(row_ptr, "row_ptr", {n_atoms + 1}, at::kLong);
     check(idx_j, "idx_j", {n_pairs}, at::kLong);
     check(idx_m, "idx_m", {n_atoms}, at::kLong);
+    TORCH_CHECK_VALUE(n_structures >= 0, "`n_structures` must not be negative, got ", n_structures);
     check_range(idx_j, "idx_j", n_atoms);
     check_range(idx_m, "idx_m", n_structures);
-    const auto* row = row_ptr.const_data_ptr<std::int64_t>();
-    bool ordered = row[0] == 0 && row[n_atoms] == n_pairs;
-    for (std::int64_t k = 0; k < n_atoms; ++k) ordered &= row[k] <= row[k + 1];
-    TORCH_CHECK_VALUE(ordered, "`row_ptr` must ascend from 0 to the number of pairs, ", n_pairs);
+    check_rows(row_ptr, n_pairs);
   }
 
   DirectedPairs pairs() const {

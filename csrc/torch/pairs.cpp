@@ -11,10 +11,12 @@
 #include <torch/csrc/stable/c/shim.h>  // torch_parallel_for: runs inside torch's own thread pool
 #include <torch/library.h>
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <stdexcept>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 namespace scschnet {
@@ -29,6 +31,60 @@ void check_cutoff_pieces(const Tensor& cutoff_pieces, const Tensor& like) {
                    "`cutoff_pieces` must be float64, got ", cutoff_pieces.scalar_type());
   TORCH_CHECK_VALUE(cutoff_pieces.device() == like.device(), "`cutoff_pieces` must be on ",
                     like.device(), " like `d_ij`, got ", cutoff_pieces.device());
+}
+
+namespace {
+
+/// Whether all entries lie between 0 and last: v and last - v have no sign then. Without a
+/// comparison, so that the compiler finds vector instructions for it on every processor.
+template <class Integer>
+bool all_between(const Integer* values, std::int64_t n, Integer last) {
+  using Unsigned = std::make_unsigned_t<Integer>;
+  Unsigned signs = 0;
+  for (std::int64_t k = 0; k < n; ++k) {
+    const auto v = static_cast<Unsigned>(values[k]);
+    signs |= v | (static_cast<Unsigned>(last) - v);
+  }
+  return n == 0 || (last >= 0 && static_cast<Integer>(signs) >= 0);
+}
+
+/// The first entry that does not.
+template <class Integer>
+Integer first_outside(const Integer* values, std::int64_t n, Integer last) {
+  return *std::find_if(values, values + n, [&](Integer v) { return v < 0 || v > last; });
+}
+
+}  // namespace
+
+void check_range(const Tensor& index, const char* name, std::int64_t end) {
+  const auto* const values = index.const_data_ptr<std::int64_t>();
+  const std::int64_t n = index.size(0), last = end - 1;
+  if (all_between(values, n, last)) return;
+  TORCH_CHECK_VALUE(false, "`", name, "` must lie between 0 and ", last, ", got ",
+                    first_outside(values, n, last));
+}
+
+void check_rows(const Tensor& row_ptr, std::int64_t n_pairs) {
+  const std::int64_t n_atoms = row_ptr.size(0) - 1;
+  const auto* const rows = row_ptr.const_data_ptr<std::int64_t>();
+  bool ascends =
+      rows[0] == 0 && rows[n_atoms] == n_pairs && all_between(rows, n_atoms + 1, n_pairs);
+  std::uint64_t signs = 0;
+  for (std::int64_t i = 0; i < n_atoms; ++i) {
+    signs |= static_cast<std::uint64_t>(rows[i + 1]) - static_cast<std::uint64_t>(rows[i]);
+  }
+  ascends &= static_cast<std::int64_t>(signs) >= 0;
+  TORCH_CHECK_VALUE(ascends, "`row_ptr` must ascend from 0 to the number of pairs, ", n_pairs,
+                    ", got ", rows[0], " to ", rows[n_atoms]);
+}
+
+void check_bins(const Tensor& bins, std::int64_t n_rows) {
+  const auto* const values = bins.const_data_ptr<std::int32_t>();
+  const std::int64_t n = bins.size(0);
+  const auto last = static_cast<std::int32_t>(std::min<std::int64_t>(n_rows - n_taps, INT32_MAX));
+  if (all_between(values, n, last)) return;
+  TORCH_CHECK_VALUE(false, "`bins` must lie between 0 and ", last,
+                    ", six below the number of table rows, got ", first_outside(values, n, last));
 }
 
 namespace detail {

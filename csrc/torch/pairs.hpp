@@ -50,6 +50,20 @@ struct Pairs {
 [[gnu::visibility("default")]] void check_cutoff_pieces(const at::Tensor& cutoff_pieces,
                                                         const at::Tensor& like);
 
+// Indices on a CPU are read before core follows them: a wrong one would lead into foreign memory.
+// One pass over a pair's 12 bytes, where a convolution reads hundreds.
+
+/// Raises ValueError naming the index unless all its entries lie between 0 and end - 1; `index` is
+/// contiguous and int64.
+void check_range(const at::Tensor& index, const char* name, std::int64_t end);
+
+/// Raises ValueError unless `row_ptr`, contiguous and int64, ascends from 0 to the number of pairs.
+void check_rows(const at::Tensor& row_ptr, std::int64_t n_pairs);
+
+/// Raises ValueError unless the six rows from every bin on lie in a table; `bins` is contiguous and
+/// int32.
+void check_bins(const at::Tensor& bins, std::int64_t n_rows);
+
 /// The grid that operators pass to core; `cutoff_pieces`, contiguous, must outlive it.
 inline SplineGrid spline_grid(double step, double cutoff, const at::Tensor& cutoff_pieces,
                               std::int64_t n_rows) {

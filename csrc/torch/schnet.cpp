@@ -5,7 +5,6 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -86,21 +85,28 @@ OutputsAndState schnet_forward_cpu(const Tensor& features, const Tensor& row_ptr
 using Gradients = std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>>;
 
 template <class Scalar>
-void run_backward(const SchnetInput& in, const Tensor& g_bar, const std::optional<Tensor>& v,
-                  const std::optional<Tensor>& out_bar, const Tensor& state, const Gradients& to) {
+void run_backward(const SchnetInput& in, const Cotangents& bars, const Tensor& state,
+                  const Gradients& to) {
   const SchnetSizes sizes = in.sizes();
-  const Tensor scratch =
-      pooled_empty({cpu::schnet_scratch_size<Scalar>(sizes, v.has_value())}, in.features.options());
+  const SchnetOptions options{in.derivatives, true};
+  const std::int64_t n_kept = cpu::schnet_state_size<Scalar>(sizes, options);
+  TORCH_CHECK_VALUE(state.sizes() == at::IntArrayRef{n_kept},
+                    "`state` must be what schnet_forward left, ", n_kept, " numbers, got shape ",
+                    state.sizes());
+  const auto data = [](const Tensor& t) {
+    return t.defined() ? t.const_data_ptr<Scalar>() : nullptr;
+  };
+  const Tensor scratch = pooled_empty(
+      {cpu::schnet_scratch_size<Scalar>(sizes, bars.d_bar.defined())}, in.features.options());
   const auto& [features, tables, contribution_weights, parameters] = to;
   const auto gradients =
       pointers<Scalar*>(features, tables, contribution_weights, parameters,
                         [](const Tensor& t) { return t.mutable_data_ptr<Scalar>(); });
-  cpu::schnet_backward<Scalar>(
-      sizes, {in.derivatives, true}, pairs_of<Scalar>(in), parameters_of<Scalar>(in),
-      state.const_data_ptr<Scalar>(), g_bar.const_data_ptr<Scalar>(),
-      v ? v->const_data_ptr<Scalar>() : nullptr,
-      out_bar ? out_bar->const_data_ptr<Scalar>() : nullptr, gradients,
-      scratch.mutable_data_ptr<Scalar>(), torch_threads(), best_instruction_set());
+  cpu::schnet_backward<Scalar>(sizes, options, pairs_of<Scalar>(in), parameters_of<Scalar>(in),
+                               state.const_data_ptr<Scalar>(), data(bars.g_bar), data(bars.d_bar),
+                               data(bars.representation_bar), gradients,
+                               scratch.mutable_data_ptr<Scalar>(), torch_threads(),
+                               best_instruction_set());
 }
 
 Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::optional<Tensor>& v,
@@ -111,18 +117,10 @@ Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::opt
                               bool derivatives) {
   const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
                                        contribution_weights, parameters, derivatives);
+  const Cotangents bars = checked_cotangents(in, g_bar, v, out_bar);
   const auto options = in.features.options();
-  const Tensor g_cotangent =
-      g_bar ? g_bar->contiguous() : at::zeros({in.features.size(0)}, options);
-  std::optional<Tensor> d_cotangent, out_cotangent;
-  if (v && derivatives) d_cotangent = v->contiguous();
-  if (out_bar && out_bar->numel() > 0) {
-    TORCH_CHECK_VALUE(out_bar->sizes() == in.features.sizes() &&
-                          out_bar->scalar_type() == in.features.scalar_type(),
-                      "`representation_bar` must have the shape and dtype of `features`, ",
-                      in.features.sizes(), ", got ", out_bar->sizes());
-    out_cotangent = out_bar->contiguous();
-  }
+  TORCH_CHECK_TYPE(state.scalar_type() == in.features.scalar_type(), "`state` must be ",
+                   in.features.scalar_type(), " like `features`, got ", state.scalar_type());
   Gradients to{pooled_empty(in.features.sizes(), options),
                pooled_empty(in.tables.sizes(), options),
                at::empty(in.contribution_weights.sizes(), options),
@@ -130,9 +128,9 @@ Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::opt
   for (const auto& parameter : in.parameters)
     std::get<3>(to).push_back(at::empty(parameter.sizes(), options));
   if (in.features.scalar_type() == at::kDouble) {
-    run_backward<double>(in, g_cotangent, d_cotangent, out_cotangent, state.contiguous(), to);
+    run_backward<double>(in, bars, state.contiguous(), to);
   } else {
-    run_backward<float>(in, g_cotangent, d_cotangent, out_cotangent, state.contiguous(), to);
+    run_backward<float>(in, bars, state.contiguous(), to);
   }
   return to;
 }
@@ -140,14 +138,15 @@ Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::opt
 // ---- shapes alone
 
 Outputs schnet_meta(const Tensor& features, const Tensor&, const Tensor& idx_j, const Tensor&,
-                    const Tensor&, const Tensor&, const Tensor& contribution_weights, TensorList,
-                    bool derivatives, bool representation) {
-  const auto n_atoms = features.sym_size(0),
+                    const Tensor&, const Tensor& tables, const Tensor& contribution_weights,
+                    TensorList parameters, bool derivatives, bool representation) {
+  check_number_of_parameters(parameters, tables.sym_size(0));
+  const auto n_atoms = features.sym_size(0), n_layers = contribution_weights.sym_size(0),
              n_pairs = derivatives ? idx_j.sym_size(0) : c10::SymInt(0),
              n_features = representation ? features.sym_size(1) : c10::SymInt(0);
   return {at::empty_symint({n_atoms}, features.options()),
           at::empty_symint({n_pairs}, features.options()),
-          at::empty_symint({contribution_weights.sym_size(0), n_atoms}, features.options()),
+          at::empty_symint({n_layers, n_atoms}, features.options()),
           at::empty_symint({n_atoms, n_features}, features.options())};
 }
 
@@ -283,10 +282,15 @@ Outputs schnet_autograd(const Tensor& features, const Tensor& row_ptr, const Ten
                         const Tensor& bins, const Tensor& weights, const Tensor& tables,
                         const Tensor& contribution_weights, TensorList parameters, bool derivatives,
                         bool representation) {
-  bool differentiable = features.requires_grad() || weights.requires_grad() ||
-                        tables.requires_grad() || contribution_weights.requires_grad();
-  for (const auto& parameter : parameters) differentiable |= parameter.requires_grad();
-  if (!differentiable || !at::GradMode::is_enabled()) {
+  bool differentiable = false, tangents = false;
+  const auto look_at = [&](const Tensor& tensor) {
+    differentiable |= tensor.requires_grad();
+    tangents |= tensor._fw_grad(0).defined();  // forward mode, which Function refuses
+  };
+  for (const Tensor* tensor : {&features, &weights, &tables, &contribution_weights})
+    look_at(*tensor);
+  for (const Tensor& parameter : parameters) look_at(parameter);
+  if (!tangents && (!differentiable || !at::GradMode::is_enabled())) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_cpu)>("scschnet::schnet");
     return op.call(features, row_ptr, idx_j, bins, weights, tables, contribution_weights,

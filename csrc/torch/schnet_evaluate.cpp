@@ -115,15 +115,19 @@ Outputs schnet_evaluate_packed_cpu(const Tensor& features, const Tensor& row_ptr
 }
 
 Outputs schnet_evaluate_meta(const Tensor& features, const Tensor&, const Tensor& idx_j,
-                             const Tensor&, const Tensor&, const Tensor&,
-                             const Tensor& contribution_weights, TensorList, c10::SymInt n_local,
-                             bool, bool derivatives, bool corrections) {
+                             const Tensor&, const Tensor&, const Tensor& tables,
+                             const Tensor& contribution_weights, TensorList parameters,
+                             c10::SymInt n_local, bool, bool derivatives, bool corrections) {
+  check_number_of_parameters(parameters, tables.sym_size(0));
   const auto options = features.options();
-  const auto n_layers = contribution_weights.sym_size(0);
-  return {at::empty_symint({n_local}, options),
-          at::empty_symint({derivatives ? idx_j.sym_size(0) : c10::SymInt(0)}, options),
+  // Before the results are made: with GCC 12 an exception between them leaves half a list of sizes
+  // behind, which is destroyed all the same.
+  const auto n_layers = contribution_weights.sym_size(0), n_features = features.sym_size(1),
+             n_pairs = derivatives ? idx_j.sym_size(0) : c10::SymInt(0);
+  TORCH_CHECK_VALUE(n_local >= 0, "`n_local` must not be negative, got ", n_local);
+  return {at::empty_symint({n_local}, options), at::empty_symint({n_pairs}, options),
           at::empty_symint({n_layers, n_local}, options),
-          corrections ? at::empty_symint({n_layers, n_local, features.sym_size(1)}, options)
+          corrections ? at::empty_symint({n_layers, n_local, n_features}, options)
                       : at::empty({0, 0, 0}, options)};
 }
 

@@ -2,6 +2,7 @@
 #include "schnet_input.hpp"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/zeros.h>
 
 #include "pairs.hpp"
 
@@ -28,10 +29,7 @@ void check_index(const Tensor& tensor, const char* name, at::ScalarType dtype) {
 void check_parameters(const SchnetInput& in) {
   const auto dtype = in.features.scalar_type();
   const std::int64_t n_blocks = in.tables.size(0), f = in.features.size(1);
-  TORCH_CHECK_VALUE(static_cast<std::int64_t>(in.parameters.size()) ==
-                        parameters_per_block * n_blocks + parameters_of_readout,
-                    "`parameters` must hold 5 tensors for each of ", n_blocks,
-                    " blocks and 4 of the readout, got ", in.parameters.size());
+  check_number_of_parameters(in.parameters, n_blocks);
   for (std::int64_t k = 0; k < parameters_per_block * n_blocks; ++k) {
     const bool bias = k % parameters_per_block == 2 || k % parameters_per_block == 4;
     if (bias) {
@@ -78,10 +76,14 @@ void check_shapes(const SchnetInput& in) {
   check_parameters(in);
 }
 
-void check_device(const SchnetInput& in) {
+void check_device(const SchnetInput& in, const Tensor& tensor, const char* name) {
+  TORCH_CHECK_VALUE(tensor.device() == in.features.device(), "`", name, "` must be on ",
+                    in.features.device(), " like `features`, got ", tensor.device());
+}
+
+void check_devices(const SchnetInput& in) {
   const auto check = [&](const Tensor& tensor, const char* name) {
-    TORCH_CHECK_VALUE(tensor.device() == in.features.device(), "`", name, "` must be on ",
-                      in.features.device(), " like `features`, got ", tensor.device());
+    check_device(in, tensor, name);
   };
   check(in.row_ptr, "row_ptr");
   check(in.idx_j, "idx_j");
@@ -94,22 +96,9 @@ void check_device(const SchnetInput& in) {
 
 /// That no index leads outside: a few microseconds, and no crash whatever list is given.
 void check_indices(const SchnetInput& in) {
-  const std::int64_t n_atoms = in.features.size(0), n_pairs = in.idx_j.size(0),
-                     last_bin = in.tables.size(1) - n_taps;
-  const auto* row_ptr = in.row_ptr.const_data_ptr<std::int64_t>();
-  bool ordered = row_ptr[0] == 0 && row_ptr[n_atoms] == n_pairs;
-  for (std::int64_t i = 0; i < n_atoms; ++i) ordered &= row_ptr[i] <= row_ptr[i + 1];
-  TORCH_CHECK_VALUE(ordered, "`row_ptr` must ascend from 0 to the number of pairs, ", n_pairs);
-  const auto* idx_j = in.idx_j.const_data_ptr<std::int64_t>();
-  const auto* bins = in.bins.const_data_ptr<std::int32_t>();
-  bool inside = true, on_grid = true;
-  for (std::int64_t p = 0; p < n_pairs; ++p) {
-    inside &= (idx_j[p] >= 0) & (idx_j[p] < n_atoms);
-    on_grid &= (bins[p] >= 0) & (bins[p] <= last_bin);
-  }
-  TORCH_CHECK_VALUE(inside, "`idx_j` must lie between 0 and the number of atoms, ", n_atoms);
-  TORCH_CHECK_VALUE(on_grid || in.tables.size(0) == 0, "`bins` must lie between 0 and ", last_bin,
-                    ", the rows of `tables` - 6");
+  check_rows(in.row_ptr, in.idx_j.size(0));
+  check_range(in.idx_j, "idx_j", in.features.size(0));
+  if (in.tables.size(0) > 0) check_bins(in.bins, in.tables.size(1));
 }
 
 }  // namespace
@@ -130,9 +119,35 @@ SchnetInput checked_input(const Tensor& features, const Tensor& row_ptr, const T
   in.parameters.reserve(parameters.size());
   for (const auto& parameter : parameters) in.parameters.push_back(parameter.contiguous());
   check_shapes(in);
-  check_device(in);
+  check_devices(in);
   if (in.features.is_cpu()) check_indices(in);
   return in;
+}
+
+Cotangents checked_cotangents(const SchnetInput& in, const std::optional<Tensor>& g_bar,
+                              const std::optional<Tensor>& d_bar,
+                              const std::optional<Tensor>& representation_bar) {
+  const auto checked = [&](const Tensor& tensor, const char* name, at::IntArrayRef sizes) {
+    check_matrix(tensor, name, sizes, in.features.scalar_type());
+    check_device(in, tensor, name);
+    return tensor.contiguous();
+  };
+  const std::int64_t n_atoms = in.features.size(0);
+  Cotangents to;
+  to.g_bar =
+      g_bar ? checked(*g_bar, "g_bar", {n_atoms}) : at::zeros({n_atoms}, in.features.options());
+  if (d_bar && in.derivatives) to.d_bar = checked(*d_bar, "v", {in.idx_j.size(0)});
+  if (representation_bar && representation_bar->numel() > 0) {
+    to.representation_bar = checked(*representation_bar, "representation_bar", in.features.sizes());
+  }
+  return to;
+}
+
+void check_number_of_parameters(at::TensorList parameters, const c10::SymInt& n_blocks) {
+  TORCH_CHECK_VALUE(n_blocks * parameters_per_block + parameters_of_readout ==
+                        static_cast<std::int64_t>(parameters.size()),
+                    "`parameters` must hold 5 tensors for each of ", n_blocks,
+                    " blocks and 4 of the readout, got ", parameters.size());
 }
 
 ParallelFor torch_threads() {

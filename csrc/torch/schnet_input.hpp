@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <vector>
 
 #include "../core/schnet.hpp"
@@ -38,6 +39,21 @@ struct SchnetInput {
     const at::Tensor& features, const at::Tensor& row_ptr, const at::Tensor& idx_j,
     const at::Tensor& bins, const at::Tensor& weights, const at::Tensor& tables,
     const at::Tensor& contribution_weights, at::TensorList parameters, bool derivatives);
+
+/// What schnet_backward gets beside these arguments: cotangents of the outputs, contiguous.
+/// Undefined where there is none.
+struct Cotangents {
+  at::Tensor g_bar, d_bar, representation_bar;
+};
+
+/// Raises ValueError or TypeError naming the cotangent whose shape, dtype or device is wrong; an
+/// absent `g_bar` is one of zeros.
+[[gnu::visibility("default")]] Cotangents checked_cotangents(
+    const SchnetInput& in, const std::optional<at::Tensor>& g_bar,
+    const std::optional<at::Tensor>& d_bar, const std::optional<at::Tensor>& representation_bar);
+
+/// Raises ValueError unless there are five parameters for each block and four of the readout.
+void check_number_of_parameters(at::TensorList parameters, const c10::SymInt& n_blocks);
 
 /// Raises ValueError or TypeError if `packed` is not what pack_schnet makes of these parameters.
 void check_packed(const SchnetInput& in, const at::Tensor& packed);

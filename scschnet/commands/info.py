@@ -104,6 +104,7 @@ def _file(found: dict[str, Any]) -> dict[str, str]:
     return {
         "filters": f"table with a step of {filters['step']:g} Å, relative error of the slopes {filters['error']:.1e}",
         "needs": ", ".join(found["operator_libraries"]) or "nothing but torch",
+        "trust": "hosts run the program in this file; load it only if you trust its origin",
     }
 
 

@@ -159,7 +159,8 @@ def load_exported(
     """Read an exported model.
 
     torch itself does not notice flipped bits; here every record is compared with its checksum before torch sees it.
-    A .pt2 file holds machine code: load none that you do not trust.
+    That finds damage, not malice: a .pt file holds a TorchScript program and a .pt2 file machine code, which can do
+    whatever this process may, from loading on. Load none that you do not trust; `read_metadata` runs nothing.
 
     Args:
         path: file written by `scschnet.export`.

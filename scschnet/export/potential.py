@@ -156,7 +156,7 @@ class Potential(nn.Module):
             atom_virial: whether the virials of the atoms are wanted.
         """
         centers = self.host_pairs(idx_i, idx_j, atomic_numbers.size(0), n_local, halo)
-        r = r_ij.detach().double()
+        r = r_ij.detach().double().contiguous()
         d_ij = torch.linalg.vector_norm(r, dim=1)
         return self.results(
             atomic_numbers, centers, idx_j, r, d_ij, n_local, halo, layers, atom_virial

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from scschnet import ops
 from scschnet.nn.filter_table import (
@@ -93,8 +94,9 @@ class Engine:
             idx_i, shifts = (t.index_select(0, half.pairs) for t in (idx_i, shifts))
             idx_j = half.idx_j
         r_ij = pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts)
-        differentiable = torch.is_grad_enabled() and (
-            r_ij.requires_grad or any(p.requires_grad for p in self.model.parameters())
+        differentiable = forward_mode() or (
+            torch.is_grad_enabled()
+            and (r_ij.requires_grad or any(p.requires_grad for p in self.model.parameters()))
         )
         with torch.set_grad_enabled(derivatives or torch.is_grad_enabled()):
             if derivatives and not r_ij.requires_grad:
@@ -283,15 +285,19 @@ class Engine:
         ]
         if any(p.requires_grad for p in parameters):
             return None
-        state = (grid, *((p.data_ptr(), p._version) for p in parameters))
-        if state != self._kept.state:
+        try:
+            state = (grid, *((p.data_ptr(), p._version) for p in parameters))
+        except RuntimeError:  # made in inference mode: these change without a trace, too
+            return None
+        kept = self._kept  # threads share it, and another one may replace it at any time
+        if state != kept.state:
             with torch.no_grad():
                 tables, dense = self._new_tables(grid), [p.detach() for p in dense]
                 packed = tables
                 if tables.device.type == "cpu":
                     packed = ops.pack_schnet(tables, self.model.contribution_weights, dense)
-            self._kept = Kept(state, tables, dense, packed)
-        return self._kept
+            self._kept = kept = Kept(state, tables, dense, packed)
+        return kept
 
     def _spline_weights(self, d_ij: Tensor, grid: FilterGrid) -> tuple[Tensor, Tensor]:
         """Bins and weights of the pairs, for the filters and their first derivative."""
@@ -299,6 +305,11 @@ class Engine:
         return ops.spline_weights(
             d_ij.detach(), grid.step, self.model.config.cutoff, pieces, grid.n_rows, 2, dtype
         )
+
+
+def forward_mode() -> bool:
+    """Whether tangents may be on their way (torch.func.jvp, jacfwd, ...), which the operators do not know."""
+    return forward_ad._current_level >= 0
 
 
 def filter_and_dense_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

@@ -11,7 +11,13 @@ from scschnet.nn.basis import RADIAL_BASES
 from scschnet.nn.cfconv import cfconv
 from scschnet.nn.config import MAX_Z, ModelConfig, check_choice
 from scschnet.nn.cutoff import CUTOFF_FUNCTIONS
-from scschnet.nn.engine import Engine, Geometry, HalfList, filter_and_dense_parameters
+from scschnet.nn.engine import (
+    Engine,
+    Geometry,
+    HalfList,
+    filter_and_dense_parameters,
+    forward_mode,
+)
 from scschnet.nn.filter import FilterGenerator
 from scschnet.nn.filter_table import TableNodes
 from scschnet.nn.geometry import stress_in, stress_of
@@ -116,12 +122,14 @@ class SchNet(nn.Module):
             x^out, by its name. All float64 but the last two.
             As usual in torch, everything can be differentiated further if gradients are enabled and
             a parameter, `positions` or `cells` asks for one; under `torch.no_grad()` forces and
-            stress are still computed, and nothing is kept.
+            stress are still computed, and nothing is kept. Forward mode (torch.func.jvp, jacfwd, hessian;
+            torch.autograd.forward_ad) works for the energy, with dense filters; torch refuses it for forces and
+            stress, and refuses torch.func.grad, vjp, jacrev and vmap: torch.autograd.grad does what they do.
         """
         derivatives = forces or stress
         moving = torch.is_grad_enabled() and (positions.requires_grad or cells.requires_grad)
         geometry = Geometry(positions.double(), cells.double(), idx_m, idx_i, idx_j, shifts)
-        if self.filters == "dense" or not ops.runs_on(positions.device):
+        if self.filters == "dense" or not ops.runs_on(positions.device) or forward_mode():
             evaluated = self.engine.composed(atomic_numbers, geometry, None, derivatives)
         else:
             half = HalfList(*ops.half_list(idx_i, idx_j, shifts, len(atomic_numbers)))

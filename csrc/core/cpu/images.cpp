@@ -12,11 +12,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <stdexcept>
 #include <string>
 
 #include "kernels.hpp"
+#include "list_size.hpp"
 #include "range.hpp"
 
 namespace scschnet::cpu {
@@ -81,7 +83,7 @@ void ImageFinder::start(std::int64_t n_atoms, Points& points) {
 
 template <class Scalar>
 void ImageFinder::find_open(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom,
-                            Points& points) {
+                            double cutoff, Points& points) {
   start(n_atoms, points);
   if (n_atoms == 0) return;
   const double origin[3] = {positions[0], positions[1], positions[2]};
@@ -102,6 +104,9 @@ void ImageFinder::find_open(const Scalar* positions, std::int64_t n_atoms, std::
   }
   points.extent = extent;
   if (!(bad == 0) || !(extent < max_extent)) refuse_positions(positions, n_atoms, first_atom);
+  const double occupied = 2.0 * extent + cutoff;
+  const Packing packing{n_atoms, cutoff, occupied * occupied * occupied, false, 0};
+  check_memory(fewest_pairs(packing), static_cast<double>(n_atoms), cutoff);
 }
 
 template <class Scalar>
@@ -115,14 +120,47 @@ void ImageFinder::find_periodic(const Scalar* positions, std::int64_t n_atoms,
     if (lattice.periodic[axis]) wrap(lattice, axis, points);
   }
   place_atoms(lattice, points);
+  std::array<double, 3> pads{};
+  for (int axis = 0; axis < 3; ++axis)  // 1e-6: fractions are float32
+    pads[axis] = cutoff / lattice.heights[axis] * (1 + 1e-9) + 1e-6;
+  check_size(lattice, cutoff, pads, points);
   for (int axis = 0; axis < 3; ++axis) {
     if (!lattice.periodic[axis]) continue;
-    // 1e-6 because fractions are float32.
-    const double pad = cutoff / lattice.heights[axis] * (1 + 1e-9) + 1e-6;
-    add_images(lattice, axis, {occupied_[axis].low - pad, occupied_[axis].high + pad}, points);
+    const auto [low, high] = occupied_[axis];
+    add_images(lattice, axis, {low - pads[axis], high + pads[axis]}, points);
   }
   points.extent = extent_of(points);
-  if (!(points.extent < max_extent)) refuse_positions(positions, n_atoms, first_atom);
+  if (points.extent < max_extent) return;
+  if (cutoff > max_extent / 10) throw std::invalid_argument("`cutoff` must be below 1e11 Å");
+  refuse_positions(positions, n_atoms, first_atom);
+}
+
+/// Refuses a list that cannot fit, before its first image is made.
+void ImageFinder::check_size(const Lattice& lattice, double cutoff,
+                             const std::array<double, 3>& pads, const Points& points) const {
+  double n_points = static_cast<double>(points.n_atoms), room = lattice.volume,
+         thinnest = std::numeric_limits<double>::infinity();
+  for (int axis = 0; axis < 3; ++axis) {
+    const double occupied = occupied_[axis].high - occupied_[axis].low;
+    if (!lattice.periodic[axis]) {  // unit vectors: fractions are Å
+      room *= occupied + cutoff;
+      continue;
+    }
+    // An interval holds as many whole steps as its length says, or one more.
+    n_points *= std::max(1.0, std::floor(occupied + 2 * pads[axis]));
+    thinnest = std::min(thinnest, lattice.heights[axis]);
+  }
+  if (!(n_points < static_cast<double>(max_points))) {
+    char text[160];
+    std::snprintf(text, sizeof text,
+                  "`cutoff` must reach fewer than 2^31 atoms and images, but %g Å reach %.3g in a "
+                  "`cell` %.3g Å thin",
+                  cutoff, n_points, thinnest);
+    throw std::invalid_argument(text);
+  }
+  const bool filled = lattice.periodic[0] && lattice.periodic[1] && lattice.periodic[2];
+  const Packing packing{points.n_atoms, cutoff, room, filled, lattice.diameter()};
+  check_memory(fewest_pairs(packing), n_points, cutoff);
 }
 
 /// Fractional coordinates of the atoms as given, and the range that they occupy.
@@ -236,8 +274,8 @@ void ImageFinder::add_images(const Lattice& lattice, int axis, const Range& reac
   }
 }
 
-template void ImageFinder::find_open(const float*, std::int64_t, std::int64_t, Points&);
-template void ImageFinder::find_open(const double*, std::int64_t, std::int64_t, Points&);
+template void ImageFinder::find_open(const float*, std::int64_t, std::int64_t, double, Points&);
+template void ImageFinder::find_open(const double*, std::int64_t, std::int64_t, double, Points&);
 template void ImageFinder::find_periodic(const float*, std::int64_t, std::int64_t, const Lattice&,
                                          double, Points&);
 template void ImageFinder::find_periodic(const double*, std::int64_t, std::int64_t, const Lattice&,

@@ -30,7 +30,7 @@ class ImageFinder {
   /// Throws std::invalid_argument naming `positions` or `cutoff`.
   template <class Scalar>
   void find_open(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom,
-                 Points& points);
+                 double cutoff, Points& points);
   /// The same for a lattice with at least one periodic axis.
   template <class Scalar>
   void find_periodic(const Scalar* positions, std::int64_t n_atoms, std::int64_t first_atom,
@@ -46,6 +46,8 @@ class ImageFinder {
                       Points& points);
   void wrap(const Lattice& lattice, int axis, Points& points);
   void place_atoms(const Lattice& lattice, Points& points);
+  void check_size(const Lattice& lattice, double cutoff, const std::array<double, 3>& pads,
+                  const Points& points) const;
   void add_images(const Lattice& lattice, int axis, const Range& reach, Points& points);
   void start(std::int64_t n_atoms, Points& points);
   void reserve(std::int64_t count, Points& points);

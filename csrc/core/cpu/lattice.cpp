@@ -1,4 +1,4 @@
-// Pairwise (Lagrange) reduction of the periodic lattice vectors.
+// Reduction of the periodic lattice vectors: pairwise (Lagrange), and by sums of all three.
 #include "lattice.hpp"
 
 #include <algorithm>
@@ -59,7 +59,7 @@ bool shorten(Lattice& lattice, int a, int b) {
   return true;
 }
 
-void reduce_periodic_rows(Lattice& lattice) {
+void reduce_pairwise(Lattice& lattice) {
   for (int round = 0; round < 200; ++round) {
     bool changed = false;
     for (int a = 0; a < 3; ++a) {
@@ -69,6 +69,43 @@ void reduce_periodic_rows(Lattice& lattice) {
     }
     if (!changed) return;
   }
+}
+
+/// Puts a + b + c, with the signs that make it shortest, in the place of the longest vector if it
+/// is shorter. False if nothing was to be done.
+bool replace_by_sum(Lattice& lattice) {
+  Mat3& v = lattice.vectors;
+  int longest = 0;
+  for (int k = 1; k < 3; ++k) {
+    if (dot(v[k], v[k]) > dot(v[longest], v[longest])) longest = k;
+  }
+  const int a = (longest + 1) % 3, b = (longest + 2) % 3;
+  double best = dot(v[longest], v[longest]) * (1 - 1e-6);
+  int times[2] = {0, 0};
+  for (const int s : {-1, 1}) {
+    for (const int t : {-1, 1}) {
+      Vec3 sum;
+      for (int m = 0; m < 3; ++m) sum[m] = v[longest][m] + s * v[a][m] + t * v[b][m];
+      if (dot(sum, sum) < best) {
+        best = dot(sum, sum);
+        times[0] = s;
+        times[1] = t;
+      }
+    }
+  }
+  if (times[0] == 0) return false;
+  for (int m = 0; m < 3; ++m) {
+    v[longest][m] += times[0] * v[a][m] + times[1] * v[b][m];
+    lattice.transform[longest][m] +=
+        times[0] * lattice.transform[a][m] + times[1] * lattice.transform[b][m];
+  }
+  return true;
+}
+
+void reduce_periodic_rows(Lattice& lattice) {
+  reduce_pairwise(lattice);
+  if (!lattice.periodic[0] || !lattice.periodic[1] || !lattice.periodic[2]) return;
+  for (int round = 0; round < 200 && replace_by_sum(lattice); ++round) reduce_pairwise(lattice);
 }
 
 /// Sets the rows of open axes to unit vectors perpendicular to the periodic ones and to each other.
@@ -98,6 +135,7 @@ void derive(Lattice& lattice) {
   const Mat3& v = lattice.vectors;
   const Mat3 normals = {cross(v[1], v[2]), cross(v[2], v[0]), cross(v[0], v[1])};
   const double volume = dot(v[0], normals[0]);
+  lattice.volume = std::fabs(volume);
   if (!(std::fabs(volume) > 1e-12 * norm(v[0]) * norm(v[1]) * norm(v[2]))) singular();
   for (int k = 0; k < 3; ++k) {
     for (int m = 0; m < 3; ++m) lattice.inverse[m][k] = normals[k][m] / volume;

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -89,6 +90,12 @@ struct NeighborList::State {
   const bool* pbc = nullptr;
 
   State() { row_ptr.reserve(1)[0] = 0; }
+
+  /// After an error: an empty list.
+  void forget() {
+    n_atoms = 0;
+    row_ptr[0] = 0;
+  }
 
   template <class Scalar>
   StructureInput<Scalar> structure(const Scalar* positions, std::int64_t m) const {
@@ -307,9 +314,11 @@ std::int64_t NeighborList::find(const Structures<Scalar>& input, double length,
       state.search_one_after_the_other(input.positions, cutoff);
     }
     state.collect_rows();
+  } catch (const std::bad_alloc&) {
+    state.forget();
+    throw std::invalid_argument("`cutoff` must be short enough for a list that fits into memory");
   } catch (...) {
-    state.n_atoms = 0;
-    state.row_ptr[0] = 0;
+    state.forget();
     throw;
   }
   return n_pairs();

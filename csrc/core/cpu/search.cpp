@@ -16,6 +16,7 @@
 #include <string>
 
 #include "lattice.hpp"
+#include "list_size.hpp"
 #include "parallel.hpp"
 
 namespace scschnet::cpu {
@@ -93,12 +94,24 @@ void make_row_exactly(const StructureInput<Scalar>& input, const Context& contex
   output.slots += n;
 }
 
+/// Is there memory for more rows? Dense systems are noticed here, by the rows so far: if all others
+/// hold but a fourth of what these do.
+template <class Scalar, class Context>
+void check_growth(const StructureInput<Scalar>& input, const Context& context, const Rows& rows) {
+  if (rows.n_rows == 0) return;
+  const auto found = static_cast<double>(rows.n_slots);
+  const double all =
+      found / static_cast<double>(rows.n_rows) * static_cast<double>(input.end - input.begin);
+  check_memory(std::max(found, all / 4), 0, context.cutoff.length);
+}
+
 /// Appends the rows of some centers to `rows`, which grows.
 template <class Scalar, class Context>
 void append_rows(const StructureInput<Scalar>& input, const Context& context,
                  const Candidates& candidates, const std::int32_t* centers, int n_centers,
                  Rows& rows) {
   const std::int64_t most = rows.n_slots + n_centers * candidates.count + sweep_padding;
+  if (static_cast<std::size_t>(most) > rows.slots.capacity()) check_growth(input, context, rows);
   RowOutput output{rows.slots.grow(most, rows.n_slots) + rows.n_slots,
                    rows.counts.grow(rows.n_rows + n_centers, rows.n_rows) + rows.n_rows};
   std::int32_t* atoms = rows.centers.grow(rows.n_rows + n_centers, rows.n_rows) + rows.n_rows;
@@ -134,7 +147,7 @@ void Search::run(const StructureInput<Scalar>& input, const Cutoff& cutoff, cons
   const std::int64_t n_atoms = input.end - input.begin;
   const Scalar* positions = input.positions + 3 * input.begin;
   if (input.pbc == nullptr || !(input.pbc[0] || input.pbc[1] || input.pbc[2])) {
-    finder_.find_open(positions, n_atoms, input.begin, points_);
+    finder_.find_open(positions, n_atoms, input.begin, cutoff.length, points_);
   } else {
     const Lattice lattice = reduce_lattice(input.cell, input.pbc);
     finder_.find_periodic(positions, n_atoms, input.begin, lattice, cutoff.length, points_);

@@ -9,6 +9,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <scschnet/halo.h>
@@ -95,6 +96,28 @@ Evaluation by_pairs(const ExportedModel& model, const Input& in, scschnet::Extra
   return model.evaluate_pairs(in.atomic_numbers, idx_i, idx_j, r_ij, n, true, extras);
 }
 
+/// The same numbers, every other one in memory and rows of a matrix along columns.
+Tensor scattered(const Tensor& t) {
+  const Tensor columns = t.dim() == 2 ? t.t().contiguous().t() : t;
+  return at::stack({columns, columns}, -1).select(-1, 1);
+}
+
+bool same_when_scattered(const ExportedModel& model, const Evaluation& expected) {
+  const Input in;
+  const auto found = model.evaluate(scattered(in.positions), scattered(in.atomic_numbers),
+                                    scattered(in.cell), scattered(in.pbc));
+  const Tensor i = at::tensor({0, 1}, at::kLong), j = at::tensor({1, 2}, at::kLong);
+  const Tensor r_ij = at::tensor({1.0, 0.2, 0.1, -0.3, 1.1, 0.4}, at::kDouble).view({2, 3});
+  const auto of_pairs = [&](const auto& layout) {
+    return model.evaluate_pairs(layout(in.atomic_numbers), layout(i), layout(j), layout(r_ij), 5,
+                                true);
+  };
+  const auto one = of_pairs([](const Tensor& t) { return t; }), other = of_pairs(scattered);
+  return at::equal(found.forces, expected.forces) && at::equal(found.virial, expected.virial) &&
+         at::equal(found.energy, expected.energy) && at::equal(one.forces, other.forces) &&
+         at::equal(one.virial, other.virial);
+}
+
 void results(const ExportedModel& model) {
   const scschnet::Extras all{.layers = true, .atom_virial = true};
   Input in;
@@ -106,6 +129,7 @@ void results(const ExportedModel& model) {
   print(by_pairs(model, in, all));
   const auto bare = model.evaluate(in.positions, in.atomic_numbers, in.cell, in.pbc);
   std::printf("threads %s\n", at::equal(one.forces, two.forces) ? "same" : "different");
+  std::printf("layouts %s\n", same_when_scattered(model, one) ? "same" : "different");
   std::printf("extras %s\n", bare.atom_virial.defined() || bare.layer_energies.defined() ||
                                      bare.base_energies.defined()
                                  ? "there"

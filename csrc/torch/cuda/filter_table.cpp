@@ -101,10 +101,23 @@ Tensor filter_tables_cuda(const Tensor& rbf, const Tensor& prefilter, TensorList
 std::vector<Tensor> filter_tables_backward_cuda(const Tensor& tables_bar, const Tensor& rbf,
                                                 const Tensor& prefilter, const Tensor& coefficients,
                                                 const Tensor& slopes, TensorList output_weights) {
+  check_real(tables_bar, "tables_bar");
+  TORCH_CHECK_VALUE(tables_bar.dim() == 3 && rbf.dim() == 2,
+                    "`tables_bar` must have shape (n_blocks, n_rows, n_filters), got ",
+                    tables_bar.sizes());
   const OnDevice device(rbf);
-  check(tables_bar, "tables_bar", coefficients.sizes(), coefficients.scalar_type(), rbf);
   const Tensor bar = tables_bar.contiguous();
-  const std::int64_t n_blocks = bar.size(0);
+  const std::int64_t n_blocks = bar.size(0), n_nodes = bar.size(1) + 2 * prefilter_order;
+  const auto dtype = bar.scalar_type();
+  check(rbf, "rbf", {n_nodes, rbf.size(1)}, at::kDouble, bar);
+  check(prefilter, "prefilter", {prefilter_order + 1}, at::kDouble, bar);
+  check(coefficients, "coefficients", bar.sizes(), dtype, bar);
+  check(slopes, "slopes", {n_blocks, n_nodes, bar.size(2)}, dtype, bar);
+  TORCH_CHECK_VALUE(n_blocks == static_cast<std::int64_t>(output_weights.size()),
+                    "`output_weights` must hold one tensor for each of ", n_blocks, " blocks, got ",
+                    output_weights.size());
+  for (const Tensor& weight : output_weights)
+    check(weight, "output_weights", {bar.size(2), bar.size(2)}, dtype, bar);
   const FilterTableSizes sizes{bar.size(1), rbf.size(1), bar.size(2)};
   const Tensor output_bar = at::bmm(bar.transpose(1, 2), coefficients);
   const Tensor coefficients_bar = at::bmm(bar, at::stack(output_weights)).contiguous();

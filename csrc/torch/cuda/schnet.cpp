@@ -513,11 +513,8 @@ Gradients schnet_backward_cuda(const std::optional<Tensor>& g_bar, const std::op
                                bool derivatives) {
   const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
                                        contribution_weights, parameters, derivatives);
-  const Tensor g_cotangent =
-      g_bar ? g_bar->contiguous() : at::zeros({in.features.size(0)}, in.features.options());
-  return backward(in, state.contiguous(), g_cotangent,
-                  v && derivatives ? v->contiguous() : Tensor(),
-                  out_bar && out_bar->numel() > 0 ? out_bar->contiguous() : Tensor());
+  const Cotangents bars = checked_cotangents(in, g_bar, v, out_bar);
+  return backward(in, state.contiguous(), bars.g_bar, bars.d_bar, bars.representation_bar);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_evaluate_cuda(
