@@ -17,7 +17,14 @@ from operator_arguments import N_ATOMS, operators
 from torch import Tensor
 
 REFUSED = (ValueError, TypeError, IndexError, NotImplementedError)
-FROM_TORCH = ("memory", "negative dimension", "non-negative", "SymInt", "overflow", "data-dependent")
+FROM_TORCH = (
+    "memory",
+    "negative dimension",
+    "non-negative",
+    "SymInt",
+    "overflow",
+    "data-dependent",
+)
 SIZES = (-1, 0, 1, 2, 7, 10**5, 2**45, -(2**63), 2**63 - 1)
 INTEGERS = (*SIZES, N_ATOMS, 2**31)
 FLOATS = (float("nan"), float("inf"), -1.0, 0.0, 1e-30, 1e30, 0.3, 2.0)

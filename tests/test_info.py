@@ -53,7 +53,9 @@ def test_exported_model(run, tmp_path, capsys):
     assert found["network"] == "2 blocks, 8 features, 7 functions (gaussian), float32"
     assert found["filters"].startswith("table with a step of 0.0625 Å, relative error of the slop")
     assert found["needs"] == "libscschnet_ops.so"
-    assert found["trust"].startswith("hosts run the program in this file; load it only if you trust")
+    assert found["trust"].startswith(
+        "hosts run the program in this file; load it only if you trust"
+    )
     assert found["training"] == "ethanol.npz, 950 + 50 structures, epoch 12"
     assert found["test errors"] == (
         "MAE / RMSE of 1000 structures: energy 0.0044 / 0.0062 eV, forces 0.02 / 0.03 eV/Å"
