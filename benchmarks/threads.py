@@ -15,8 +15,8 @@ import sys
 
 STEPS = """
 import sys, time
+import scschnet  # before torch, as `python -m scschnet.train` does
 import numpy as np, torch
-import scschnet
 from scschnet.data import collate, embedded
 from scschnet.nn import ModelConfig, SchNet
 n, threads, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
