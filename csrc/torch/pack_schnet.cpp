@@ -35,10 +35,10 @@ Tensor pack_schnet_cpu(const Tensor& tables, const Tensor& contribution_weights,
   Tensor packed = at::empty({packed_size(sizes, tables.scalar_type())}, tables.options());
   if (tables.scalar_type() == at::kDouble) {
     cpu::schnet_pack<double>(sizes, parameters_of<double>(in), packed.mutable_data_ptr<double>(),
-                             torch_threads(), best_instruction_set());
+                             torch_threads(sizes), best_instruction_set());
   } else {
     cpu::schnet_pack<float>(sizes, parameters_of<float>(in), packed.mutable_data_ptr<float>(),
-                            torch_threads(), best_instruction_set());
+                            torch_threads(sizes), best_instruction_set());
   }
   return packed;
 }

@@ -40,8 +40,8 @@ void run_forward(const SchnetInput& in, SchnetOptions options, Result& to) {
       to.norms.mutable_data_ptr<Scalar>(), nullptr,
       to.out.numel() > 0 ? to.out.mutable_data_ptr<Scalar>() : nullptr};
   cpu::schnet_forward<Scalar>(sizes, options, pairs_of<Scalar>(in), parameters_of<Scalar>(in),
-                              outputs, to.state.mutable_data_ptr<Scalar>(), {}, torch_threads(),
-                              best_instruction_set());
+                              outputs, to.state.mutable_data_ptr<Scalar>(), {},
+                              torch_threads(sizes), best_instruction_set());
 }
 
 Result forward_on_cpu(const SchnetInput& in, bool keep, bool representation) {
@@ -105,7 +105,7 @@ void run_backward(const SchnetInput& in, const Cotangents& bars, const Tensor& s
   cpu::schnet_backward<Scalar>(sizes, options, pairs_of<Scalar>(in), parameters_of<Scalar>(in),
                                state.const_data_ptr<Scalar>(), data(bars.g_bar), data(bars.d_bar),
                                data(bars.representation_bar), gradients,
-                               scratch.mutable_data_ptr<Scalar>(), torch_threads(),
+                               scratch.mutable_data_ptr<Scalar>(), torch_threads(sizes),
                                best_instruction_set());
 }
 

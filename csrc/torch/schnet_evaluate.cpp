@@ -50,7 +50,7 @@ void run(const SchnetInput& in, const Tensor* packed, const SchnetSizes& sizes, 
   if (packed) parameters.packed = packed->const_data_ptr<Scalar>();
   cpu::schnet_forward<Scalar>(
       sizes, options, pairs_of<Scalar>(in), parameters, outputs, state.mutable_data_ptr<Scalar>(),
-      halo_of_host<Scalar>(sizes.n_features), torch_threads(), best_instruction_set());
+      halo_of_host<Scalar>(sizes.n_features), torch_threads(sizes), best_instruction_set());
 }
 
 /// With a halo pairs must have local centers, which the kernels do not check.

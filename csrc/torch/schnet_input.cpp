@@ -150,7 +150,19 @@ void check_number_of_parameters(at::TensorList parameters, const c10::SymInt& n_
                     " blocks and 4 of the readout, got ", parameters.size());
 }
 
-ParallelFor torch_threads() {
+ParallelFor torch_threads(const SchnetSizes& sizes) {
+  // Multiply-adds of the dense layers and of the pairs, forward alone: below these a pass takes
+  // less than about a millisecond of one core.
+  constexpr double worth_sharing = 2e7;
+  const auto count = [](std::int64_t n) { return static_cast<double>(n); };
+  const double per_block =
+      count(sizes.n_features) *
+      (3 * count(sizes.n_features) * count(sizes.n_computed) + 2 * n_taps * count(sizes.n_pairs));
+  if (per_block * count(sizes.n_blocks) < worth_sharing) {
+    return {1, [](std::int64_t n, const auto& task) {
+              for (std::int64_t k = 0; k < n; ++k) task(k);
+            }};
+  }
   return {at::get_num_threads(), [](std::int64_t n, const auto& task) { parallel_for(n, task); }};
 }
 

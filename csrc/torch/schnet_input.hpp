@@ -58,7 +58,9 @@ void check_number_of_parameters(at::TensorList parameters, const c10::SymInt& n_
 /// Raises ValueError or TypeError if `packed` is not what pack_schnet makes of these parameters.
 void check_packed(const SchnetInput& in, const at::Tensor& packed);
 
-ParallelFor torch_threads();
+/// torch's threads for a pass of this size: one alone where a pass is too short for threads to wait
+/// for each other between its parts. (Results have the same bits with any number of threads.)
+ParallelFor torch_threads(const SchnetSizes& sizes);
 
 cpu::InstructionSet best_instruction_set();
 
