@@ -60,9 +60,8 @@ def test_resident_steps_with_emulated_operators(tmp_path):
     command = [sys.executable, __file__, str(library), str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count("agrees") == 2 + len(
-        CASES
-    )  # batches, books, and every case of steps
+    # batches, records, the representation, and every case of steps
+    assert result.stdout.count("agrees") == 3 + len(CASES)
 
 
 def compare(library: str, folder: Path) -> None:
@@ -85,7 +84,11 @@ def compare(library: str, folder: Path) -> None:
     for training in expected.values():
         for chosen in training._batches()[:2]:
             training._step(chosen, 1e-3, [])
+    representation = represented()
     torch.ops.load_library(library)
+    for a, b in zip(represented(), representation, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
+    print("representation agrees")
     ops.trains_on = lambda device: True
     compare_batches()
     compare_records(next(iter(expected.values())).state)
@@ -105,6 +108,16 @@ def compare(library: str, folder: Path) -> None:
         assert one.loss_sum == pytest.approx(other.loss_sum, rel=1e-12)
         assert one.gradient_norms == pytest.approx(other.gradient_norms, rel=1e-12)
         print(case, "agrees")
+
+
+def represented() -> list[torch.Tensor]:
+    """x^out of the operator `schnet`, and gradients of a loss of it, the readout and its derivatives."""
+    from test_schnet_op import Case, gradients
+
+    case = Case(n_blocks=3)
+    leaves = case.leaves(torch.float64)
+    g, g_d, _, x_out = case.fused(leaves, representation=True)
+    return [x_out.detach(), *gradients(case.loss(g, g_d) + x_out.square().sum(), leaves)]
 
 
 def compare_batches() -> None:

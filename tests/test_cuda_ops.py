@@ -312,19 +312,20 @@ def network(n_features: int, n_blocks: int, seed: int = 0) -> tuple[Case, list[T
 
 
 def fused(case: Case, values: list[Tensor], dtype, device, derivatives: bool) -> list[Tensor]:
-    """Outputs and gradients of a loss of energies and, with derivatives, of g_d."""
+    """Outputs and gradients of a loss of energies, x^out and, with derivatives, g_d."""
     features, tables, weights, *parameters = leaves = [
         t.detach().to(device, dtype).requires_grad_() for t in values
     ]
     p = case.pairs(dtype, device)
-    g, g_d, norms, _ = ops.schnet(
-        features, p.row_ptr, p.idx_j, p.bins, p.weights, tables, weights, parameters, derivatives
+    pairs = (p.row_ptr, p.idx_j, p.bins, p.weights)
+    g, g_d, norms, x_out = ops.schnet(
+        features, *pairs, tables, weights, parameters, derivatives, representation=True
     )
-    loss = g.square().sum()
+    loss = g.square().sum() + x_out.square().sum()
     if derivatives:
         loss = loss + (g_d.square() + case.v.to(g_d) * g_d).sum()
     grads = torch.autograd.grad(loss, leaves)
-    return [g.detach(), g_d.detach(), norms, *grads]
+    return [g.detach(), g_d.detach(), norms, x_out.detach(), *grads]
 
 
 @pytest.mark.parametrize("derivatives", [False, True])
