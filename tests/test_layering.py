@@ -30,7 +30,7 @@ ALLOWED = {
 }
 ALLOWED["commands"] = set(ALLOWED)
 # What `python -m scschnet.X` runs: nothing but a call of scschnet.commands.X.
-SHIMS = {"info"}
+SHIMS = {"info", "predict"}
 # Third-party packages that only some rooms may use.
 ONLY_IN = {
     "ase": {
@@ -44,6 +44,7 @@ ONLY_IN = {
         "analysis.bonds",
         "report.molecule",
         "train.setup",
+        "commands.predict",
     },
     "matplotlib": {"analysis", "report"},
     "h5py": {"data.readers"},

@@ -1,0 +1,108 @@
+"""`python -m scschnet.predict`: what a trained model says of frames, written beside them."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import ase.io
+import tyro
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.singlepoint import SinglePointCalculator
+from tqdm import tqdm
+
+from scschnet.calculator import ScSchNetCalculator
+from scschnet.files import replacing, write_any_text
+from scschnet.kinds import Kind, expect
+
+LABELS = ("energy", "forces", "stress")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Energy, forces and, for a cell with a volume, stress of every frame, with labels or without.
+
+    Frames are read and written one by one, so that a trajectory of any length fits. What a frame holds stays in it;
+    labels of its own are kept as REF_energy, REF_forces and REF_stress. Every atom gets its unfamiliarity, if the
+    model has statistics of its training set: above 1 it is stranger than 99 % of the held-out atoms.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run folder (its best.pt is taken) or checkpoint file."""
+    frames: tyro.conf.Positional[Path]
+    """File of structures or trajectory that ASE reads (extxyz, xyz, db, traj, LAMMPS dump with elements, ...)."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
+    """Extended XYZ file to write, .extxyz or .xyz."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda (the first GPU) or cuda:1 (the second)."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Predict as the command line says; returns the exit status, 0 done or 1 failed.
+
+    Args:
+        arguments: without the program's name; None: those of the process. Wrong usage ends the
+            process with status 2.
+    """
+    write_any_text()
+    options = tyro.cli(Options, prog="python -m scschnet.predict", args=arguments)
+    try:
+        n_frames = _predict(options)
+    except (OSError, ValueError, RuntimeError) as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    print(f"{options.out}: {n_frames} frames")
+    return 0
+
+
+def _predict(options: Options) -> int:
+    if options.out.suffix not in (".extxyz", ".xyz"):
+        raise ValueError(f"`--out` must end in .extxyz or .xyz, got {options.out}")
+    expect(options.run, Kind.RUN, Kind.CHECKPOINT)
+    expect(options.frames, Kind.STRUCTURES, Kind.OTHER)
+    calculator = ScSchNetCalculator(options.run, device=options.device)
+    n_frames = 0
+    frames = tqdm(_frames(options.frames), unit=" frames", disable=None, leave=False)
+    with replacing(options.out) as temporary:
+        with temporary.open("w", encoding="utf-8") as stream:
+            for atoms in frames:
+                try:
+                    predicted = _with_results(atoms, calculator)
+                except ValueError as failure:
+                    raise ValueError(
+                        f"frame {n_frames} of {options.frames}: {failure}"
+                    ) from failure
+                ase.io.write(stream, predicted, format="extxyz")
+                n_frames += 1
+        if not n_frames:
+            raise ValueError(f"{options.frames} holds no structure")
+    return n_frames
+
+
+def _frames(file: Path) -> Iterator[Atoms]:
+    """The frames of a file, one by one."""
+    try:
+        yield from ase.io.iread(file, index=":")
+    except (ase.io.formats.UnknownFileTypeError, KeyError, IndexError, AttributeError) as failure:
+        raise ValueError(f"ASE cannot read {file}: {failure}") from failure
+
+
+def _with_results(atoms: Atoms, calculator: ScSchNetCalculator) -> Atoms:
+    """The frame with the model's results as its energy, forces and stress; its own under other names."""
+    known = dict(atoms.calc.results) if atoms.calc is not None else {}
+    for name in LABELS:
+        if name in known:
+            place = atoms.arrays if name == "forces" else atoms.info
+            place[f"REF_{name}"] = known[name]
+    atoms.calc = calculator
+    forces = atoms.get_forces()  # brings the energy along
+    results = {"energy": atoms.get_potential_energy(), "forces": forces}
+    with suppress(PropertyNotImplementedError):  # a cell without volume
+        results["stress"] = atoms.get_stress()
+    if calculator.unfamiliarity is not None:
+        atoms.arrays["unfamiliarity"] = calculator.unfamiliarity.copy()
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms

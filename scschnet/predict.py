@@ -1,0 +1,6 @@
+"""`python -m scschnet.predict`."""
+
+from scschnet.commands.predict import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())
