@@ -19,6 +19,7 @@ from scschnet.commands.evaluate import main as evaluate
 from scschnet.commands.train import main, parse_command_line
 from scschnet.data import embedded, load_split
 from scschnet.evaluate import errors, predict
+from scschnet.runs.config import read_run_config
 from scschnet.train import loop
 
 SMALL = (
@@ -341,3 +342,41 @@ def test_what_a_run_says_fits_an_ascii_log(finished):
         )
         assert done.returncode == 0, done.stderr
         assert r"\xc5" in done.stdout
+
+
+def test_two_trainings_never_share_a_folder(tmp_path):
+    """Neither a new run nor a resumed one, as long as the other is alive; kill -9 frees the folder."""
+    script = (
+        "import sys, time; from pathlib import Path; from scschnet.runs.lock import FolderLock\n"
+        "lock = FolderLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); time.sleep(60)"
+    )
+    out = tmp_path / "run"
+    small = ["--out", str(out), "--epochs", "1", "--n-train", "20", "--n-val", "5", "--n-test", "5"]
+    small += ["--n-features", "4", "--n-interactions", "1"]
+    assert main(small) == 0
+    assert not (out / ".lock").exists()
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(out)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        try:
+            assert other.stdout.readline() == "held\n"
+            before = (out / "metrics.csv").read_text()
+            with pytest.raises(BlockingIOError, match=rf"in use by process {other.pid} on "):
+                loop.train(read_run_config(out), out)
+            assert main(["--resume", str(out), "--epochs", "2"]) == 1
+            assert (out / "metrics.csv").read_text() == before
+        finally:
+            other.kill()
+    assert main(["--resume", str(out), "--epochs", "2"]) == 0
+    rows = (out / "metrics.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["1", "2"]
+
+
+@pytest.mark.parametrize("name", ["best.pt", "metrics.csv", "test.json", "report.html"])
+def test_files_of_others_are_not_written_over(tmp_path, capsys, name):
+    (tmp_path / name).write_text("mine")
+    (tmp_path / "job.log").write_text("a log does not matter")
+    assert main(["--out", str(tmp_path), "--epochs", "1"]) == 1
+    assert f"holds {name}, which a run writes" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
+    assert not (tmp_path / ".lock").exists()

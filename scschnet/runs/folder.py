@@ -17,6 +17,7 @@ from scschnet.files import replacing
 from scschnet.quantities import ERRORS, MISSING, Error
 from scschnet.runs.config import TrainConfig, write_config
 from scschnet.runs.contributions import COLUMNS, LayerContribution
+from scschnet.runs.lock import FolderLock
 
 
 @dataclass(frozen=True)
@@ -86,31 +87,60 @@ class RunFolder:
         self.last = path / "last.pt"
         self.best = path / "best.pt"
         self.test = path / "test.json"
+        self._lock = FolderLock(path)
 
     @classmethod
     def create(cls, config: TrainConfig, split: Split) -> "RunFolder":
-        """Make the folder: split, empty tables, and last the options, so that it is whole once they are there.
+        """Make the folder and hold it: split, empty tables, and last the options, so that it is whole once they are there.
 
         Raises:
-            FileExistsError: if it holds a run already.
+            FileExistsError: if it holds a run already, or a file that a run would write over.
+            BlockingIOError: if another training is in it.
             OSError: if it cannot be written.
         """
         run = cls(Path(config.out) if config.out else _free_name(config))
-        if run.config.exists():
-            raise FileExistsError(
-                f"`out` must be a new folder, but {run.path} holds a run; go on with it by --resume {run.path}"
-            )
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(
                 error.errno, f"cannot make the run folder {run.path}: {error.strerror}"
             ) from error
+        run.hold()
+        try:
+            run._check_free()
+        except FileExistsError:
+            run.release()
+            raise
         save_split(run.split, split)
         _write_rows(run.metrics, METRICS_HEADER, [])
         _write_rows(run.contributions, COLUMNS, [])
         write_config(run.config, config)
         return run
+
+    def hold(self) -> None:
+        """Keep other trainings out, until `release` or the end of the process.
+
+        Raises:
+            BlockingIOError: if another training is in the folder, naming its process and machine.
+        """
+        self._lock.acquire()
+
+    def release(self) -> None:
+        """Let others train in the folder."""
+        self._lock.release()
+
+    def _check_free(self) -> None:
+        if self.config.exists():
+            raise FileExistsError(
+                f"`out` must be a new folder, but {self.path} holds a run; go on with it by --resume {self.path}"
+            )
+        paths = [value for value in vars(self).values() if isinstance(value, Path)]
+        written = [self.path / name for name in ("report.html", "contributions.png")]
+        for file in [*paths, *written]:
+            if file != self.path and file.exists():
+                raise FileExistsError(
+                    f"`out` must be a new folder, but {self.path} holds {file.name}, which a run writes"
+                )
 
     def append(self, metrics: EpochMetrics, contributions: Iterable[LayerContribution]) -> None:
         """Add an epoch to both tables."""

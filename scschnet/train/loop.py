@@ -81,14 +81,17 @@ def train(config: TrainConfig, resume: Path | None = None) -> RunFolder:
         raise ValueError(f"`device` must be cpu, torch finds no CUDA device, got {config.device}")
     processes = Processes(config.device)
     training = Training(config, processes, resume)
-    if resume is not None and training.is_done():
-        training.progress.message(
-            f"{resume} is finished: {training.state.epoch} of {config.epochs} epochs; more --epochs go on"
-        )
-    with _signals() as received:
-        while not training.is_done():
-            training.run_epoch(received)
-    training.finish()
+    try:
+        if resume is not None and training.is_done():
+            training.progress.message(
+                f"{resume} is finished: {training.state.epoch} of {config.epochs} epochs; more --epochs go on"
+            )
+        with _signals() as received:
+            while not training.is_done():
+                training.run_epoch(received)
+        training.finish()
+    finally:
+        training.run.release()
     processes.close()
     return training.run
 
@@ -118,6 +121,8 @@ class Training:
             self.run = RunFolder.create(config, self.split) if processes.is_first else RunFolder()
         else:
             self.run = RunFolder(resume)
+            if processes.is_first:
+                self.run.hold()
             self.split = load_split(self.run.split, len(self.structures))
             self.loss = self._make_loss()
         model = build_model(config, self.structures, self.split.train).to(processes.device)
