@@ -1,6 +1,7 @@
 """Training as a user runs it: results, run folder, resume after kill -9, signals, failures."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import torch
 from scschnet.checkpoint import load_checkpoint
 from scschnet.commands.evaluate import main as evaluate
 from scschnet.commands.train import main, parse_command_line
-from scschnet.data import embedded, load_split
+from scschnet.data import Split, embedded, load_split, save_split, write_hdf5
 from scschnet.evaluate import errors, predict
 from scschnet.runs.config import read_run_config
 from scschnet.train import loop
@@ -380,3 +381,37 @@ def test_files_of_others_are_not_written_over(tmp_path, capsys, name):
     assert f"holds {name}, which a run writes" in capsys.readouterr().err
     assert (tmp_path / name).read_text() == "mine"
     assert not (tmp_path / ".lock").exists()
+
+
+def test_changed_data_are_noticed(tmp_path, capsys):
+    """Frames in another order, other labels, parts that changed places: on resume and in evaluate; restored, all is well."""
+    structures = embedded.load().select(np.arange(40))
+    file, out = tmp_path / "data.h5", tmp_path / "run"
+
+    def write(chosen, shift=0.0):
+        part = structures.select(chosen)
+        write_hdf5(file, dataclasses.replace(part, energy=part.energy + shift))
+
+    write(np.arange(40))
+    small = ["--data", str(file), "--out", str(out), "--epochs", "1", "--n-train", "20"]
+    small += ["--n-val", "5", "--n-features", "4", "--n-interactions", "1"]
+    assert main(small) == 0
+    split = (out / "split.npz").read_bytes()
+    resume = ["--resume", str(out), "--epochs", "2"]
+
+    def refused(words):
+        for command, arguments in ((main, resume), (evaluate, [str(out)])):
+            assert command(arguments) == 1
+            told = capsys.readouterr().err
+            assert "are no longer those it was trained on" in told and words in told
+
+    write(np.arange(40)[::-1])
+    refused("or their order")
+    write(np.arange(40), shift=1e-6)
+    refused("changed: energies")
+    write(np.arange(40))
+    parts = load_split(out / "split.npz")
+    save_split(out / "split.npz", Split(parts.test, parts.val, parts.train))
+    refused("changed: the parts")
+    (out / "split.npz").write_bytes(split)
+    assert main(resume) == 0 and evaluate([str(out)]) == 0

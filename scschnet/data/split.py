@@ -126,7 +126,10 @@ def load_split(path: str | os.PathLike[str], n_structures: int | None = None) ->
     missing = [name for name in PARTS if name not in found]
     if missing:
         raise ValueError(f"`{path}` must have the keys train, val and test, got {sorted(found)}")
-    split = Split(found["train"], found["val"], found["test"])
+    try:
+        split = Split(found["train"], found["val"], found["test"])
+    except TypeError as error:
+        raise ValueError(f"`{path}` must hold indices: {error}") from error
     if n_structures is not None:
         split.check_range(n_structures)
     return split

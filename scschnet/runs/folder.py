@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scschnet.data import Split, save_split
+from scschnet.data.fingerprint import changes
 from scschnet.files import replacing
 from scschnet.quantities import ERRORS, MISSING, Error
 from scschnet.runs.config import TrainConfig, write_config
@@ -91,7 +92,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: TrainConfig, split: Split) -> "RunFolder":
-        """Make the folder and hold it: split, empty tables, and last the options, so that it is whole once they are there.
+        """Make the folder: split, empty tables, and last the options, so that it is whole once they are there.
 
         Raises:
             FileExistsError: if it holds a run already, or a file that a run would write over.
@@ -108,13 +109,12 @@ class RunFolder:
         run.hold()
         try:
             run._check_free()
-        except FileExistsError:
+            save_split(run.split, split)
+            _write_rows(run.metrics, METRICS_HEADER, [])
+            _write_rows(run.contributions, COLUMNS, [])
+            write_config(run.config, config)
+        finally:
             run.release()
-            raise
-        save_split(run.split, split)
-        _write_rows(run.metrics, METRICS_HEADER, [])
-        _write_rows(run.contributions, COLUMNS, [])
-        write_config(run.config, config)
         return run
 
     def hold(self) -> None:
@@ -203,3 +203,22 @@ def _write_rows(path: Path, header: Sequence[str], rows: list[list[str]]) -> Non
 def _append_rows(path: Path, rows: list[list[Any]]) -> None:
     with path.open("a", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def check_fingerprint(run: Path, metadata: dict[str, Any], now: dict[str, str]) -> None:
+    """Check that a run still sees the data that it was trained on.
+
+    Args:
+        run: the run folder.
+        metadata: of its checkpoint; that of an older scschnet tells nothing.
+        now: from `scschnet.data.fingerprint`.
+
+    Raises:
+        ValueError: saying what has changed.
+    """
+    changed = changes(metadata.get("fingerprint", {}), now)
+    if changed:
+        raise ValueError(
+            f"the data of {run} are no longer those it was trained on; changed: {', '.join(changed)}. Its errors "
+            "would mean nothing: restore the file and split.npz, or begin a new run"
+        )

@@ -4,7 +4,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from scschnet.checkpoint import Checkpoint, load, load_checkpoint, save_checkpoint
 from scschnet.data import collate, load_split
+from scschnet.data.fingerprint import fingerprint
 from scschnet.evaluate import Error, Predictions, errors, in_units, predict
 from scschnet.kinds import expect_data_of_run
 from scschnet.nn import SchNet
 from scschnet.runs.config import TrainConfig
-from scschnet.runs.folder import EpochMetrics, RunFolder
+from scschnet.runs.folder import EpochMetrics, RunFolder, check_fingerprint
 from scschnet.train.captured import resident_step
 from scschnet.train.loss import Loss, labels_of
 from scschnet.train.processes import Processes
@@ -80,8 +81,10 @@ def train(config: TrainConfig, resume: Path | None = None) -> RunFolder:
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"`device` must be cpu, torch finds no CUDA device, got {config.device}")
     processes = Processes(config.device)
-    training = Training(config, processes, resume)
-    try:
+    with _alone(resume, processes) as hold:
+        training = Training(config, processes, resume)
+        if resume is None and processes.is_first:
+            hold(training.run)
         if resume is not None and training.is_done():
             training.progress.message(
                 f"{resume} is finished: {training.state.epoch} of {config.epochs} epochs; more --epochs go on"
@@ -90,8 +93,6 @@ def train(config: TrainConfig, resume: Path | None = None) -> RunFolder:
             while not training.is_done():
                 training.run_epoch(received)
         training.finish()
-    finally:
-        training.run.release()
     processes.close()
     return training.run
 
@@ -121,11 +122,10 @@ class Training:
             self.run = RunFolder.create(config, self.split) if processes.is_first else RunFolder()
         else:
             self.run = RunFolder(resume)
-            if processes.is_first:
-                self.run.hold()
             self.split = load_split(self.run.split, len(self.structures))
             self.loss = self._make_loss()
         model = build_model(config, self.structures, self.split.train).to(processes.device)
+        self.fingerprint = fingerprint(self.structures, self.split)
         self.state = TrainingState(config, model)
         if resume is not None:
             self._restore()
@@ -222,6 +222,7 @@ class Training:
             checkpoint = load_checkpoint(self.run.last)
             if checkpoint.training is None:
                 raise ValueError(f"{self.run.last} holds no training state to resume from")
+            check_fingerprint(self.run.path, checkpoint.metadata, self.fingerprint)
             self.state.load_state_dict(checkpoint.training, checkpoint.model.state_dict())
         self.processes.wait()
         if self.processes.is_first:
@@ -359,9 +360,24 @@ class Training:
             "filter_table_error": self.table_error,
             "train_config": asdict(self.config),
             "best_val_loss": state.best_val_loss,
+            "fingerprint": self.fingerprint,
         }
         training = state.state_dict() if with_training else None
         save_checkpoint(path, Checkpoint(state.averaged, metadata, training))
+
+
+@contextmanager
+def _alone(resume: Path | None, processes: Processes) -> Iterator[Callable[[RunFolder], None]]:
+    """Keeps other trainings out of a folder: that of a resumed run at once, another one when it is given."""
+    with ExitStack() as held:
+
+        def hold(run: RunFolder) -> None:
+            run.hold()
+            held.callback(run.release)
+
+        if resume is not None and processes.is_first:
+            hold(RunFolder(resume))
+        yield hold
 
 
 @contextmanager
