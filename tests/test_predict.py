@@ -67,6 +67,15 @@ def test_what_cannot_be_predicted_is_named(checkpoint, tmp_path, capsys, frame, 
     assert re.search(message, capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("device", ["cuda:7", "quantum", "meta"])
+def test_a_device_that_is_not_there_is_named(checkpoint, tmp_path, capsys, monkeypatch, device):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    ase.io.write(tmp_path / "in.extxyz", frames())
+    out = ["-o", str(tmp_path / "out.xyz"), "--device", device]
+    assert main([str(checkpoint), str(tmp_path / "in.extxyz"), *out]) == 1
+    assert re.match(rf"error: `device` must be cpu.*, got {device}\n", capsys.readouterr().err)
+
+
 def test_files_of_another_kind_are_named(checkpoint, tmp_path, capsys):
     assert main([str(checkpoint), str(checkpoint), "-o", str(tmp_path / "out.xyz")]) == 1
     assert "a checkpoint" in capsys.readouterr().err

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from tqdm import tqdm
 
 from scschnet.analysis.parity import plot_parity
 from scschnet.analysis.plots import check_format
 from scschnet.checkpoint import checkpoint_path, load, load_checkpoint
+from scschnet.commands.device import check_device
 from scschnet.data import StructureSet, label_hint, load_split
 from scschnet.data.fingerprint import fingerprint
 from scschnet.evaluate import (
@@ -98,8 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _evaluate(options: Options) -> None:
     if options.plot is not None:
         check_format(options.plot)  # before the work, not after it
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"`device` must be cpu, torch finds no CUDA device, got {options.device}")
+    check_device(options.device)
     file = checkpoint_path(options.run)
     model = load(file).to(options.device)
     source = _read(options, file.parent)

@@ -15,6 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from tqdm import tqdm
 
 from scschnet.calculator import ScSchNetCalculator
+from scschnet.commands.device import check_device
 from scschnet.files import replacing, write_any_text
 from scschnet.kinds import Kind, expect
 
@@ -61,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _predict(options: Options) -> int:
     if options.out.suffix not in (".extxyz", ".xyz"):
         raise ValueError(f"`--out` must end in .extxyz or .xyz, got {options.out}")
+    check_device(options.device)
     expect(options.run, Kind.RUN, Kind.CHECKPOINT)
     expect(options.frames, Kind.STRUCTURES, Kind.OTHER)
     calculator = ScSchNetCalculator(options.run, device=options.device)

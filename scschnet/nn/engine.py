@@ -213,27 +213,13 @@ class Engine:
         return [convolution(table) for table in tables]
 
     def table_nodes(self, largest: float) -> TableNodes:
-        """Nodes of the filter tables, for pairs up to a distance.
-
-        Args:
-            largest: distance of any pair, Å; beyond the cutoff nothing is needed.
-        """
+        """See `SchNet.table_nodes`."""
         return table_nodes(
             self.model.radial_basis, self._grid_to(largest), self.model.embedding.weight.device
         )
 
     def refine_filters(self) -> float:
-        """Choose the step of the filter tables: the coarsest one that is accurate for the parameters as they are.
-
-        To be called when parameters have changed much: after loading, and once per epoch of a training.
-
-        Returns:
-            Error of the derivative of the filters, relative to its root mean square; 0 where the model
-            uses no tables.
-
-        Raises:
-            ValueError: if no table is accurate enough; such a model needs `filters = "dense"`.
-        """
+        """See `SchNet.refine_filters`."""
         model = self.model
         device = model.embedding.weight.device
         if model.filters != "spline" or not ops.runs_on(device) or not model.interactions:
