@@ -11,7 +11,9 @@ import torch
 from scschnet.data import StructureSet
 from scschnet.nn import ModelConfig, SchNet
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `reference`
+TESTS = Path(__file__).parent
+# Tests import `reference`, and cases of one another, by name; no two files share one.
+sys.path[:0] = [str(TESTS), *(str(folder) for folder in sorted(TESTS.iterdir()) if folder.is_dir())]
 
 torch.set_num_threads(1)
 

@@ -80,24 +80,24 @@ FIRST = [
     ),  # only if the wheel did not work
     Stage("smoke", 60, f"{SELF} --probe smoke"),
     Stage("capture", 60, f"{SELF} --probe capture"),
-    Stage("ops", 90, f"{PYTEST} test_cuda_ops.py"),
-    Stage("models", 60, f"{PYTEST} test_cuda_model.py"),
+    Stage("ops", 90, f"{PYTEST} csrc/test_cuda_ops.py"),
+    Stage("models", 60, f"{PYTEST} nn/test_cuda_model.py"),
     Stage(
         "training",
         120,
-        f"{PYTEST} test_cuda_train.py -k 'not wait_for_the_gpu and not capture_that_fails and not two_processes'",
+        f"{PYTEST} train/test_cuda_train.py -k 'not wait_for_the_gpu and not capture_that_fails and not two_processes'",
     ),
     Stage("profile-qm9", 40, f"{SELF} --probe profile --case qm9"),
     Stage("profile-aspirin", 40, f"{SELF} --probe profile --case aspirin"),
     Stage("epochs", 60, f"{SELF} --probe epochs"),
     Stage("kernels", 100, f"{BENCH}/bench_kernels.py --out $OUT/kernels.json"),
     Stage("systems", 60, f"{SELF} --probe systems"),
-    Stage("no-waiting", 40, f"{PYTEST} test_cuda_train.py -k wait_for_the_gpu"),
-    Stage("failed-capture", 40, f"{PYTEST} test_cuda_train.py -k capture_that_fails"),
+    Stage("no-waiting", 40, f"{PYTEST} train/test_cuda_train.py -k wait_for_the_gpu"),
+    Stage("failed-capture", 40, f"{PYTEST} train/test_cuda_train.py -k capture_that_fails"),
 ]
 MEMCHECK = (  # of the operators with torch's memory
     "cd $ROOT/tests && PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 9"
-    " --log-file $OUT/logs/torch.log $PY -m pytest -p no:cacheprovider -x test_cuda_ops.py"
+    " --log-file $OUT/logs/torch.log $PY -m pytest -p no:cacheprovider -x csrc/test_cuda_ops.py"
     " -k 'double_precision and sizes2 or half_list'"
 )
 AGAIN = [
@@ -109,7 +109,7 @@ AGAIN = [
     Stage(
         "two-processes",
         60,
-        f"export GLOO_SOCKET_IFNAME=lo; {PYTEST} test_cuda_train.py -k two_processes",
+        f"export GLOO_SOCKET_IFNAME=lo; {PYTEST} train/test_cuda_train.py -k two_processes",
     ),
     Stage("memcheck", 60, MEMCHECK),
 ]

@@ -1,5 +1,5 @@
 // The operators for GPUs, compiled for a processor: with SCSCHNET_EMULATE_CUDA and loaded after
-// libscschnet_ops they take the place of its own (tests/test_cuda_emulated.py). As on a GPU,
+// libscschnet_ops they take the place of its own (tests/csrc/test_cuda_emulated.py). As on a GPU,
 // indices are not read, so that rows may end before the last pair.
 #include "../torch/cuda/cfconv.cpp"
 #include "../torch/cuda/filter_table.cpp"

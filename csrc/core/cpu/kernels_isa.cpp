@@ -1,6 +1,6 @@
 // The sweep over candidates. The file is compiled once per instruction set, with SCSCHNET_KERNELS
 // naming the table that it exports. It exports no other symbol (see simd.hpp), which
-// tests/test_core_build.py checks.
+// tests/csrc/test_core_build.py checks.
 //
 // A sweep compares one center with all candidates, a vector of them at a time, here 8:
 //

@@ -1,4 +1,4 @@
-// ExportedModel, one use of it per word, for tests/test_cpp_host.py:
+// ExportedModel, one use of it per word, for tests/export/test_cpp_host.py:
 //
 //     exported_model load FILE...       per file: what load says, or "loaded"
 //     exported_model describe FILE      what the accessors say

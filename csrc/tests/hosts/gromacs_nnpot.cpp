@@ -1,6 +1,6 @@
 // Loads and calls a model the way GROMACS' NNPot interface does, as its manual (reference manual,
 // "Neural Network Potentials") and the interface of its TorchModel describe; written for
-// tests/test_cpp_host.py because no GROMACS is at hand there.
+// tests/export/test_cpp_host.py because no GROMACS is at hand there.
 //
 //     gromacs_nnpot MODEL.pt < STRUCTURE      number of atoms, box (9 numbers, nm), then per atom Z
 //     x y z (nm) gromacs_nnpot MODEL.pt open < ...       no periodicity: two inputs

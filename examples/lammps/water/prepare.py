@@ -6,7 +6,7 @@ import ase
 import ase.io
 import numpy as np
 
-FRAMES = Path(__file__).parents[3] / "tests" / "data" / "water64_2frames.npz"
+FRAMES = Path(__file__).parents[3] / "tests" / "files" / "water64_2frames.npz"
 
 with np.load(FRAMES) as frames:
     water = ase.Atoms(frames["z"], frames["R"][0], cell=frames["cell"][0], pbc=True)

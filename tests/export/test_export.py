@@ -30,7 +30,7 @@ KINDS = ("full", "portable")
 def frames() -> dict[str, StructureSet]:
     """Real molecules and a real liquid, and awkward cells."""
     ethanol, awkward = embedded.load(), make_structures()
-    with np.load(Path(__file__).parent / "data" / "water64_2frames.npz") as file:
+    with np.load(Path(__file__).parents[1] / "files" / "water64_2frames.npz") as file:
         positions, numbers, cell = file["R"][1].astype(float), file["z"], file["cell"]
     ends = np.array([0, len(numbers)])
     water = StructureSet(positions, numbers, ends, cells=cell[1:], pbc=np.ones((1, 3), bool))

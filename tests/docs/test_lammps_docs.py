@@ -16,7 +16,7 @@ from test_lammps_unfamiliarity import model_file
 
 pytestmark = pytest.mark.slow  # LAMMPS, and a compiler for its plugin
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "lammps.md").read_text()
 RESTART, HALT = re.findall(r"```lammps\n(.*?)```", PAGE, re.S)
 (SCRIPT,) = (text for text in re.findall(r"```bash\n(.*?)```", PAGE, re.S) if "#SBATCH" in text)

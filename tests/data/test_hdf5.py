@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from scschnet.data import StructureSet, collate, embedded, read, write_hdf5
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "files"
 ARRAYS = ("positions", "atomic_numbers", "atom_ptr", "cells", "pbc", "energy", "forces", "stress")
 
 

@@ -13,7 +13,7 @@ from ase.constraints import FixAtoms
 from scschnet.data import read
 from scschnet.units import energy_factor
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "files"
 HARTREE = energy_factor("Ha")
 EV = "eV, Angstrom"
 

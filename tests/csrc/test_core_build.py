@@ -12,7 +12,7 @@ import torch
 import scschnet
 from scschnet import _C, ops
 
-CORE = Path(__file__).parents[1] / "csrc/core/cpu"
+CORE = Path(__file__).parents[2] / "csrc/core/cpu"
 TESTS = CORE.parents[1] / "tests"
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma", "-mbmi2"]
 FLAGS = {

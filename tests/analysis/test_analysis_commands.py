@@ -12,7 +12,7 @@ from scschnet.runs.config import TrainConfig
 from scschnet.runs.run import read_run
 from scschnet.train.loop import train
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")

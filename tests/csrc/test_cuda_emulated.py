@@ -2,7 +2,7 @@
 
 On request, because compiling them takes minutes; the folder keeps what is compiled:
 
-    SCSCHNET_EMULATE=build/emulated pytest tests/test_cuda_emulated.py
+    SCSCHNET_EMULATE=build/emulated pytest tests/csrc/test_cuda_emulated.py
 """
 
 import os
@@ -18,7 +18,7 @@ from test_captured import CASES
 import scschnet
 from scschnet import ops
 
-CSRC = Path(__file__).parents[1] / "csrc"
+CSRC = Path(__file__).parents[2] / "csrc"
 FOLDER = os.environ.get("SCSCHNET_EMULATE", "")
 pytestmark = [
     pytest.mark.slow,
@@ -58,7 +58,8 @@ def build(folder: Path) -> Path:
 def test_resident_steps_with_emulated_operators(tmp_path):
     library = build(Path(FOLDER).absolute())
     command = [sys.executable, __file__, str(library), str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stdout + result.stderr
     # batches, records, the representation, and every case of steps
     assert result.stdout.count("agrees") == 3 + len(CASES)

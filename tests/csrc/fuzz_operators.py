@@ -1,4 +1,4 @@
-"""Wrong arguments for every operator, at random: python tests/fuzz_operators.py SEED CALLS
+"""Wrong arguments for every operator, at random: PYTHONPATH=tests python tests/csrc/fuzz_operators.py SEED CALLS
 
 In every call one to three arguments are changed: other values, shapes, dtypes, devices, numbers of parameters. An
 operator must raise an error, or return the same bits twice; it must not read or write foreign memory, which ends the

@@ -17,7 +17,7 @@ from scschnet.data.summary import (
     stress_slope,
 )
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "files"
 
 
 def frames(n: int = 50, seed: int = 0) -> StructureSet:

@@ -17,7 +17,7 @@ from scschnet.data.batch import Batch, collate
 from scschnet.data.structure import StructureSet
 from scschnet.nn.schnetpack import from_schnetpack
 
-GOLDEN = Path(__file__).parent / "golden" / "schnetpack_2.2.0.npz"
+GOLDEN = Path(__file__).parents[1] / "golden" / "schnetpack_2.2.0.npz"
 CUTOFF = 5.0
 DTYPES = {
     "float32": torch.float32,

@@ -16,7 +16,7 @@ from ase.data import chemical_symbols
 from scschnet.data import read
 from scschnet.data.readers import read_excluded
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "files"
 PROPERTIES = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from scschnet import ops
 from scschnet.nn.cutoff import CosineCutoff
 
-PAGE = (Path(__file__).parent.parent / "docs/derivation.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/derivation.md").read_text()
 
 
 def test_the_errors_of_tables_are_as_printed(capsys):

@@ -23,7 +23,7 @@ from scschnet.nn.head import HEADS
 from scschnet.nn.pair_term import PAIR_TERMS
 from scschnet.train import loop
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/architecture.md").read_text()
 PAGES = ["docs/architecture.md", "docs/derivation.md"]
 PAGES += [f"csrc/{folder}/README.md" for folder in ("core", "core/cuda", "torch")]

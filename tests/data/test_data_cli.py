@@ -13,7 +13,7 @@ import pytest
 from scschnet.commands.data import main
 from scschnet.data import embedded, read
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "files"
 
 
 @pytest.fixture

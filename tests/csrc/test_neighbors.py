@@ -20,7 +20,7 @@ from hypothesis import given, settings
 import scschnet
 from scschnet import _C, batch_neighbor_list, neighbor_list
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "files"
 ISAS = _C.instruction_sets()
 
 

@@ -168,7 +168,7 @@ def test_wrong_arguments_at_random(seed):
         [sys.executable, str(here / "fuzz_operators.py"), str(seed), "5000"],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(here)},
+        env={**os.environ, "PYTHONPATH": str(here.parent)},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     _, refused, answered = (int(word) for word in done.stdout.split() if word.isdecimal())

@@ -28,7 +28,7 @@ from scschnet.units import ENERGY
 
 pytestmark = pytest.mark.slow  # compiles programs
 
-SOURCE = Path(__file__).parents[1] / "csrc/tests/hosts"
+SOURCE = Path(__file__).parents[2] / "csrc/tests/hosts"
 KEYS = [
     "energy",
     "energies",

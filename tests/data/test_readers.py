@@ -11,7 +11,7 @@ from scschnet.data import embedded, read
 from scschnet.data.readers import detected_format
 from scschnet.units import Units, energy_factor
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "files"
 KCAL = energy_factor("kcal/mol")
 HARTREE = energy_factor("Ha")
 BOHR = 0.52917721

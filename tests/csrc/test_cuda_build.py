@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-CSRC = Path(__file__).parents[1] / "csrc"
+CSRC = Path(__file__).parents[2] / "csrc"
 KERNELS = sorted((CSRC / "core/cuda").glob("*.cu"))
 BINDINGS = sorted((CSRC / "torch/cuda").glob("*.cpp"))
 BUILD_CORE = CSRC / "tests/build_cuda_core.sh"

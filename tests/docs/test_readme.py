@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.slow  # trains the model of the README
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 NUMBER = re.compile(r"-?\d+\.?\d*")
 
 

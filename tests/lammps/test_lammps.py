@@ -64,7 +64,7 @@ def model(path: str) -> ExportedModel:
 
 
 def water(n: int = 192) -> Structure:
-    frames = np.load(Path(__file__).parent / "data" / "water64_2frames.npz")
+    frames = np.load(Path(__file__).parents[1] / "files" / "water64_2frames.npz")
     cell = frames["cell"][0]
     positions = frames["R"][0].astype(float)
     inside = positions - np.floor(positions @ np.linalg.inv(cell)) @ cell
@@ -585,7 +585,7 @@ run 0
 
 
 def test_lines_of_the_readme(tmp_path, monkeypatch):
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     (script,) = re.findall(r"```lammps\n(.*?)```", readme, re.S)
     (start,) = re.findall(r"```python\n([^`]*ethanol\.data[^`]*)```", readme)
     monkeypatch.chdir(tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parents[1] / "benchmarks/gpu/first_run.py"
+PATH = Path(__file__).parents[2] / "benchmarks/gpu/first_run.py"
 
 
 @pytest.fixture

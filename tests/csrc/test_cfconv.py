@@ -17,7 +17,7 @@ from scschnet import ops
 from scschnet.nn.cutoff import CUTOFF_FUNCTIONS
 from scschnet.ops import Pairs
 
-CORE = Path(__file__).parents[1] / "csrc/core"
+CORE = Path(__file__).parents[2] / "csrc/core"
 FLAGS = {
     "generic": [],
     "avx2": ["-mavx2", "-mfma", "-mbmi2"],

@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.slow  # compiles the core
 
-CORE = Path(__file__).parents[1] / "csrc/core/cpu"
+CORE = Path(__file__).parents[2] / "csrc/core/cpu"
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma", "-mbmi2"]
 FLAGS = {"generic": [], "avx2": ["-mavx2", "-mfma", "-mbmi2"], "avx512": AVX512}
 AMX = [*AVX512, "-mamx-tile", "-mamx-bf16"]

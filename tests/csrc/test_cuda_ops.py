@@ -2,10 +2,10 @@
 
 Under NVIDIA's checkers (a build with `CMAKE_ARGS=-DCMAKE_CUDA_FLAGS=-lineinfo` names the lines):
 
-    compute-sanitizer --tool memcheck --error-exitcode 1 python -m pytest tests/test_cuda_ops.py -p no:cacheprovider
-    compute-sanitizer --tool racecheck --error-exitcode 1 python -m pytest tests/test_cuda_ops.py -k "conv or list"
-    compute-sanitizer --tool synccheck --error-exitcode 1 python -m pytest tests/test_cuda_ops.py -k "conv or list"
-    compute-sanitizer --tool initcheck --error-exitcode 1 python -m pytest tests/test_cuda_ops.py -k "conv or list"
+    compute-sanitizer --tool memcheck --error-exitcode 1 python -m pytest tests/csrc/test_cuda_ops.py -p no:cacheprovider
+    compute-sanitizer --tool racecheck --error-exitcode 1 python -m pytest tests/csrc/test_cuda_ops.py -k "conv or list"
+    compute-sanitizer --tool synccheck --error-exitcode 1 python -m pytest tests/csrc/test_cuda_ops.py -k "conv or list"
+    compute-sanitizer --tool initcheck --error-exitcode 1 python -m pytest tests/csrc/test_cuda_ops.py -k "conv or list"
 
 with PYTORCH_NO_CUDA_MEMORY_CACHING=1 in the environment, so that the checkers see every array.
 """
