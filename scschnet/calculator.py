@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scschnet.checkpoint import checkpoint_path, load, load_checkpoint
-from scschnet.elements import symbols
+from scschnet.elements import check_elements
 from scschnet.neighbors import neighbor_list
 from scschnet.nn import SchNet
 from scschnet.nn.unfamiliarity import KEY, NormStatistics, unfamiliarity
@@ -96,7 +96,6 @@ class ScSchNetCalculator(Calculator):
         if statistics is not None:
             mean, whitening = NormStatistics.from_json(statistics).tables()
             self._familiar = mean.to(self.device), whitening.to(self.device)
-        self._known = np.array(self.model.config.elements)
         self._numbers = np.zeros(0, np.int64)  # of the atoms the next two tensors belong to
         self._atomic_numbers = self._tensor(self._numbers)
         self._idx_m = self._tensor(self._numbers)
@@ -172,12 +171,7 @@ class ScSchNetCalculator(Calculator):
         """Check the elements and make their tensor, if they are not those of the last call."""
         if _same_bits(numbers, self._numbers):
             return
-        unknown = np.setdiff1d(numbers, self._known)
-        if unknown.size:
-            raise ValueError(
-                f"`atoms` must hold only {symbols(self._known)}, the elements the model was trained "
-                f"on, got {symbols(unknown)}"
-            )
+        check_elements(numbers.tolist(), self.model.config.elements, "`atoms`")
         self._numbers = numbers.copy()
         self._atomic_numbers = self._tensor(numbers.astype(np.int64))
         self._idx_m = torch.zeros_like(self._atomic_numbers)

@@ -12,9 +12,9 @@ from tqdm import tqdm
 from scschnet.analysis.parity import plot_parity
 from scschnet.analysis.plots import check_format
 from scschnet.checkpoint import checkpoint_path, load, load_checkpoint
-from scschnet.commands.device import check_device
 from scschnet.data import StructureSet, label_hint, load_split
 from scschnet.data.fingerprint import fingerprint
+from scschnet.device import check_device
 from scschnet.evaluate import (
     Error,
     check_elements,
@@ -28,7 +28,7 @@ from scschnet.kinds import Kind, expect, expect_data_of_run
 from scschnet.nn import SchNet
 from scschnet.quantities import ANY_OF_THEM, ON_DEMAND
 from scschnet.runs.config import READING, TrainConfig, read_run_config
-from scschnet.runs.folder import RunFolder, check_fingerprint
+from scschnet.runs.folder import RunFolder, check_fingerprint, check_options
 from scschnet.runs.run import read_data
 
 Part = Literal["all", "train", "val", "test"]
@@ -149,6 +149,8 @@ def _read(options: Options, run: Path) -> _Source:
     if options.data is None and not given:
         split = load_split(RunFolder(run).split, len(structures))
         metadata = load_checkpoint(checkpoint_path(options.run)).metadata
+        if of_run is not None:
+            check_options(run, metadata, of_run)
         check_fingerprint(run, metadata, fingerprint(structures, split))
     if part != "all":
         structures = _part(structures, RunFolder(run).split, part)

@@ -15,7 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from tqdm import tqdm
 
 from scschnet.calculator import ScSchNetCalculator
-from scschnet.commands.device import check_device
+from scschnet.device import check_device
 from scschnet.files import replacing, write_any_text
 from scschnet.kinds import Kind, expect
 

@@ -15,13 +15,16 @@ from scschnet.files import write_any_text
 from scschnet.kinds import Kind, expect
 from scschnet.quantities import ERRORS
 from scschnet.report import write_report
-from scschnet.runs.config import PRESETS, TrainConfig, read_config, read_run_config
+from scschnet.runs.config import (
+    MAY_CHANGE_ON_RESUME,
+    PRESETS,
+    TrainConfig,
+    read_config,
+    read_run_config,
+)
 from scschnet.runs.folder import RunFolder
 from scschnet.runs.run import read_run
 from scschnet.train.loop import Interrupted, TrainingFailed, train
-
-# Options that may differ when a run is resumed; any other change would be another run.
-MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads", "log_every", "step")
 
 DESCRIPTION = """Train SchNet or sc-SchNet: with --data FILE on your structures, without on embedded ones.
 

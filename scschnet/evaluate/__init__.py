@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from scschnet import elements
 from scschnet.data import StructureSet, collate
-from scschnet.elements import symbol, symbols
 from scschnet.nn import SchNet
 from scschnet.quantities import ERRORS, QUANTITIES, Error
 
@@ -127,7 +127,7 @@ def errors_in_detail(predictions: Predictions, labels: StructureSet) -> dict[str
             predicted, label = getattr(predictions, name), getattr(labels, name)
             for z in labels.elements:
                 atoms = labels.atomic_numbers == z
-                found[f"{name}_{symbol(z)}"] = error(predicted[atoms], label[atoms])
+                found[f"{name}_{elements.symbol(z)}"] = error(predicted[atoms], label[atoms])
     return found
 
 
@@ -165,14 +165,11 @@ def check_elements(model: SchNet, structures: StructureSet, name: str = "`struct
     Raises:
         ValueError: naming them.
     """
-    known = np.array(model.config.elements)
-    unknown = np.setdiff1d(structures.elements, known)
-    if unknown.size:
-        strange = np.unique(structures.idx_m[np.isin(structures.atomic_numbers, unknown)])
-        raise ValueError(
-            f"{name} must hold only {symbols(known)}, the elements the model was trained on, "
-            f"got {symbols(unknown)} in {len(strange):,} of {len(structures):,} structures"
-        )
+    known = model.config.elements
+    is_strange = ~np.isin(structures.atomic_numbers, known)
+    strange = np.unique(structures.idx_m[is_strange])
+    where = f" in {len(strange):,} of {len(structures):,} structures"
+    elements.check_elements(structures.elements.tolist(), known, name, where)
 
 
 def _chunks(structures: StructureSet, indices: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

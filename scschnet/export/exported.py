@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scschnet.archive import ERRORS_OF_ZIPFILE, checked_records
+from scschnet.elements import check_elements
 from scschnet.export.compiled import outputs
 from scschnet.export.metadata import LIBRARY, check_metadata
 from scschnet.export.torchscript import first_line, last_line, torchscript_deprecation_ignored
@@ -135,12 +136,7 @@ class CompiledModel(ExportedModel):
                 "a .pt2 file has neither `layers` nor `atom_virial`, and takes ghosts with `halo` alone: export "
                 "without --format pt2"
             )
-        for z in atomic_numbers.unique().tolist():
-            if z not in self.metadata["elements"]:
-                known = ", ".join(self.metadata["symbols"])
-                raise ValueError(
-                    f"`atomic_numbers` must hold only {known}, the elements of the model, got {z}"
-                )
+        check_elements(atomic_numbers.tolist(), self.metadata["elements"], "`atomic_numbers`")
         local = torch.zeros(n_local, dtype=torch.bool)
         try:
             values = self.run([atomic_numbers, idx_i, idx_j, r_ij, local])

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 
 import scschnet
+from scschnet.elements import check_elements
 from scschnet.export.compiled import compile_pairs
 from scschnet.export.gromacs import GromacsPotential
 from scschnet.export.metadata import FORMAT, LIBRARY, VERSION, Source, describe, read_source
@@ -144,11 +145,7 @@ def _called_by(
         return GromacsPotential(potential)
     if atomic_numbers is None:
         return potential
-    unknown = sorted(set(atomic_numbers) - set(metadata["elements"]))
-    if unknown:
-        raise ValueError(
-            f"`atomic_numbers` must hold only {metadata['elements']}, the elements of the model, got {unknown}"
-        )
+    check_elements(atomic_numbers, metadata["elements"], "`atomic_numbers`")
     return TorchForcePotential(potential, atomic_numbers)
 
 

@@ -35,7 +35,6 @@ class ScSchNetModel(ModelInterface):  # type: ignore[misc]
         self._device = torch.device("cpu")
         self._compute_stress = self._compute_forces = True
         self._memory_scales_with = "n_atoms_x_density"
-        self.register_buffer("_known", torch.tensor(model.config.elements))
 
     def forward(self, state: SimState | dict) -> dict[str, Tensor]:
         """Evaluate all systems of a state.
@@ -50,12 +49,6 @@ class ScSchNetModel(ModelInterface):  # type: ignore[misc]
         if isinstance(state, dict):
             state = SimState(**state, masses=torch.ones_like(state["positions"][:, 0]))
         numbers = state.atomic_numbers.long()
-        unknown = numbers[~torch.isin(numbers, self._known)].unique()
-        if len(unknown):
-            raise ValueError(
-                f"`atomic_numbers` must hold only {self._known.tolist()}, the elements of the model, got "
-                f"{unknown.tolist()}"
-            )
         positions, cells = state.positions.double(), state.row_vector_cell.double().contiguous()
         idx_m = state.system_idx
         atom_ptr = torch.zeros(len(cells) + 1, dtype=torch.int64)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from scschnet import ops
+from scschnet.elements import check_elements
 from scschnet.nn.basis import RADIAL_BASES
 from scschnet.nn.cfconv import cfconv
 from scschnet.nn.config import MAX_Z, ModelConfig, check_choice
@@ -58,6 +59,7 @@ class SchNet(nn.Module):
     """
 
     contribution_weights: Tensor
+    known: Tensor
 
     def __init__(
         self, config: ModelConfig, w_init: WeightInit = "uniform", filters: Filters = "spline"
@@ -79,6 +81,9 @@ class SchNet(nn.Module):
         self.readout = Readout(config.n_features)
         self.heads = nn.ModuleDict({name: HEADS[name](config.n_features) for name in config.heads})
         self.offsets = EnergyOffsets(MAX_Z)
+        known = torch.zeros(MAX_Z + 1, dtype=torch.bool)
+        known[list(config.elements)] = True
+        self.register_buffer("known", known, persistent=False)
         weights = _initial_weights(config.n_interactions + 1, w_init)
         if config.skip == "weighted":
             self.contribution_weights = nn.Parameter(weights)
@@ -125,7 +130,11 @@ class SchNet(nn.Module):
             stress are still computed, and nothing is kept. Forward mode (torch.func.jvp, jacfwd, hessian;
             torch.autograd.forward_ad) works for the energy, with dense filters; torch refuses it for forces and
             stress, and refuses torch.func.grad, vjp, jacrev and vmap: torch.autograd.grad does what they do.
+
+        Raises:
+            ValueError: naming elements that the model was not trained on.
         """
+        self._check_elements(atomic_numbers)
         derivatives = forces or stress
         moving = torch.is_grad_enabled() and (positions.requires_grad or cells.requires_grad)
         geometry = Geometry(positions.double(), cells.double(), idx_m, idx_i, idx_j, shifts)
@@ -282,6 +291,14 @@ class SchNet(nn.Module):
     @filter_step.setter
     def filter_step(self, step: float) -> None:
         self.engine.filter_step = step
+
+    def _check_elements(self, atomic_numbers: Tensor) -> None:
+        try:
+            known = bool(self.known.index_select(0, atomic_numbers).all())
+        except IndexError:  # no element at all
+            known = False
+        if not known:
+            check_elements(atomic_numbers.tolist(), self.config.elements, "`atomic_numbers`")
 
     def _heads(self) -> list[tuple[str, Head]]:
         return [(name, cast(Head, head)) for name, head in self.heads.items()]

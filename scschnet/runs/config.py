@@ -26,6 +26,12 @@ READING = ("units", *(f"{name}_key" for name in NAMES))
 FIXED_BEFORE: dict[str, Any] = {"optimizer": "adam", "loss": "total", "stress_weight": 0.0}
 
 
+# Options that may differ when a run is resumed; any other change would be another run.
+MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads", "log_every", "step")
+# Options that say where something lies; what lies there has a fingerprint.
+PLACES = ("data", "split_file", "out")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Options of `python -m scschnet.train`; the defaults are those of the preset `quick`."""

@@ -16,7 +16,7 @@ from scschnet.data import Split, save_split
 from scschnet.data.fingerprint import changes
 from scschnet.files import replacing
 from scschnet.quantities import ERRORS, MISSING, Error
-from scschnet.runs.config import TrainConfig, write_config
+from scschnet.runs.config import MAY_CHANGE_ON_RESUME, PLACES, TrainConfig, write_config
 from scschnet.runs.contributions import COLUMNS, LayerContribution
 from scschnet.runs.lock import FolderLock
 
@@ -203,6 +203,30 @@ def _write_rows(path: Path, header: Sequence[str], rows: list[list[str]]) -> Non
 def _append_rows(path: Path, rows: list[list[Any]]) -> None:
     with path.open("a", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def check_options(run: Path, metadata: dict[str, Any], now: TrainConfig) -> None:
+    """Check that the options of a run are those it was trained with, which its checkpoint knows.
+
+    Args:
+        run: the run folder.
+        metadata: of its checkpoint; options that an older scschnet did not have are not compared.
+        now: the options in the folder, with those that the command line changed.
+
+    Raises:
+        ValueError: naming what has changed.
+    """
+    before = metadata.get("train_config", {})
+    changed = [
+        f"`{name}` was {before[name]!r} and is {value!r}"
+        for name, value in dataclasses.asdict(now).items()
+        if name not in (*MAY_CHANGE_ON_RESUME, *PLACES) and before.get(name, value) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"{run}/config.toml no longer holds the options the run was trained with: {', '.join(changed)}; "
+            "restore them, or begin a new run"
+        )
 
 
 def check_fingerprint(run: Path, metadata: dict[str, Any], now: dict[str, str]) -> None:

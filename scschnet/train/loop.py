@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from scschnet.checkpoint import Checkpoint, load, load_checkpoint, save_checkpoint
 from scschnet.data import collate, load_split
 from scschnet.data.fingerprint import fingerprint
+from scschnet.device import check_device
 from scschnet.evaluate import Error, Predictions, errors, in_units, predict
 from scschnet.kinds import expect_data_of_run
 from scschnet.nn import SchNet
 from scschnet.runs.config import TrainConfig
-from scschnet.runs.folder import EpochMetrics, RunFolder, check_fingerprint
+from scschnet.runs.folder import EpochMetrics, RunFolder, check_fingerprint, check_options
 from scschnet.train.captured import resident_step
 from scschnet.train.loss import Loss, labels_of
 from scschnet.train.processes import Processes
@@ -78,8 +79,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> RunFolder:
         TrainingFailed: if the loss or the gradients are no longer finite.
         ValueError, OSError: for unusable options, data or folders.
     """
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"`device` must be cpu, torch finds no CUDA device, got {config.device}")
+    check_device(config.device)
     processes = Processes(config.device)
     with _alone(resume, processes) as hold:
         training = Training(config, processes, resume)
@@ -222,6 +222,7 @@ class Training:
             checkpoint = load_checkpoint(self.run.last)
             if checkpoint.training is None:
                 raise ValueError(f"{self.run.last} holds no training state to resume from")
+            check_options(self.run.path, checkpoint.metadata, self.config)
             check_fingerprint(self.run.path, checkpoint.metadata, self.fingerprint)
             self.state.load_state_dict(checkpoint.training, checkpoint.model.state_dict())
         self.processes.wait()

@@ -127,14 +127,39 @@ def _notes(structures: StructureSet, split: Split) -> list[str]:
     trained = structures.select(split.train).elements
     unknown = np.setdiff1d(structures.elements, trained)
     if unknown.size:
+        n = len(np.unique(structures.idx_m[np.isin(structures.atomic_numbers, unknown)]))
         notes.append(
-            f"{symbols(unknown)}: in validation or test structures alone, never trained on"
+            f"{symbols(unknown)} in no training structure, so the model does not know it; {n} structures with it "
+            "are left out of validation and test"
         )
     return notes
 
 
 def choose_split(config: TrainConfig, structures: StructureSet) -> Split:
-    """The split of `split_file`, or a random one by seed."""
+    """The split of `split_file`, or a random one by seed.
+
+    Structures with elements that no training structure has are left out of the other parts: a model knows nothing
+    of them.
+
+    Raises:
+        ValueError: if a part that is needed is empty, or the parts do not fit.
+    """
+    split = _given_or_random(config, structures)
+    where = f"`split_file` {config.split_file}" if config.split_file else "the split"
+    for name in ("train", "val"):
+        if not len(getattr(split, name)):
+            raise ValueError(f"{where} must have structures in its part {name}, got none")
+    known = structures.select(split.train).elements
+    strange = structures.idx_m[~np.isin(structures.atomic_numbers, known)]
+    val, test = (part[~np.isin(part, strange)] for part in (split.val, split.test))
+    if not len(val):
+        raise ValueError(
+            f"{where} must have elements in its part train that the part val has, got {symbols(known)} alone"
+        )
+    return Split(split.train, val, test)
+
+
+def _given_or_random(config: TrainConfig, structures: StructureSet) -> Split:
     if config.split_file:
         expect(config.split_file, Kind.SPLIT, Kind.OTHER, option="split_file")
         return load_split(config.split_file, len(structures))
@@ -157,13 +182,14 @@ def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np
 
     Args:
         config: options; `seed` sets torch's global generator.
-        structures: the whole set: its elements are the model's.
-        train: indices of the training structures.
+        structures: the whole set.
+        train: indices of the training structures, whose elements are the model's.
     """
     torch.manual_seed(config.seed)
+    part = structures.select(train)
     model = SchNet(
         ModelConfig(
-            elements=tuple(int(z) for z in structures.elements),
+            elements=tuple(int(z) for z in part.elements),
             **{name: getattr(config, name) for name in MODEL_OPTIONS - {"rbf_range"}},
             rbf_range=config.rbf_range or None,
         ),
@@ -172,7 +198,6 @@ def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np
     )
     if config.readout_start == "matched":
         match_readout(model)
-    part = structures.select(train)
     if model.pair_term is not None:
         model.pair_term.fit(shortest_distances(part, model.config.elements, config.cutoff))
     shift, spread, atomref = fit_offsets(

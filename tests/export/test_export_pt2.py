@@ -115,7 +115,7 @@ def test_what_it_cannot_do(compiled):
 def test_errors(compiled, files, tmp_path, capfd):
     z, i, j, r_ij = random_pairs(9, 9)
     with pytest.raises(
-        ValueError, match="must hold only H, C, O, the elements of the model, got 7"
+        ValueError, match="must hold only H, C, O, the elements the model was trained on, got N"
     ):
         compiled.forward_pairs(torch.full_like(z, 7), i, j, r_ij, 9, True)
     with pytest.raises(ValueError, match="atoms must lie on different points"):

@@ -1,6 +1,7 @@
 """The model against the oracle, its derivatives against finite differences, its symmetries."""
 
 import dataclasses
+import re
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scschnet.data import StructureSet, collate
+from scschnet.elements import symbol
 from scschnet.nn import ModelConfig, SchNet
 from scschnet.nn.activation import shifted_softplus
 from scschnet.nn.basis import GaussianBasis
@@ -469,3 +471,14 @@ def test_a_model_made_in_inference_mode():
             found = made(**batch.inputs)
             torch.testing.assert_close(found["forces"], expected["forces"])
     torch.testing.assert_close(made(**batch.inputs)["energy"], expected["energy"])
+
+
+@pytest.mark.parametrize("wrong", [7, 0, -3, 500])
+@pytest.mark.parametrize("filters", ["spline", "dense"])
+def test_elements_that_were_not_trained_on_are_refused(structures, filters, wrong):
+    model = make_model(filters=filters)
+    batch = collate(structures, np.arange(1), model.config.cutoff)
+    batch.atomic_numbers[1] = wrong
+    words = re.escape(f", the elements the model was trained on, got {symbol(wrong)}")
+    with pytest.raises(ValueError, match=words):
+        model(**batch.inputs)

@@ -9,11 +9,12 @@ from ase.io import write
 from conftest import make_model
 
 from scschnet.commands.train import main
-from scschnet.data import StructureSet, collate
+from scschnet.data import Split, StructureSet, collate, save_split
 from scschnet.evaluate import Predictions
 from scschnet.runs.config import TrainConfig
 from scschnet.train.loss import Loss, labels_of
 from scschnet.train.setup import (
+    build_model,
     choose_split,
     describe,
     fit_offsets,
@@ -206,6 +207,7 @@ def test_stress_is_trained_on_where_every_structure_has_it():
 )
 def test_splits_fit_the_set(options, sizes):
     data = structures(np.random.default_rng(9))
+    data.atomic_numbers[:] = 6
     config = resolve(TrainConfig(**options), data)
     split = choose_split(config, data)
     assert (len(split.train), len(split.val), len(split.test)) == sizes
@@ -222,15 +224,44 @@ def test_a_committee_shares_a_split():
     assert any(not np.array_equal(others[0].train, other.train) for other in others)
 
 
-def test_elements_that_are_never_trained_on_are_named():
+def split_file(path, train, val, test) -> TrainConfig:
+    """Options that take the split from a file."""
+    save_split(path, Split(*(np.array(part, dtype=np.int64) for part in (train, val, test))))
+    return TrainConfig(split_file=str(path))
+
+
+def test_elements_that_are_never_trained_on_are_left_out_and_named(tmp_path):
     data = structures(np.random.default_rng(11))
-    data.atomic_numbers[0] = 29
-    config = resolve(TrainConfig(n_train=3, n_val=1), data)
-    texts = {
-        "Cu: in validation or test" in describe(config, data, split)
-        for split in (choose_split(resolve(TrainConfig(seed=k), data), data) for k in range(9))
-    }
-    assert texts == {True, False}
+    data.atomic_numbers[:] = 6
+    data.atomic_numbers[0] = 29  # of structure 0
+    path = tmp_path / "split.npz"
+    for train, val, test, known in (
+        ([0, 1], [2], [3, 4], True),
+        ([1], [2], [4, 0, 3], False),
+        ([1], [2, 0], [3], False),
+    ):
+        config = split_file(path, train, val, test)
+        split = choose_split(config, data)
+        expected = [np.array([m for m in part if known or m != 0]) for part in (train, val, test)]
+        for name, part in zip(("train", "val", "test"), expected, strict=True):
+            np.testing.assert_array_equal(getattr(split, name), part)
+        text = describe(config, data, split)
+        note = "Cu in no training structure, so the model does not know it; 1 structures with it"
+        assert (note in text) == (not known)
+        assert (29 in build_model(config, data, split.train).config.elements) == known
+    with pytest.raises(ValueError, match="elements in its part train that the part val has, got C"):
+        choose_split(split_file(path, [1], [0], [2]), data)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_split_without_a_part_is_refused_before_the_training(part, tmp_path):
+    data = structures(np.random.default_rng(11))
+    parts = {"train": [0, 1, 2], "val": [3], "test": [4]} | {part: []}
+    config = split_file(tmp_path / "split.npz", **parts)
+    with pytest.raises(
+        ValueError, match=f"split.npz must have structures in its part {part}, got none"
+    ):
+        choose_split(config, data)
 
 
 def test_all_pairs_of_a_periodic_set_are_refused(tmp_path):

@@ -383,6 +383,36 @@ def test_files_of_others_are_not_written_over(tmp_path, capsys, name):
     assert not (tmp_path / ".lock").exists()
 
 
+def test_changed_options_are_noticed(small_data, tmp_path, capsys):
+    """Options edited in config.toml, on resume and in evaluate; those that may change, and restored ones, are none."""
+    out = tmp_path / "run"
+    assert main(command(small_data, out, "--epochs 1")) == 0
+    config = (out / "config.toml").read_text()
+    resume = ["--resume", str(out), "--epochs", "2"]
+    for old, new, words in (
+        ("lr = 0.004", "lr = 0.5", "`lr` was 0.004 and is 0.5"),
+        ('units = ""', 'units = "eV"', "`units` was '' and is 'eV'"),
+        ("rho = 0.9", "rho = 0.1", "`rho` was 0.9 and is 0.1"),
+    ):
+        assert old in config
+        (out / "config.toml").write_text(config.replace(old, new))
+        for run, arguments in ((main, resume), (evaluate, [str(out)])):
+            assert run(arguments) == 1
+            assert words in capsys.readouterr().err
+    (out / "config.toml").write_text(config.replace("log_every = 0", "log_every = 7"))
+    assert evaluate([str(out)]) == 0
+    assert main(resume) == 0
+
+
+@pytest.mark.parametrize(
+    "device", ["gpu", "CUDA", "mps", "meta", "xpu", "cuda:", "cuda:-1", "cuda:x", "", "cpu:1", "0"]
+)
+def test_devices_that_are_none(small_data, tmp_path, capsys, device):
+    assert main([*command(small_data, tmp_path / "run", ""), "--device", device]) == 1
+    assert f"`device` must be cpu, cuda or cuda:N, got {device!r}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_changed_data_are_noticed(tmp_path, capsys):
     """Frames in another order, other labels, parts that changed places: on resume and in evaluate; restored, all is well."""
     structures = embedded.load().select(np.arange(40))
