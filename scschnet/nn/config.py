@@ -19,6 +19,8 @@ REGISTRIES: dict[str, Collection[str]] = {
 }
 
 MAX_Z = 118
+MOST = 10_000  # features, blocks or functions
+SHORTEST, LONGEST = 0.01, 1000.0  # Å, for a cutoff
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,15 @@ class ModelConfig:
         if self.elements[0] < 1 or self.elements[-1] > MAX_Z:
             raise ValueError(f"`elements` must lie between 1 and {MAX_Z}, got {self.elements}")
         for name, least in (("n_features", 2), ("n_interactions", 0), ("n_rbf", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}")
-        if not 0.0 < self.cutoff < float("inf"):
-            raise ValueError(f"`cutoff` must be positive and finite, got {self.cutoff}")
+            if not least <= getattr(self, name) <= MOST:
+                raise ValueError(
+                    f"`{name}` must lie between {least} and {MOST}, got {getattr(self, name)}"
+                )
+        for name, length in (("cutoff", self.cutoff), ("rbf_range", self.rbf_range)):
+            if length is not None and not SHORTEST <= length <= LONGEST:
+                raise ValueError(
+                    f"`{name}` must lie between {SHORTEST:g} and {LONGEST:g} Å, got {length:g}"
+                )
         for head in self.heads:
             check_choice("heads", head, tuple(HEADS))
         for name, choices in get_type_hints(ModelConfig).items():

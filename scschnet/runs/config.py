@@ -28,6 +28,7 @@ FIXED_BEFORE: dict[str, Any] = {"optimizer": "adam", "loss": "total", "stress_we
 
 # Options that may differ when a run is resumed; any other change would be another run.
 MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads", "log_every", "step")
+MOST = 10**12  # of anything that is counted
 # Options that say where something lies; what lies there has a fingerprint.
 PLACES = ("data", "split_file", "out")
 
@@ -144,7 +145,7 @@ class TrainConfig:
                 )
         for name, fewest in (("n_train", 1), ("n_val", 1), ("n_test", 0)):
             value = getattr(self, name)
-            if not (0.0 < value < 1.0 or (value >= fewest and value == int(value))):
+            if not (0.0 < value < 1.0 or (fewest <= value <= MOST and value == int(value))):
                 raise ValueError(
                     f"`{name}` must be at least {fewest}, or a fraction between 0 and 1, got {value}"
                 )
@@ -154,6 +155,8 @@ class TrainConfig:
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}")
+            if not getattr(self, name) <= MOST:
+                raise ValueError(f"`{name}` must be at most {MOST:.0e}, got {getattr(self, name)}")
         if not (self.stress_weight >= 0 or self.stress_weight == -1):
             raise ValueError(f"`stress_weight` must be at least 0, or -1, got {self.stress_weight}")
         if not 0.0 <= self.rho <= 1.0:

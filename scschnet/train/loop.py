@@ -118,13 +118,14 @@ class Training:
         self.processes = processes
         if resume is None:
             self.split = choose_split(config, self.structures)
-            self.loss = self._make_loss()
-            self.run = RunFolder.create(config, self.split) if processes.is_first else RunFolder()
         else:
-            self.run = RunFolder(resume)
-            self.split = load_split(self.run.split, len(self.structures))
-            self.loss = self._make_loss()
+            self.split = load_split(RunFolder(resume).split, len(self.structures))
+        self.loss = self._make_loss()
         model = build_model(config, self.structures, self.split.train).to(processes.device)
+        if resume is not None:
+            self.run = RunFolder(resume)
+        else:
+            self.run = RunFolder.create(config, self.split) if processes.is_first else RunFolder()
         self.fingerprint = fingerprint(self.structures, self.split)
         self.state = TrainingState(config, model)
         if resume is not None:

@@ -136,8 +136,18 @@ class TrainingState:
             averaged: parameters of the averaged model, which the checkpoint holds as its model.
 
         Raises:
-            ValueError: if an older scschnet wrote it, whose optimizer had a state of each parameter.
+            ValueError: if an older scschnet wrote it, whose optimizer had a state of each parameter; or if it is no
+                state of this training.
         """
+        try:
+            self._load(state, averaged)
+        except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            words = str(error).splitlines()[0] if str(error) else ""
+            raise ValueError(
+                f"the training state does not fit together: {type(error).__name__} {words}"
+            ) from error
+
+    def _load(self, state: dict[str, Any], averaged: dict[str, Tensor]) -> None:
         n_states = len(state["optimizer"]["param_groups"][0]["params"])
         if n_states != 1:
             raise ValueError(
@@ -155,7 +165,11 @@ class TrainingState:
         self.contributions.load_state_dict(state["contributions"])
         self.model.filter_step = state["filter_step"]
         for name in _SCALARS:
-            setattr(self, name, state[name])
+            before, now = getattr(self, name), state[name]
+            numbers = now if isinstance(before, list) else [now]
+            if not (type(now) is type(before) and all(type(x) in (int, float) for x in numbers)):
+                raise TypeError(f"`{name}` must be {type(before).__name__}, got {now!r}")
+            setattr(self, name, now)
 
 
 def flatten_parameters(module: torch.nn.Module) -> Tensor:

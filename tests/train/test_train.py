@@ -1,5 +1,6 @@
 """Training as a user runs it: results, run folder, resume after kill -9, signals, failures."""
 
+import copy
 import csv
 import dataclasses
 import json
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from scschnet.checkpoint import load_checkpoint
+from scschnet.checkpoint import load_checkpoint, save_checkpoint
 from scschnet.commands.evaluate import main as evaluate
 from scschnet.commands.train import main, parse_command_line
 from scschnet.data import Split, embedded, load_split, save_split, write_hdf5
@@ -402,6 +403,74 @@ def test_changed_options_are_noticed(small_data, tmp_path, capsys):
     (out / "config.toml").write_text(config.replace("log_every = 0", "log_every = 7"))
     assert evaluate([str(out)]) == 0
     assert main(resume) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("n_train", "inf", "`n_train` must be"),
+        ("n_features", 2**63 - 1, "`n_features` must lie between 2 and 10000"),
+        ("n_features", 2**63, "`n_features` must lie between 2 and 10000"),
+        ("n_rbf", 2**63 - 1, "`n_rbf` must lie between 2 and 10000"),
+        ("cutoff", 1e300, "`cutoff` must lie between 0.01 and 1000 Å, got 1e+300"),
+        ("cutoff", 1e-300, "`cutoff` must lie between 0.01 and 1000 Å, got 1e-300"),
+        ("rbf_range", 1e-300, "`rbf_range` must lie between 0.01 and 1000 Å, got 1e-300"),
+        ("epochs", 2**63 - 1, "`epochs` must be at most"),
+    ],
+)
+def test_absurd_numbers_are_refused_before_a_run_folder_is_made(
+    small_data, tmp_path, capsys, option, value, words
+):
+    file, out = tmp_path / "my.toml", tmp_path / "run"
+    file.write_text(f"{option} = {value}\n")
+    assert main(["--config", str(file), "--data", str(small_data), "--out", str(out)]) in (1, 2)
+    told = capsys.readouterr().err.splitlines()
+    assert words in told[-1] and len(told) == 1
+    assert not out.exists()
+
+
+def doctored(state, rng):
+    """A training state with one entry that is gone, or is something else."""
+    keys = []
+
+    def walk(here, path):
+        items = here.items() if isinstance(here, dict) else enumerate(here)
+        for key, value in items:
+            keys.append((*path, key))
+            if isinstance(value, (dict, list)):
+                walk(value, (*path, key))
+
+    walk(state, ())
+    *path, last = keys[rng.integers(len(keys))]
+    here = state
+    for key in path:
+        here = here[key]
+    wrong = (None, "text", -1, [], {}, float("nan"), torch.zeros(3), True)
+    if isinstance(here, dict) and rng.random() < 0.3:
+        del here[last]
+    else:
+        here[last] = wrong[rng.integers(len(wrong))]
+    return ".".join(map(str, [*path, last]))
+
+
+def test_a_doctored_state_is_refused_or_goes_on(finished, tmp_path, capsys):
+    """A training state in a whole file, in which an entry is missing or of another kind: a sentence, never a traceback."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    whole = load_checkpoint(out / "last.pt")
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        training = copy.deepcopy(whole.training)
+        what = doctored(training, rng)
+        save_checkpoint(out / "last.pt", dataclasses.replace(whole, training=training))
+        code = main(["--resume", str(out), "--epochs", "6"])
+        assert code in (0, 1), what
+        refused += code
+        told = capsys.readouterr().err
+        assert "Traceback" not in told, what
+        assert code == 0 or "error: " in told, what
+    assert refused > 20
 
 
 @pytest.mark.parametrize(
