@@ -113,8 +113,11 @@ def neighbor_list(
 def _half_list_shapes(
     idx_i: Tensor, idx_j: Tensor, shifts: Tensor, n_atoms: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    pairs = idx_i.new_empty((idx_i.shape[0] // 2,))
-    return pairs, idx_i.new_empty((n_atoms + 1,)), torch.empty_like(pairs)
+    # One argument on `meta` is enough to get here: no result then lies on the CPU, where it would hold foreign memory.
+    on_meta = any(tensor.device.type == "meta" for tensor in (idx_i, idx_j, shifts))
+    device = "meta" if on_meta else idx_i.device
+    pairs = idx_i.new_empty((idx_i.shape[0] // 2,), device=device)
+    return pairs, idx_i.new_empty((n_atoms + 1,), device=device), torch.empty_like(pairs)
 
 
 torch.library.register_fake("scschnet::half_list", _half_list_shapes)

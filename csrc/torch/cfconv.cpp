@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "meta.hpp"
 #include "pairs.hpp"
 
 namespace scschnet {
@@ -357,7 +358,7 @@ Tensor cfconv_backward_table_gradient(const Tensor& u, const Tensor& v, const Te
 // ---- shapes
 
 Tensor like_x(const Tensor& x) {
-  return at::empty_symint(x.sym_sizes(), x.options());
+  return at::empty_symint(x.sym_sizes(), on_meta(x));
 }
 
 Tensor cfconv_derivative_meta(const Tensor& x, const OptionalTensor&, const Tensor&,
@@ -374,20 +375,20 @@ Tensor cfconv_meta(const Tensor& x, const Tensor&, SCSCHNET_PAIRS_PARAMETERS) {
 Tensor cfconv_dot_meta(const Tensor& a, const Tensor&, const Tensor&, SCSCHNET_PAIRS_PARAMETERS,
                        std::int64_t) {
   check_pairs(SCSCHNET_PAIRS, a, "a");
-  return at::empty_symint({d_ij.sym_size(0)}, a.options());
+  return at::empty_symint({d_ij.sym_size(0)}, on_meta(a));
 }
 
 Tensor cfconv_table_gradient_meta(const Tensor& a, const Tensor&, const OptionalTensor&,
                                   SCSCHNET_PAIRS_PARAMETERS, c10::SymInt n_rows, std::int64_t) {
   check_n_rows(n_rows);
   check_pairs(SCSCHNET_PAIRS, a, "a");
-  return at::empty_symint({std::move(n_rows), a.sym_size(1)}, a.options());
+  return at::empty_symint({std::move(n_rows), a.sym_size(1)}, on_meta(a));
 }
 
 std::tuple<Tensor, Tensor> cfconv_backward_meta(const Tensor&, const Tensor& x, const Tensor&,
                                                 SCSCHNET_PAIRS_PARAMETERS) {
   check_pairs(SCSCHNET_PAIRS, x, "x");
-  return {like_x(x), at::empty_symint({d_ij.sym_size(0)}, x.options())};
+  return {like_x(x), at::empty_symint({d_ij.sym_size(0)}, on_meta(x))};
 }
 
 Tensor cfconv_double_backward_meta(const Tensor&, const Tensor&, const Tensor& x, const Tensor&,
@@ -401,7 +402,7 @@ Tensor cfconv_backward_table_gradient_meta(const Tensor&, const Tensor&, const T
                                            c10::SymInt n_rows) {
   check_n_rows(n_rows);
   check_pairs(SCSCHNET_PAIRS, x, "x");
-  return at::empty_symint({std::move(n_rows), x.sym_size(1)}, x.options());
+  return at::empty_symint({std::move(n_rows), x.sym_size(1)}, on_meta(x));
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "../core/filter_table.hpp"
+#include "meta.hpp"
 #include "pairs.hpp"
 
 namespace scschnet {
@@ -128,7 +129,7 @@ std::tuple<Tensor, Tensor, Tensor> filter_tables_forward_meta(const Tensor& rbf,
                                                               TensorList parameters) {
   check(rbf, prefilter, parameters);
   const auto n_blocks = static_cast<std::int64_t>(parameters.size()) / per_block;
-  const auto options = parameters[0].options();
+  const auto options = on_meta(parameters[0]);
   const c10::SymInt n = parameters[0].sym_size(0), n_rows = rbf.sym_size(0) - 2 * prefilter_order;
   return {at::empty_symint({n_blocks, n_rows, n}, options),
           at::empty_symint({n_blocks, n_rows, n}, options),
@@ -223,7 +224,7 @@ std::vector<Tensor> filter_tables_backward_meta(const Tensor& tables_bar, const 
   std::vector<Tensor> gradients;
   for (std::int64_t b = 0; b < tables_bar.size(0); ++b) {
     for (const auto& shape : {std::vector<c10::SymInt>{n, n_rbf}, {n}, {n, n}, {n}}) {
-      gradients.push_back(at::empty_symint(shape, tables_bar.options()));
+      gradients.push_back(at::empty_symint(shape, on_meta(tables_bar)));
     }
   }
   return gradients;

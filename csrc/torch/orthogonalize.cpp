@@ -7,6 +7,7 @@
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
+#include "meta.hpp"
 #include "pairs.hpp"
 
 namespace scschnet {
@@ -49,7 +50,7 @@ Tensor orthogonalize_cpu(const Tensor& matrices, std::int64_t steps) {
 
 Tensor orthogonalize_meta(const Tensor& matrices, std::int64_t steps) {
   check(matrices, steps);
-  return at::empty_symint(matrices.sym_sizes(), matrices.options());
+  return at::empty_symint(matrices.sym_sizes(), on_meta(matrices));
 }
 
 }  // namespace

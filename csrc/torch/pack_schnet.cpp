@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include "meta.hpp"
 #include "schnet_input.hpp"
 
 namespace scschnet {
@@ -53,7 +54,7 @@ Tensor pack_schnet_meta(const Tensor& tables, const Tensor&, TensorList paramete
   check_number_of_parameters(parameters, sizes.n_blocks);
   sizes.n_features = fixed(tables.sym_size(2));
   sizes.n_hidden = fixed(parameters[parameters_per_block * sizes.n_blocks].sym_size(0));
-  return at::empty({packed_size(sizes, tables.scalar_type())}, tables.options());
+  return at::empty({packed_size(sizes, tables.scalar_type())}, on_meta(tables));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include <tuple>
 
+#include "meta.hpp"
 #include "pairs.hpp"
 
 namespace scschnet {
@@ -120,20 +121,20 @@ std::tuple<Tensor, Tensor> pair_vectors_meta(const Tensor& positions, const Tens
                                              const Tensor&, const Tensor&, const Tensor&,
                                              const Tensor& pairs) {
   const auto n_pairs = pairs.sym_size(0);
-  return {at::empty_symint({n_pairs, 3}, positions.options()),
-          at::empty_symint({n_pairs}, positions.options())};
+  return {at::empty_symint({n_pairs, 3}, on_meta(positions)),
+          at::empty_symint({n_pairs}, on_meta(positions))};
 }
 
 std::tuple<Tensor, Tensor> pair_forces_meta(const Tensor& g_d, const Tensor&, const Tensor&,
                                             const Tensor&, const Tensor&, const Tensor& idx_m,
                                             c10::SymInt n_structures) {
-  return {at::empty_symint({idx_m.sym_size(0), 3}, g_d.options()),
-          at::empty_symint({std::move(n_structures), 3, 3}, g_d.options())};
+  return {at::empty_symint({idx_m.sym_size(0), 3}, on_meta(g_d)),
+          at::empty_symint({std::move(n_structures), 3, 3}, on_meta(g_d))};
 }
 
 Tensor pair_forces_backward_meta(const Tensor&, const Tensor&, const Tensor&, const Tensor& d_ij,
                                  const Tensor&, const Tensor&, const Tensor&) {
-  return at::empty_symint(d_ij.sym_sizes(), d_ij.options());
+  return at::empty_symint(d_ij.sym_sizes(), on_meta(d_ij));
 }
 
 // ---- autograd: forces and virial are linear in g_d

@@ -1,6 +1,7 @@
 // Operators that describe pairs: half_list (every pair once) and spline_weights (once per
 // geometry).
 #include "pairs.hpp"
+#include "meta.hpp"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -234,8 +235,8 @@ std::tuple<Tensor, Tensor> spline_weights_meta(const Tensor& d_ij, double, doubl
   check_distances(d_ij, dtype);
   check_cutoff_pieces(cutoff_pieces, d_ij);
   const c10::SymInt n = d_ij.sym_size(0);
-  return {at::empty_symint({n}, d_ij.options().dtype(at::kInt)),
-          at::empty_symint({n_orders, n, n_taps}, d_ij.options().dtype(dtype))};
+  return {at::empty_symint({n}, on_meta(d_ij).dtype(at::kInt)),
+          at::empty_symint({n_orders, n, n_taps}, on_meta(d_ij).dtype(dtype))};
 }
 
 std::tuple<Tensor, Tensor> spline_weights_detached(const Tensor& d_ij, double step, double cutoff,

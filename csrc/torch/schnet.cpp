@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "memory_pool.hpp"
+#include "meta.hpp"
 #include "schnet_input.hpp"
 
 namespace scschnet {
@@ -62,23 +63,16 @@ Result forward_on_cpu(const SchnetInput& in, bool keep, bool representation) {
 using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 using OutputsAndState = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-Outputs schnet_cpu(const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
-                   const Tensor& bins, const Tensor& weights, const Tensor& tables,
-                   const Tensor& contribution_weights, TensorList parameters, bool derivatives,
-                   bool representation) {
-  const Result r = forward_on_cpu(checked_input(features, row_ptr, idx_j, bins, weights, tables,
-                                                contribution_weights, parameters, derivatives),
-                                  false, representation);
+Outputs schnet_cpu(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation) {
+  const Result r =
+      forward_on_cpu(checked_input(SCSCHNET_NETWORK, derivatives), false, representation);
   return {r.g, r.d_bar, r.norms, r.out};
 }
 
-OutputsAndState schnet_forward_cpu(const Tensor& features, const Tensor& row_ptr,
-                                   const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
-                                   const Tensor& tables, const Tensor& contribution_weights,
-                                   TensorList parameters, bool derivatives, bool representation) {
-  const Result r = forward_on_cpu(checked_input(features, row_ptr, idx_j, bins, weights, tables,
-                                                contribution_weights, parameters, derivatives),
-                                  true, representation);
+OutputsAndState schnet_forward_cpu(SCSCHNET_NETWORK_PARAMETERS, bool derivatives,
+                                   bool representation) {
+  const Result r =
+      forward_on_cpu(checked_input(SCSCHNET_NETWORK, derivatives), true, representation);
   return {r.g, r.d_bar, r.norms, r.out, r.state};
 }
 
@@ -111,12 +105,8 @@ void run_backward(const SchnetInput& in, const Cotangents& bars, const Tensor& s
 
 Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::optional<Tensor>& v,
                               const std::optional<Tensor>& out_bar, const Tensor& state,
-                              const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
-                              const Tensor& bins, const Tensor& weights, const Tensor& tables,
-                              const Tensor& contribution_weights, TensorList parameters,
-                              bool derivatives) {
-  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
-                                       contribution_weights, parameters, derivatives);
+                              SCSCHNET_NETWORK_PARAMETERS, bool derivatives) {
+  const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
   const Cotangents bars = checked_cotangents(in, g_bar, v, out_bar);
   const auto options = in.features.options();
   TORCH_CHECK_TYPE(state.scalar_type() == in.features.scalar_type(), "`state` must be ",
@@ -137,28 +127,22 @@ Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::opt
 
 // ---- shapes alone
 
-Outputs schnet_meta(const Tensor& features, const Tensor&, const Tensor& idx_j, const Tensor&,
-                    const Tensor&, const Tensor& tables, const Tensor& contribution_weights,
-                    TensorList parameters, bool derivatives, bool representation) {
+Outputs schnet_meta(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation) {
   check_number_of_parameters(parameters, tables.sym_size(0));
   const auto n_atoms = features.sym_size(0), n_layers = contribution_weights.sym_size(0),
              n_pairs = derivatives ? idx_j.sym_size(0) : c10::SymInt(0),
              n_features = representation ? features.sym_size(1) : c10::SymInt(0);
-  return {at::empty_symint({n_atoms}, features.options()),
-          at::empty_symint({n_pairs}, features.options()),
-          at::empty_symint({n_layers, n_atoms}, features.options()),
-          at::empty_symint({n_atoms, n_features}, features.options())};
+  return {at::empty_symint({n_atoms}, on_meta(features)),
+          at::empty_symint({n_pairs}, on_meta(features)),
+          at::empty_symint({n_layers, n_atoms}, on_meta(features)),
+          at::empty_symint({n_atoms, n_features}, on_meta(features))};
 }
 
 /// The size of the state is a function of numbers: a compiler that keeps shapes open fixes them
 /// here.
-OutputsAndState schnet_forward_meta(const Tensor& features, const Tensor& row_ptr,
-                                    const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
-                                    const Tensor& tables, const Tensor& contribution_weights,
-                                    TensorList parameters, bool derivatives, bool representation) {
-  const auto [g, d_bar, norms, out] =
-      schnet_meta(features, row_ptr, idx_j, bins, weights, tables, contribution_weights, parameters,
-                  derivatives, representation);
+OutputsAndState schnet_forward_meta(SCSCHNET_NETWORK_PARAMETERS, bool derivatives,
+                                    bool representation) {
+  const auto [g, d_bar, norms, out] = schnet_meta(SCSCHNET_NETWORK, derivatives, representation);
   const auto fixed = [](const c10::SymInt& size) { return size.guard_int(__FILE__, __LINE__); };
   const std::int64_t n_blocks = fixed(tables.sym_size(0));
   const std::int64_t n_atoms = fixed(features.sym_size(0));
@@ -174,15 +158,13 @@ OutputsAndState schnet_forward_meta(const Tensor& features, const Tensor& row_pt
   const std::int64_t size = features.scalar_type() == at::kDouble
                                 ? cpu::schnet_state_size<double>(sizes, options)
                                 : cpu::schnet_state_size<float>(sizes, options);
-  return {g, d_bar, norms, out, at::empty({size}, features.options())};
+  return {g, d_bar, norms, out, at::empty({size}, on_meta(features))};
 }
 
 Gradients schnet_backward_meta(const std::optional<Tensor>&, const std::optional<Tensor>&,
-                               const std::optional<Tensor>&, const Tensor&, const Tensor& features,
-                               const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                               const Tensor& tables, const Tensor& contribution_weights,
-                               TensorList parameters, bool) {
-  const auto like = [](const Tensor& t) { return at::empty_symint(t.sym_sizes(), t.options()); };
+                               const std::optional<Tensor>&, const Tensor&,
+                               SCSCHNET_NETWORK_PARAMETERS, bool) {
+  const auto like = [](const Tensor& t) { return at::empty_symint(t.sym_sizes(), on_meta(t)); };
   Gradients to{like(features), like(tables), like(contribution_weights), {}};
   for (const auto& parameter : parameters) std::get<3>(to).push_back(like(parameter));
   return to;
@@ -199,15 +181,11 @@ auto operator_of(const char* name) {
 struct BackwardFunction : torch::autograd::Function<BackwardFunction> {
   static variable_list forward(AutogradContext*, const std::optional<Tensor>& g_bar,
                                const std::optional<Tensor>& v, const std::optional<Tensor>& out_bar,
-                               const Tensor& state, const Tensor& features, const Tensor& row_ptr,
-                               const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
-                               const Tensor& tables, const Tensor& contribution_weights,
-                               TensorList parameters, bool derivatives) {
+                               const Tensor& state, SCSCHNET_NETWORK_PARAMETERS, bool derivatives) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_backward_cpu)>("scschnet::schnet_backward");
     const auto [features_bar, tables_bar, weights_bar, parameters_bar] =
-        op.call(g_bar, v, out_bar, state, features, row_ptr, idx_j, bins, weights, tables,
-                contribution_weights, parameters, derivatives);
+        op.call(g_bar, v, out_bar, state, SCSCHNET_NETWORK, derivatives);
     variable_list all{features_bar, tables_bar, weights_bar};
     all.insert(all.end(), parameters_bar.begin(), parameters_bar.end());
     return all;
@@ -221,13 +199,8 @@ struct BackwardFunction : torch::autograd::Function<BackwardFunction> {
 Gradients schnet_backward_autograd(const std::optional<Tensor>& g_bar,
                                    const std::optional<Tensor>& v,
                                    const std::optional<Tensor>& out_bar, const Tensor& state,
-                                   const Tensor& features, const Tensor& row_ptr,
-                                   const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
-                                   const Tensor& tables, const Tensor& contribution_weights,
-                                   TensorList parameters, bool derivatives) {
-  auto all =
-      BackwardFunction::apply(g_bar, v, out_bar, state, features, row_ptr, idx_j, bins, weights,
-                              tables, contribution_weights, parameters, derivatives);
+                                   SCSCHNET_NETWORK_PARAMETERS, bool derivatives) {
+  auto all = BackwardFunction::apply(g_bar, v, out_bar, state, SCSCHNET_NETWORK, derivatives);
   return {all[0], all[1], all[2], std::vector<Tensor>(all.begin() + 3, all.end())};
 }
 
@@ -236,16 +209,11 @@ constexpr std::size_t weights_input = 4, tables_input = 5, contribution_weights_
                       first_parameter = 7;
 
 struct SchnetFunction : torch::autograd::Function<SchnetFunction> {
-  static variable_list forward(AutogradContext* context, const Tensor& features,
-                               const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
-                               const Tensor& weights, const Tensor& tables,
-                               const Tensor& contribution_weights, TensorList parameters,
+  static variable_list forward(AutogradContext* context, SCSCHNET_NETWORK_PARAMETERS,
                                bool derivatives, bool representation) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_forward_cpu)>("scschnet::schnet_forward");
-    auto [g, d_bar, norms, out, state] =
-        op.call(features, row_ptr, idx_j, bins, weights, tables, contribution_weights, parameters,
-                derivatives, representation);
+    auto [g, d_bar, norms, out, state] = op.call(SCSCHNET_NETWORK, derivatives, representation);
     variable_list saved{state, features, row_ptr, idx_j,
                         bins,  weights,  tables,  contribution_weights};
     saved.insert(saved.end(), parameters.begin(), parameters.end());
@@ -278,10 +246,7 @@ struct SchnetFunction : torch::autograd::Function<SchnetFunction> {
   }
 };
 
-Outputs schnet_autograd(const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
-                        const Tensor& bins, const Tensor& weights, const Tensor& tables,
-                        const Tensor& contribution_weights, TensorList parameters, bool derivatives,
-                        bool representation) {
+Outputs schnet_autograd(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation) {
   bool differentiable = false, tangents = false;
   const auto look_at = [&](const Tensor& tensor) {
     differentiable |= tensor.requires_grad();
@@ -293,12 +258,9 @@ Outputs schnet_autograd(const Tensor& features, const Tensor& row_ptr, const Ten
   if (!tangents && (!differentiable || !at::GradMode::is_enabled())) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_cpu)>("scschnet::schnet");
-    return op.call(features, row_ptr, idx_j, bins, weights, tables, contribution_weights,
-                   parameters, derivatives, representation);
+    return op.call(SCSCHNET_NETWORK, derivatives, representation);
   }
-  const auto results =
-      SchnetFunction::apply(features, row_ptr, idx_j, bins, weights, tables, contribution_weights,
-                            parameters, derivatives, representation);
+  const auto results = SchnetFunction::apply(SCSCHNET_NETWORK, derivatives, representation);
   return {results[0], results[1], results[2], results[3]};
 }
 
@@ -306,10 +268,7 @@ Outputs schnet_autograd(const Tensor& features, const Tensor& row_ptr, const Ten
 }  // namespace scschnet
 
 TORCH_LIBRARY_FRAGMENT(scschnet, library) {
-  const std::string arguments =
-      "Tensor features, Tensor row_ptr, Tensor idx_j, Tensor bins, Tensor weights, "
-      "Tensor tables, "
-      "Tensor contribution_weights, Tensor[] parameters, bool derivatives";
+  const std::string arguments = SCSCHNET_NETWORK_SCHEMA ", bool derivatives";
   const std::string outputs =
       "Tensor g, Tensor g_d, Tensor correction_norms, Tensor representation";
   const auto define = [&library](const std::string& schema) {

@@ -7,11 +7,13 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <string>
 #include <tuple>
 #include <utility>
 
 #include "halo.h"
 #include "memory_pool.hpp"
+#include "meta.hpp"
 #include "registered_halo.hpp"
 #include "schnet_input.hpp"
 
@@ -94,33 +96,24 @@ Outputs evaluate(const SchnetInput& in, const Tensor* packed, std::int64_t n_loc
           corrections ? v.narrow(1, 0, n_local) : v};
 }
 
-Outputs schnet_evaluate_cpu(const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
-                            const Tensor& bins, const Tensor& weights, const Tensor& tables,
-                            const Tensor& contribution_weights, TensorList parameters,
-                            std::int64_t n_local, bool halo, bool derivatives, bool corrections) {
-  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
-                                       contribution_weights, parameters, derivatives);
+Outputs schnet_evaluate_cpu(SCSCHNET_NETWORK_PARAMETERS, std::int64_t n_local, bool halo,
+                            bool derivatives, bool corrections) {
+  const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
   return evaluate(in, nullptr, n_local, halo, corrections);
 }
 
-Outputs schnet_evaluate_packed_cpu(const Tensor& features, const Tensor& row_ptr,
-                                   const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
-                                   const Tensor& tables, const Tensor& contribution_weights,
-                                   TensorList parameters, const Tensor& packed,
+Outputs schnet_evaluate_packed_cpu(SCSCHNET_NETWORK_PARAMETERS, const Tensor& packed,
                                    std::int64_t n_local, bool halo, bool derivatives,
                                    bool corrections) {
-  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
-                                       contribution_weights, parameters, derivatives);
+  const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
   check_packed(in, packed);
   return evaluate(in, &packed, n_local, halo, corrections);
 }
 
-Outputs schnet_evaluate_meta(const Tensor& features, const Tensor&, const Tensor& idx_j,
-                             const Tensor&, const Tensor&, const Tensor& tables,
-                             const Tensor& contribution_weights, TensorList parameters,
-                             c10::SymInt n_local, bool, bool derivatives, bool corrections) {
+Outputs schnet_evaluate_meta(SCSCHNET_NETWORK_PARAMETERS, c10::SymInt n_local, bool,
+                             bool derivatives, bool corrections) {
   check_number_of_parameters(parameters, tables.sym_size(0));
-  const auto options = features.options();
+  const auto options = on_meta(features);
   // Before the results are made: with GCC 12 an exception between them leaves half a list of sizes
   // behind, which is destroyed all the same.
   const auto n_layers = contribution_weights.sym_size(0), n_features = features.sym_size(1),
@@ -132,13 +125,9 @@ Outputs schnet_evaluate_meta(const Tensor& features, const Tensor&, const Tensor
                       : at::empty({0, 0, 0}, options)};
 }
 
-Outputs schnet_evaluate_packed_meta(const Tensor& features, const Tensor& row_ptr,
-                                    const Tensor& idx_j, const Tensor& bins, const Tensor& weights,
-                                    const Tensor& tables, const Tensor& contribution_weights,
-                                    TensorList parameters, const Tensor&, c10::SymInt n_local,
+Outputs schnet_evaluate_packed_meta(SCSCHNET_NETWORK_PARAMETERS, const Tensor&, c10::SymInt n_local,
                                     bool halo, bool derivatives, bool corrections) {
-  return schnet_evaluate_meta(features, row_ptr, idx_j, bins, weights, tables, contribution_weights,
-                              parameters, std::move(n_local), halo, derivatives, corrections);
+  return schnet_evaluate_meta(SCSCHNET_NETWORK, std::move(n_local), halo, derivatives, corrections);
 }
 
 Tensor pair_rows_cpu(const Tensor& idx_i, const Tensor& idx_j, std::int64_t n_atoms) {
@@ -172,7 +161,7 @@ Tensor pair_rows_cpu(const Tensor& idx_i, const Tensor& idx_j, std::int64_t n_at
 }
 
 Tensor pair_rows_meta(const Tensor& idx_i, const Tensor&, c10::SymInt n_atoms) {
-  return at::empty_symint({std::move(n_atoms) + 1}, idx_i.options());
+  return at::empty_symint({std::move(n_atoms) + 1}, on_meta(idx_i));
 }
 
 }  // namespace
@@ -191,19 +180,14 @@ void scschnet_set_halo(const scschnet_halo* halo) {
 }
 
 TORCH_LIBRARY_FRAGMENT(scschnet, library) {
-  const auto define = [&library](const char* schema) {
-    library.def(schema, {at::Tag::pt2_compliant_tag});
+  const auto define = [&library](const std::string& schema) {
+    library.def(schema.c_str(), {at::Tag::pt2_compliant_tag});
   };
-  define(
-      "schnet_evaluate(Tensor features, Tensor row_ptr, Tensor idx_j, Tensor bins, Tensor weights, "
-      "Tensor tables, Tensor contribution_weights, Tensor[] parameters, SymInt n_local, bool halo, "
-      "bool derivatives, bool corrections) -> (Tensor g, Tensor g_d, Tensor correction_norms, "
-      "Tensor corrections)");
-  define(
-      "schnet_evaluate_packed(Tensor features, Tensor row_ptr, Tensor idx_j, Tensor bins, Tensor "
-      "weights, Tensor tables, Tensor contribution_weights, Tensor[] parameters, Tensor packed, "
-      "SymInt n_local, bool halo, bool derivatives, bool corrections) -> (Tensor g, Tensor g_d, "
-      "Tensor correction_norms, Tensor corrections)");
+  const std::string how = ", SymInt n_local, bool halo, bool derivatives, bool corrections";
+  const std::string outputs =
+      " -> (Tensor g, Tensor g_d, Tensor correction_norms, Tensor corrections)";
+  define("schnet_evaluate(" SCSCHNET_NETWORK_SCHEMA + how + ")" + outputs);
+  define("schnet_evaluate_packed(" SCSCHNET_NETWORK_SCHEMA ", Tensor packed" + how + ")" + outputs);
   define("pair_rows(Tensor idx_i, Tensor idx_j, SymInt n_atoms) -> Tensor");
 }
 

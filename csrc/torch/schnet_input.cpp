@@ -103,10 +103,7 @@ void check_indices(const SchnetInput& in) {
 
 }  // namespace
 
-SchnetInput checked_input(const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
-                          const Tensor& bins, const Tensor& weights, const Tensor& tables,
-                          const Tensor& contribution_weights, at::TensorList parameters,
-                          bool derivatives) {
+SchnetInput checked_input(SCSCHNET_NETWORK_PARAMETERS, bool derivatives) {
   SchnetInput in{features.contiguous(),
                  row_ptr.contiguous(),
                  idx_j.contiguous(),

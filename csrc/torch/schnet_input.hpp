@@ -13,7 +13,21 @@ namespace scschnet {
 constexpr std::int64_t parameters_per_block = 5;   ///< W_in, B1, c1, B2, c2
 constexpr std::int64_t parameters_of_readout = 4;  ///< C1, c1, C2, c2
 
-/// The arguments that the operators share, contiguous.
+/// The first arguments of every operator of a whole network: their schema, their types and names in
+/// a C++ signature, and the names alone, for a call. What they are says scschnet/ops.py.
+#define SCSCHNET_NETWORK_SCHEMA                                                                 \
+  "Tensor features, Tensor row_ptr, Tensor idx_j, Tensor bins, Tensor weights, Tensor tables, " \
+  "Tensor contribution_weights, Tensor[] parameters"
+#define SCSCHNET_NETWORK_PARAMETERS                                                          \
+  [[maybe_unused]] const at::Tensor &features, [[maybe_unused]] const at::Tensor &row_ptr,   \
+      [[maybe_unused]] const at::Tensor &idx_j, [[maybe_unused]] const at::Tensor &bins,     \
+      [[maybe_unused]] const at::Tensor &weights, [[maybe_unused]] const at::Tensor &tables, \
+      [[maybe_unused]] const at::Tensor &contribution_weights,                               \
+      [[maybe_unused]] at::TensorList parameters
+#define SCSCHNET_NETWORK \
+  features, row_ptr, idx_j, bins, weights, tables, contribution_weights, parameters
+
+/// These arguments, contiguous.
 struct SchnetInput {
   at::Tensor features, row_ptr, idx_j, bins, weights, tables, contribution_weights;
   std::vector<at::Tensor> parameters;
@@ -35,10 +49,8 @@ struct SchnetInput {
 
 /// Raises ValueError or TypeError naming the argument whose shape, dtype, device or index is wrong.
 /// Indices on a GPU are not read.
-[[gnu::visibility("default")]] SchnetInput checked_input(
-    const at::Tensor& features, const at::Tensor& row_ptr, const at::Tensor& idx_j,
-    const at::Tensor& bins, const at::Tensor& weights, const at::Tensor& tables,
-    const at::Tensor& contribution_weights, at::TensorList parameters, bool derivatives);
+[[gnu::visibility("default")]] SchnetInput checked_input(SCSCHNET_NETWORK_PARAMETERS,
+                                                         bool derivatives);
 
 /// What schnet_backward gets beside these arguments: cotangents of the outputs, contiguous.
 /// Undefined where there is none.

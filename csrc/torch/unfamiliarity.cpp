@@ -6,6 +6,8 @@
 
 #include <cmath>
 
+#include "meta.hpp"
+
 namespace scschnet {
 namespace {
 
@@ -56,7 +58,7 @@ Tensor unfamiliarity_cpu(const Tensor& correction_norms, const Tensor& atomic_nu
 
 Tensor unfamiliarity_meta(const Tensor& correction_norms, const Tensor& atomic_numbers,
                           const Tensor&, const Tensor&) {
-  return at::empty_symint({atomic_numbers.sym_size(0)}, correction_norms.options());
+  return at::empty_symint({atomic_numbers.sym_size(0)}, on_meta(correction_norms));
 }
 
 TORCH_LIBRARY_FRAGMENT(scschnet, library) {

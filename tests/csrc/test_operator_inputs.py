@@ -159,6 +159,21 @@ def test_schnet_evaluate_on_meta_with_what_it_cannot_use():
         operator(*on_meta[:8], -3, *on_meta[9:])
 
 
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_no_result_on_the_cpu_while_an_argument_is_on_meta(name):
+    """Shapes alone are computed then; on the CPU a result would be memory that nothing was written to."""
+    operator, right = OPERATORS[name]
+    for k, argument in enumerate(right):
+        moved = torch.utils._pytree.tree_map_only(torch.Tensor, lambda t: t.to("meta"), argument)
+        try:
+            found = operator(*right[:k], moved, *right[k + 1 :])
+        except (ValueError, TypeError, IndexError, NotImplementedError, RuntimeError):
+            continue
+        tensors = [t for t in torch.utils._pytree.tree_leaves(found) if t is not None]
+        is_tensor = isinstance(argument, torch.Tensor | list)
+        assert all(t.device.type == ("meta" if is_tensor else "cpu") for t in tensors), (name, k)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_wrong_arguments_at_random(seed):

@@ -485,44 +485,34 @@ Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_b
 
 // ---- the operators
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_cuda(
-    const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
-    const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
-    TensorList parameters, bool derivatives, bool representation) {
-  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
-                                       contribution_weights, parameters, derivatives);
+std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_cuda(SCSCHNET_NETWORK_PARAMETERS,
+                                                       bool derivatives, bool representation) {
+  const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
   const Outputs r = forward(in, in.sizes(), false, false, representation);
   return {r.g, r.d_bar, r.norms, r.out};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> schnet_forward_cuda(
-    const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
-    const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
-    TensorList parameters, bool derivatives, bool representation) {
-  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
-                                       contribution_weights, parameters, derivatives);
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> schnet_forward_cuda(SCSCHNET_NETWORK_PARAMETERS,
+                                                                       bool derivatives,
+                                                                       bool representation) {
+  const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
   const Outputs r = forward(in, in.sizes(), true, false, representation);
   return {r.g, r.d_bar, r.norms, r.out, r.state};
 }
 
 Gradients schnet_backward_cuda(const std::optional<Tensor>& g_bar, const std::optional<Tensor>& v,
                                const std::optional<Tensor>& out_bar, const Tensor& state,
-                               const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j,
-                               const Tensor& bins, const Tensor& weights, const Tensor& tables,
-                               const Tensor& contribution_weights, TensorList parameters,
-                               bool derivatives) {
-  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
-                                       contribution_weights, parameters, derivatives);
+                               SCSCHNET_NETWORK_PARAMETERS, bool derivatives) {
+  const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
   const Cotangents bars = checked_cotangents(in, g_bar, v, out_bar);
   return backward(in, state.contiguous(), bars.g_bar, bars.d_bar, bars.representation_bar);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_evaluate_cuda(
-    const Tensor& features, const Tensor& row_ptr, const Tensor& idx_j, const Tensor& bins,
-    const Tensor& weights, const Tensor& tables, const Tensor& contribution_weights,
-    TensorList parameters, std::int64_t n_local, bool halo, bool derivatives, bool corrections) {
-  const SchnetInput in = checked_input(features, row_ptr, idx_j, bins, weights, tables,
-                                       contribution_weights, parameters, derivatives);
+std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_evaluate_cuda(SCSCHNET_NETWORK_PARAMETERS,
+                                                                std::int64_t n_local, bool halo,
+                                                                bool derivatives,
+                                                                bool corrections) {
+  const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
   const std::int64_t n_atoms = features.size(0);
   TORCH_CHECK_VALUE(n_local >= 0 && n_local <= n_atoms,
                     "`n_local` must lie between 0 and the number of atoms, ", n_atoms, ", got ",
