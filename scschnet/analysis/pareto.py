@@ -32,10 +32,11 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Pruned:
+class Measured:
     """A model's error and cost.
 
     Args:
+        features: per atom.
         blocks: interaction blocks.
         path: run folder.
         energy: mean absolute error per structure, eV; NaN without labels.
@@ -45,6 +46,7 @@ class Pruned:
         reach: blocks times cutoff, Å.
     """
 
+    features: int
     blocks: int
     path: Path
     energy: float
@@ -53,8 +55,18 @@ class Pruned:
     n_atoms: int
     reach: float
 
+    @property
+    def micro(self) -> float:
+        """Time for an atom, µs."""
+        return 1e6 * self.seconds / self.n_atoms
 
-def measure(path: str | os.PathLike[str], structures: StructureSet) -> Pruned:
+    @property
+    def size(self) -> str:
+        """Features and blocks, in words."""
+        return f"F={self.features}, L={self.blocks}"
+
+
+def measure(path: str | os.PathLike[str], structures: StructureSet) -> Measured:
     """Errors of a run's model on structures, and the time that 1,000 or so of their atoms take.
 
     Args:
@@ -72,7 +84,8 @@ def measure(path: str | os.PathLike[str], structures: StructureSet) -> Pruned:
     seconds = _seconds(model, batch)
     mae = {name: error.mae for name, error in found.items() if error.n}
     blocks = model.config.n_interactions
-    return Pruned(
+    return Measured(
+        model.config.n_features,
         blocks,
         Path(path),
         mae.get("energy", float("nan")),
@@ -99,7 +112,7 @@ def _seconds(model: SchNet, batch: Batch) -> float:
     return min(found)
 
 
-def plot_pareto(found: Sequence[Pruned], path: str | os.PathLike[str]) -> Path:
+def plot_pareto(found: Sequence[Measured], path: str | os.PathLike[str]) -> Path:
     """Draw errors against cost, and write the numbers as CSV beside the figure.
 
     Raises:
@@ -128,9 +141,11 @@ def plot_pareto(found: Sequence[Pruned], path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def draw_pareto(axes: Any, found: Sequence[Pruned], values: NDArray[np.float64], name: str) -> None:
+def draw_pareto(
+    axes: Any, found: Sequence[Measured], values: NDArray[np.float64], name: str
+) -> None:
     """A dot per model, error against time, with its number of blocks."""
-    cost = np.array([1e6 * one.seconds / one.n_atoms for one in found])
+    cost = np.array([one.micro for one in found])
     axes.plot(cost, values, "o-", color=plots.ACCENT, markersize=4)
     for one, x, y in zip(found, cost, values, strict=True):
         axes.annotate(f"{one.blocks}", (x, y), (4, 4), textcoords="offset points", fontsize=7)

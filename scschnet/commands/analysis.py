@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scschnet.analysis import contributions as c
 from scschnet.analysis import environments as e
-from scschnet.analysis import plots, unfamiliar
+from scschnet.analysis import plots, sizes, unfamiliar
 from scschnet.analysis.filters import pair_energies, plot_filters, squeeze, summarize_filters
 from scschnet.analysis.importance import (
     Importance,
@@ -29,7 +29,7 @@ from scschnet.analysis.layers import (
     layer_energies,
     plot_element_energies,
 )
-from scschnet.analysis.pareto import Pruned, measure, plot_pareto
+from scschnet.analysis.pareto import Measured, measure, plot_pareto
 from scschnet.analysis.reach import plot_reach, radii, reach
 from scschnet.analysis.tables import table_beside
 from scschnet.data import evenly, read
@@ -37,8 +37,11 @@ from scschnet.elements import symbol
 from scschnet.evaluate import norm_statistics
 from scschnet.files import write_any_text
 from scschnet.kinds import Kind, expect
+from scschnet.runs.config import read_run_config
 from scschnet.runs.contributions import layer_names, read_contributions
 from scschnet.runs.run import read_run
+from scschnet.train.ladder import train_sizes
+from scschnet.train.loop import Interrupted, TrainingFailed, train
 from scschnet.train.prune import prune
 
 Runs = tyro.conf.Positional[tuple[Path, ...]]
@@ -327,11 +330,56 @@ class Prune:
         plot_pareto(found, self.out)
         print("blocks   energy MAE eV   forces MAE eV/Å   µs per atom   blocks x cutoff Å   run")
         for one in found:
-            micro = 1e6 * one.seconds / one.n_atoms
             print(
-                f"{one.blocks:6}{one.energy:16.4f}{one.forces:18.4f}{micro:14.2f}{one.reach:20.1f}   {one.path}"
+                f"{one.blocks:6}{one.energy:16.4f}{one.forces:18.4f}{one.micro:14.2f}{one.reach:20.1f}   {one.path}"
             )
         _print_files(self.out)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Train models of several sizes like a run, and show error against cost: which size is worth its time.
+
+    Options, data and split are those of RUN. Errors are those of the validation part, so that the test part is left
+    for the size that is chosen. Times are CPU time of one thread for energy and forces without the neighbor list.
+    Run folders F<features>-L<blocks> appear in DIR; the same command goes on with what is missing.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    features: tuple[int, ...] = (32, 64, 128)
+    """Numbers of features."""
+    blocks: tuple[int, ...] = (1, 2, 3, 6)
+    """Numbers of interaction blocks."""
+    minutes: float = float("inf")
+    """After so many minutes no further training begins."""
+    out: Annotated[Path | None, out_option()] = None
+    """Folder of the run folders, the figure sizes.png and its CSV; RUN-sizes unless given."""
+
+    def __call__(self) -> None:
+        """Train, measure, draw, write and print."""
+        folder = self.out or Path(f"{self.run}-sizes")
+        wanted = [(features, blocks) for features in self.features for blocks in self.blocks]
+        if not self.minutes >= 0:
+            raise ValueError(f"`minutes` must be at least 0, got {self.minutes}")
+        folder.mkdir(parents=True, exist_ok=True)
+        runs, left = train_sizes(self.run, wanted, folder, self.minutes)
+        structures = read_run(self.run).part("val")
+        found = [measure(path, structures) for path in runs.values()]
+        best = sizes.front(found)
+        print("    F   L   energy MAE eV   forces MAE eV/Å   µs per atom   shares of the layers, %")
+        for one in sorted(found, key=lambda one: one.micro):
+            print(
+                f"{one.features:5}{one.blocks:4}{one.energy:16.4f}{one.forces:18.4f}{one.micro:14.2f}"
+                f" {'*' if one in best else ' '} {sizes.weights_of(one.path)}"
+            )
+        print("* no other model is both cheaper and better")
+        for line in sizes.advice(found):
+            print(line)
+        if left:
+            names = "; ".join(f"F={features}, L={blocks}" for features, blocks in left)
+            print(f"no time was left for {names}: the same command goes on")
+        _print_files(sizes.plot_sizes(found, folder / "sizes.png"))
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -344,11 +392,14 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "filters": Filters,
     "unfamiliarity": Unfamiliarity,
     "prune": Prune,
+    "sizes": Sizes,
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0 done, 1 failed (2, wrong usage, ends the process).
+    """Run a command; returns the exit status.
+
+    0: done; 1: failed; 128 + signal: stopped while it trained. (2, wrong usage, ends the process.)
 
     Args:
         arguments: without the program's name; None: those of the process.
@@ -366,7 +417,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         command()
-    except (OSError, ValueError) as error:
+    except Interrupted as interrupted:
+        print(f"stopped by {interrupted}; the same command goes on", file=sys.stderr)
+        return 128 + interrupted.signum
+    except (OSError, ValueError, TrainingFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -374,10 +428,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def prune_all(
     path: str | os.PathLike[str], blocks: Sequence[int], epochs: int, structures_at_most: int = 2000
-) -> list[Pruned]:
+) -> list[Measured]:
     """Prune a run to each number of blocks, into folders beside it, and measure them all.
 
-    Folders RUN-K that are there already, and finished, are measured, not trained again.
+    Folders RUN-K that are there already and finished are measured, not trained again; an interrupted training goes on.
 
     Args:
         path: run folder.
@@ -396,7 +450,9 @@ def prune_all(
     found = [measure(path, structures)]
     for n in blocks:
         out = Path(f"{Path(path)}-{n}-blocks")
-        if not (out / "test.json").is_file():
+        if (out / "last.pt").is_file() and not (out / "test.json").is_file():
+            train(read_run_config(out), out)
+        elif not (out / "test.json").is_file():
             prune(run, n, epochs, out)
         found.append(measure(out, structures))
     return found
