@@ -13,7 +13,7 @@ if "torch" not in sys.modules:
 __path__ = pkgutil.extend_path(__path__, __name__)
 
 from scschnet.calculator import ScSchNetCalculator
-from scschnet.checkpoint import load
+from scschnet.committee import load
 from scschnet.export import export
 from scschnet.neighbors import NeighborList, batch_neighbor_list, neighbor_list
 from scschnet.nn import ModelConfig, SchNet

@@ -3,19 +3,32 @@
 import copy
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import (
+    Calculator,
+    PropertyNotImplementedError,
+    all_changes,
+    all_properties,
+)
+from ase.io import extxyz
+from ase.outputs import ArrayProperty, ScalarProperty, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scschnet.checkpoint import checkpoint_path, load, load_checkpoint
+from scschnet.checkpoint import checkpoint_path, load_checkpoint
+from scschnet.committee import is_committee, load, member_folders
 from scschnet.elements import check_elements
+from scschnet.export import ExportedModel, load_exported
+from scschnet.kinds import Kind, kind_of
 from scschnet.neighbors import neighbor_list
 from scschnet.nn import SchNet
+from scschnet.nn.committee import Committee
 from scschnet.nn.unfamiliarity import KEY, NormStatistics, unfamiliarity
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -23,6 +36,23 @@ COINCIDENT = (
     1e-6  # Å; closer atoms are on one point up to rounding, and their force has no direction
 )
 INPUTS = ("positions", "numbers", "cell", "pbc")
+ERROR_BARS = ("energy_std", "energies_std", "forces_std")
+
+
+def _introduce_error_bars() -> None:
+    """Tell ASE of results that it does not know, so that it keeps, writes and reads them as its own.
+
+    Without it `SinglePointCalculator(atoms, **calc.results)` and `calc.export_properties()` fail on them.
+    """
+    of_config, *of_atoms = ERROR_BARS
+    all_outputs[of_config] = ScalarProperty(of_config, float)
+    all_outputs.update({name: ArrayProperty(name, float, ("natoms",)) for name in of_atoms})
+    all_properties.extend(ERROR_BARS)
+    extxyz.per_config_properties.append(of_config)
+    extxyz.per_atom_properties.extend(of_atoms)
+
+
+_introduce_error_bars()
 
 
 class ScSchNetCalculator(Calculator):
@@ -32,14 +62,16 @@ class ScSchNetCalculator(Calculator):
     volume, the stress along; an energy alone is computed without derivatives.
 
     Args:
-        path_or_model: run folder, checkpoint file, or a model, of which a copy is taken.
+        path_or_model: run folder, checkpoint file, committee folder, exported file, or a model or
+            committee, of which a copy is taken.
         device: where the model runs, such as "cpu" or "cuda:1".
         dtype: "float32" or "float64" (also as torch dtype) of the network; None: as it is. Pair
-            vectors, sums over atoms and results are float64 anyway.
+            vectors, sums over atoms and results are float64 anyway. An exported file has its own.
 
     Results, as ASE defines them: energy and free_energy, eV, the same number; energies (n_atoms,), eV;
     forces (n_atoms, 3), eV/Å; stress (6,), eV/Å^3, xx yy zz yz xz xy of (1/V) dE/dstrain, tension
-    positive. All NumPy float64.
+    positive. All NumPy float64. A committee gives error bars besides: energy_std, eV; energies_std
+    (n_atoms,), eV; and with the forces forces_std (n_atoms,), eV/Å (docs/uncertainty.md).
 
     Attributes:
         unfamiliarity: of the last results, (n_atoms,) float64: above 1 an atom is stranger than 99 % of the
@@ -48,7 +80,7 @@ class ScSchNetCalculator(Calculator):
 
     Raises:
         TypeError: if `path_or_model` is neither a path nor a model.
-        ValueError: if `dtype` is unknown. When a result is asked for: if the atoms hold an element the
+        ValueError: if `dtype` is unknown, or given for an exported file of another one. When a result is asked for: if the atoms hold an element the
             model was not trained on, two of them lie on one point, a position is not finite, or a
             periodic axis has no cell vector.
         PropertyNotImplementedError: when the stress is asked for and the cell has no volume.
@@ -64,41 +96,58 @@ class ScSchNetCalculator(Calculator):
 
     def __init__(
         self,
-        path_or_model: str | os.PathLike[str] | SchNet,
+        path_or_model: str | os.PathLike[str] | SchNet | Committee,
         device: str | torch.device = "cpu",
         dtype: str | torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.unfamiliarity: NDArray[np.float64] | None = None
-        with torch.inference_mode(False):  # parameters made in it could not be used outside
-            self._take(path_or_model, device, dtype)
+        self.device = torch.device(device)
+        self._exported: ExportedModel | None = None
+        self._familiar: list[tuple[Tensor, Tensor]] = []
+        if _is_exported(path_or_model):
+            self._take_exported(path_or_model, _torch_dtype(dtype))
+        else:
+            with torch.inference_mode(False):  # parameters made in it could not be used outside
+                self._take(path_or_model, _torch_dtype(dtype))
+        self._numbers = np.zeros(0, np.int64)  # of the atoms the next two tensors belong to
+        self._atomic_numbers = self._tensor(self._numbers)
+        self._idx_m = self._tensor(self._numbers)
 
     def _take(
         self,
-        path_or_model: str | os.PathLike[str] | SchNet,
-        device: str | torch.device,
-        dtype: str | torch.dtype | None,
+        path_or_model: str | os.PathLike[str] | SchNet | Committee,
+        dtype: torch.dtype | None,
     ) -> None:
-        statistics = None
-        if isinstance(path_or_model, SchNet):
+        if isinstance(path_or_model, (SchNet, Committee)):
             model = copy.deepcopy(path_or_model)
         elif isinstance(path_or_model, (str, os.PathLike)):
             model = load(path_or_model)
-            statistics = load_checkpoint(checkpoint_path(path_or_model)).metadata.get(KEY)
+            self._familiar = _norm_tables(path_or_model, self.device)
         else:
             raise TypeError(
                 "`path_or_model` must be a run folder, a checkpoint file or a SchNet, "
                 f"got {type(path_or_model).__name__}"
             )
-        self.device = torch.device(device)
-        self.model = model.to(self.device, _torch_dtype(dtype)).eval().requires_grad_(False)
-        self._familiar: tuple[Tensor, Tensor] | None = None
-        if statistics is not None:
-            mean, whitening = NormStatistics.from_json(statistics).tables()
-            self._familiar = mean.to(self.device), whitening.to(self.device)
-        self._numbers = np.zeros(0, np.int64)  # of the atoms the next two tensors belong to
-        self._atomic_numbers = self._tensor(self._numbers)
-        self._idx_m = self._tensor(self._numbers)
+        self.model = model.to(self.device, dtype).eval().requires_grad_(False)
+        self._elements = self.model.config.elements
+        if isinstance(model, Committee):
+            self._promise_error_bars()
+
+    def _take_exported(self, path: str | os.PathLike[str], dtype: torch.dtype | None) -> None:
+        self._exported = load_exported(path, self.device)
+        metadata = self._exported.metadata
+        if dtype is not None and dtype is not DTYPES[metadata["dtype"]]:
+            raise ValueError(
+                f"`dtype` must be {metadata['dtype']}, that of the exported file {path}, got "
+                f"{str(dtype).removeprefix('torch.')}"
+            )
+        self._elements = tuple(metadata["elements"])
+        if metadata.get("error_bars"):
+            self._promise_error_bars()
+
+    def _promise_error_bars(self) -> None:
+        self.implemented_properties = [*type(self).implemented_properties, *ERROR_BARS]
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """What differs from the atoms of the last results, to the bit; ASE's own check takes much longer.
@@ -146,32 +195,59 @@ class ScSchNetCalculator(Calculator):
                 "stress needs a cell with three independent vectors, got "
                 f"cell {atoms.cell.tolist()}"
             )
-        derivatives = "forces" in properties or "stress" in properties
+        derivatives = not {"forces", "stress", "forces_std"}.isdisjoint(properties)
         with torch.inference_mode(False):
             self._keep_elements(atoms.numbers)
         with torch.inference_mode(False), torch.no_grad():
-            found = self.model(
-                *self._inputs(atoms),
-                forces=derivatives,
-                stress=derivatives and has_volume,
-                correction_norms=self._familiar is not None,
-            )
-            norms = found.pop("correction_norms", None)
-            if norms is not None and self._familiar is not None:
-                scores = unfamiliarity(norms, self._atomic_numbers, *self._familiar)
-                self.unfamiliarity = scores.cpu().numpy()
+            if self._exported is None:
+                found = self._from_model(atoms, derivatives, has_volume)
+            else:
+                found = self._from_file(self._exported, atoms, has_volume)
         results = {name: value.cpu().numpy() for name, value in found.items()}
-        results["energy"] = float(results["energy"][0])
+        for name in {"energy", "energy_std"} & results.keys():
+            results[name] = float(results[name])
         results["free_energy"] = results["energy"]
         if "stress" in results:
-            results["stress"] = full_3x3_to_voigt_6_stress(results["stress"][0])
+            results["stress"] = full_3x3_to_voigt_6_stress(results["stress"])
         self.results = results
+
+    def _from_model(self, atoms: Atoms, derivatives: bool, has_volume: bool) -> dict[str, Tensor]:
+        found = self.model(
+            *self._inputs(atoms),
+            forces=derivatives,
+            stress=derivatives and has_volume,
+            correction_norms=bool(self._familiar),
+        )
+        if self._familiar:
+            norms = found.pop("correction_norms")
+            of_members = norms.reshape(len(self._familiar), -1, norms.shape[-1])
+            scores = [
+                unfamiliarity(of_member, self._atomic_numbers, *tables)
+                for of_member, tables in zip(of_members, self._familiar, strict=True)
+            ]
+            self.unfamiliarity = torch.stack(scores).mean(0).cpu().numpy()
+        of_structure = {"energy", "energy_std", "stress"}
+        return {name: v[0] if name in of_structure else v for name, v in found.items()}
+
+    def _from_file(
+        self, exported: ExportedModel, atoms: Atoms, has_volume: bool
+    ) -> dict[str, Tensor]:
+        inputs = (atoms.positions, atoms.cell.array, atoms.pbc)
+        positions, cell, pbc = (self._tensor(array) for array in inputs)
+        found = exported.forward(positions, self._atomic_numbers, cell, pbc)
+        if "unfamiliarity" in found:
+            self.unfamiliarity = found["unfamiliarity"].cpu().numpy()
+        names = ("energy", "energies", "forces", *ERROR_BARS)
+        results = {name: found[name] for name in names if name in found}
+        if has_volume:
+            results["stress"] = -found["virial"] / atoms.get_volume()
+        return results
 
     def _keep_elements(self, numbers: NDArray[np.int64]) -> None:
         """Check the elements and make their tensor, if they are not those of the last call."""
         if _same_bits(numbers, self._numbers):
             return
-        check_elements(numbers.tolist(), self.model.config.elements, "`atoms`")
+        check_elements(numbers.tolist(), self._elements, "`atoms`")
         self._numbers = numbers.copy()
         self._atomic_numbers = self._tensor(numbers.astype(np.int64))
         self._idx_m = torch.zeros_like(self._atomic_numbers)
@@ -193,6 +269,22 @@ class ScSchNetCalculator(Calculator):
 
     def _tensor(self, array: NDArray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def _is_exported(path_or_model: object) -> TypeGuard[str | os.PathLike[str]]:
+    if not isinstance(path_or_model, (str, os.PathLike)):
+        return False
+    return Path(path_or_model).exists() and kind_of(path_or_model) is Kind.EXPORTED
+
+
+def _norm_tables(path: str | os.PathLike[str], device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """What the unfamiliarity of a model, or of every member of a committee, needs; empty if one has none."""
+    paths = member_folders(path) if is_committee(path) else [path]
+    found = [load_checkpoint(checkpoint_path(p)).metadata.get(KEY) for p in paths]
+    if None in found:
+        return []
+    tables = [NormStatistics.from_json(statistics).tables() for statistics in found]
+    return [(mean.to(device), whitening.to(device)) for mean, whitening in tables]
 
 
 def _torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

@@ -9,6 +9,7 @@ from scschnet.archive import ERRORS_OF_ZIPFILE
 
 CHECKPOINT_FORMAT = "scschnet-checkpoint"  # stands in every checkpoint
 EXPORTED_METADATA = "extra/scschnet.json"  # record of every exported model
+COMMITTEE_OPTIONS = "committee.toml"  # in every folder of a committee
 MARKS_OF_A_RUN = ("config.toml", "best.pt", "contributions.csv")
 FILES_OF_A_RUN = (*MARKS_OF_A_RUN, "last.pt", "split.npz", "metrics.csv", "test.json")
 STRUCTURE_SUFFIXES = {
@@ -23,6 +24,7 @@ class Kind(Enum):
     """Kinds of files and folders; the value is how a message calls one."""
 
     RUN = "a run folder"
+    COMMITTEE = "a committee of run folders"
     FOLDER = "a folder that holds no run"
     EMPTY = "an empty file"
     CHECKPOINT = "a checkpoint"
@@ -37,6 +39,7 @@ class Kind(Enum):
 LEFT_TO_READERS = (Kind.TORCH, Kind.OTHER)  # wanted by nobody
 TAKEN_BY = {
     Kind.RUN: "python -m scschnet.evaluate, .analysis, .report, .export and .train --resume take it",
+    Kind.COMMITTEE: "python -m scschnet.predict, .export, .info and .train --resume take it",
     Kind.CHECKPOINT: "python -m scschnet.evaluate, .export and .info take it",
     Kind.EXPORTED: "it is for LAMMPS and other programs; python -m scschnet.info describes it",
     Kind.STRUCTURES: "python -m scschnet.data info describes it, python -m scschnet.train --data takes it",
@@ -56,6 +59,8 @@ def kind_of(path: str | os.PathLike[str]) -> Kind:
     """
     file = Path(path)
     if file.is_dir():
+        if (file / COMMITTEE_OPTIONS).is_file():
+            return Kind.COMMITTEE
         return Kind.RUN if any((file / name).is_file() for name in MARKS_OF_A_RUN) else Kind.FOLDER
     if not file.is_file():  # a pipe must not be read
         return Kind.OTHER
@@ -141,6 +146,8 @@ def _hint(file: Path, kind: Kind, accepted: tuple[Kind, ...]) -> str:
         return f"; name the run folder it lies in, {file.parent}"
     if Kind.CHECKPOINT in accepted and kind is Kind.EXPORTED:
         return "; name the run folder it was exported from"
+    if kind is Kind.COMMITTEE and Kind.RUN in accepted:
+        return f"; name one of them, such as {file / 'member-1'}"
     if kind is Kind.RUN and Kind.OPTIONS in accepted:
         return f"; its options are in {file / 'config.toml'}"
     return f": {TAKEN_BY[kind]}" if kind in TAKEN_BY else ""

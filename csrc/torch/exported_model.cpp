@@ -277,12 +277,20 @@ Evaluation ExportedModel::State::call(const torch::jit::Method& method,
       if (!wanted) return Tensor();
       return results.at(key).toTensor().detach().to(at::kCPU, at::kDouble).contiguous();
     };
+    const auto if_there = [&](const char* key) { return get(key, results.contains(key)); };
     return {.energy = get("energy"),
             .energies = get("energies"),
             .forces = get("forces"),
             .virial = get("virial"),
             .correction_norms = get("correction_norms"),
-            .unfamiliarity = get("unfamiliarity", results.contains("unfamiliarity")),
+            .unfamiliarity = if_there("unfamiliarity"),
+            .energy_std = if_there("energy_std"),
+            .energies_std = if_there("energies_std"),
+            .forces_std = if_there("forces_std"),
+            .virial_std = if_there("virial_std"),
+            .energy_deviations = if_there("energy_deviations"),
+            .forces_deviations = if_there("forces_deviations"),
+            .virial_deviations = if_there("virial_deviations"),
             .layer_energies = get("layer_energies", extras.layers),
             .base_energies = get("base_energies", extras.layers),
             .atom_virial = get("atom_virial", extras.atom_virial)};

@@ -23,6 +23,16 @@ struct Evaluation {
   /// defined if the file has no statistics of its training set.
   at::Tensor unfamiliarity;
 
+  // Error bars, not defined if the file has none. Those of a committee are root mean squares of its
+  // members' deviations from their mean. energies_std (n_local,) and energy_std () eV; forces_std
+  // (n_atoms,) eV/Å; virial_std (3, 3) eV, of a committee alone.
+  at::Tensor energy_std, energies_std, forces_std, virial_std;
+
+  // The deviations themselves, of a committee alone: (n_members,), (n_members, n_atoms, 3) and
+  // (n_members, 3, 3). A host with ghosts, or with several processes, adds these to their owners as
+  // it does with forces, energies and virials, and takes the root mean squares itself.
+  at::Tensor energy_deviations, forces_deviations, virial_deviations;
+
   // with Extras::layers: energies = base_energies + layer_energies.sum(0)
   at::Tensor layer_energies;  ///< (n_interactions + 1, n_local) eV
   at::Tensor base_energies;   ///< (n_local,) eV

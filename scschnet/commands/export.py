@@ -18,8 +18,8 @@ class Options:
     python -m scschnet.info FILE prints what such a file is.
     """
 
-    run: tyro.conf.Positional[Path]
-    """Run folder (its best.pt is taken) or checkpoint file."""
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folder (its best.pt is taken) or checkpoint file; a committee folder, or several runs: their mean and error bars."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """File to write, for example ethanol.pt."""
     dtype: Annotated[
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = tyro.cli(Options, prog="python -m scschnet.export", args=arguments)
     try:
         metadata = export(
-            options.run,
+            options.runs[0] if len(options.runs) == 1 else options.runs,
             options.out,
             dtype=options.dtype,
             portable=options.portable,
@@ -63,8 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, RuntimeError) as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
+    bars = metadata.get("error_bars")
+    what = f"committee of {bars['n_members']}, " if bars else ""
     print(
-        f"{options.out}: {', '.join(metadata['symbols'])}, {metadata['n_interactions']} blocks, cutoff "
+        f"{options.out}: {what}{', '.join(metadata['symbols'])}, {metadata['n_interactions']} blocks, cutoff "
         f"{metadata['cutoff']:g} Å, {metadata['dtype']}"
     )
     return 0

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from scschnet.committee import member_folders, read_factors
 from scschnet.export.exported import read_metadata
-from scschnet.export.metadata import describe, read_source
+from scschnet.export.metadata import describe, describe_committee, read_source
 from scschnet.files import write_any_text
 from scschnet.kinds import Kind, expect
 
@@ -21,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     write_any_text()
     parser = argparse.ArgumentParser(prog="python -m scschnet.info", description=__doc__)
-    parser.add_argument("file", type=Path, help="exported model, checkpoint or run folder")
+    parser.add_argument(
+        "file", type=Path, help="exported model, checkpoint, run or committee folder"
+    )
     file = parser.parse_args(arguments).file
     try:
         found = read(file)
@@ -42,7 +45,11 @@ def read(file: Path) -> dict[str, Any]:
         FileNotFoundError: if there is none.
         ValueError: if it is damaged, foreign or of a newer version.
     """
-    if expect(file, Kind.RUN, Kind.CHECKPOINT, Kind.EXPORTED, Kind.OTHER) in MODELS:
+    kind = expect(file, Kind.RUN, Kind.CHECKPOINT, Kind.COMMITTEE, Kind.EXPORTED, Kind.OTHER)
+    if kind is Kind.COMMITTEE:
+        members = [read_source(member) for member in member_folders(file)]
+        return describe_committee(members, read_factors(file))
+    if kind in MODELS:
         return describe(read_source(file))
     return read_metadata(file)
 
@@ -66,6 +73,7 @@ def lines(title: str, found: dict[str, Any]) -> list[str]:
         **_repulsion(found),
         **_file(found),
         **_training(found["training"]),
+        "error bars": _error_bars(found.get("error_bars")),
         "unfamiliar": _unfamiliar(found.get("unfamiliarity")),
         "versions": ", ".join(f"{name} {value}" for name, value in found["versions"].items()),
     }
@@ -83,6 +91,8 @@ def _repulsion(found: dict[str, Any]) -> dict[str, str]:
 
 
 def _what(found: dict[str, Any]) -> str:
+    if "format" not in found and "error_bars" in found:
+        return "a committee, for Python and python -m scschnet.export"
     if "format" not in found:
         return "a checkpoint, for Python and python -m scschnet.export"
     container = {"torchscript": "TorchScript", "pt2": "compiled by AOTInductor"}[found["container"]]
@@ -131,6 +141,16 @@ def _training(training: dict[str, Any]) -> dict[str, str]:
             f"MAE / RMSE of {errors.get('n_test', '?')} structures: {', '.join(found)}"
         )
     return rows
+
+
+def _error_bars(bars: dict[str, Any] | None) -> str:
+    if bars is None:
+        return "none; a committee has some: python -m scschnet.train --committee 4"
+    factors = bars["factors"]
+    return (
+        f"deviations of a committee of {bars['n_members']} from its mean, times {factors['energy']:.3g} for energies and "
+        f"{factors['forces']:.3g} for forces"
+    )
 
 
 def _unfamiliar(seen: dict[str, dict[str, int]] | None) -> str:

@@ -14,7 +14,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from tqdm import tqdm
 
-from scschnet.calculator import ScSchNetCalculator
+from scschnet.calculator import ERROR_BARS, ScSchNetCalculator
 from scschnet.device import check_device
 from scschnet.files import replacing, write_any_text
 from scschnet.kinds import Kind, expect
@@ -28,11 +28,12 @@ class Options:
 
     Frames are read and written one by one, so that a trajectory of any length fits. What a frame holds stays in it;
     labels of its own are kept as REF_energy, REF_forces and REF_stress. Every atom gets its unfamiliarity, if the
-    model has statistics of its training set: above 1 it is stranger than 99 % of the held-out atoms.
+    model has statistics of its training set: above 1 it is stranger than 99 % of the held-out atoms. A committee gives
+    error bars, energy_std, and of every atom energies_std and forces_std.
     """
 
     run: tyro.conf.Positional[Path]
-    """Run folder (its best.pt is taken) or checkpoint file."""
+    """Run folder (its best.pt is taken), checkpoint file, committee folder or exported file."""
     frames: tyro.conf.Positional[Path]
     """File of structures or trajectory that ASE reads (extxyz, xyz, db, traj, LAMMPS dump with elements, ...)."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
@@ -63,7 +64,7 @@ def _predict(options: Options) -> int:
     if options.out.suffix not in (".extxyz", ".xyz"):
         raise ValueError(f"`--out` must end in .extxyz or .xyz, got {options.out}")
     check_device(options.device)
-    expect(options.run, Kind.RUN, Kind.CHECKPOINT)
+    expect(options.run, Kind.RUN, Kind.CHECKPOINT, Kind.COMMITTEE, Kind.EXPORTED)
     expect(options.frames, Kind.STRUCTURES, Kind.OTHER)
     calculator = ScSchNetCalculator(options.run, device=options.device)
     n_frames = 0
@@ -106,5 +107,6 @@ def _with_results(atoms: Atoms, calculator: ScSchNetCalculator) -> Atoms:
         results["stress"] = atoms.get_stress()
     if calculator.unfamiliarity is not None:
         atoms.arrays["unfamiliarity"] = calculator.unfamiliarity.copy()
+    results |= {name: calculator.results[name] for name in ERROR_BARS if name in calculator.results}
     atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from scschnet.export.committee import CommitteePotential
 from scschnet.export.potential import Potential
 from scschnet.units import ENERGY, LENGTH
 
@@ -16,7 +17,7 @@ class GromacsPotential(nn.Module):
         potential: what is evaluated, in eV and Å.
     """
 
-    def __init__(self, potential: Potential) -> None:
+    def __init__(self, potential: Potential | CommitteePotential) -> None:
         super().__init__()
         self.potential = potential
         self.length = LENGTH["nm"]  # Å

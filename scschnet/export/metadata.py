@@ -2,8 +2,10 @@
 
 import json
 import platform
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ import scschnet
 from scschnet.checkpoint import checkpoint_path, load_checkpoint
 from scschnet.elements import symbol
 from scschnet.nn import SchNet
+from scschnet.nn.committee import Factors
 from scschnet.nn.unfamiliarity import KEY, NormStatistics
 from scschnet.runs.config import EMBEDDED
 from scschnet.runs.contributions import layers_at
@@ -20,6 +23,7 @@ from scschnet.runs.folder import RunFolder
 FORMAT = "scschnet-exported"
 VERSION = 1
 LIBRARY = "libscschnet_ops.so"
+UNITS = {"energy": "eV", "length": "Angstrom"}
 
 REQUIRED: dict[str, type | tuple[type, ...]] = {
     "kind": str,
@@ -51,6 +55,7 @@ class Source:
         layer_norms: of each layer, mean_norm and normalized_weight of its epoch; empty if unknown.
         versions: of the programs it was trained with.
         statistics: of the norms of the corrections over the training set; None if unknown.
+        units: of energy and length.
     """
 
     model: SchNet
@@ -58,6 +63,7 @@ class Source:
     layer_norms: list[dict[str, float | None]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     statistics: NormStatistics | None = None
+    units: dict[str, str] = field(default_factory=lambda: dict(UNITS))
 
 
 def read_source(path: Path) -> Source:
@@ -85,7 +91,8 @@ def read_source(path: Path) -> Source:
         training["errors"] = errors
     norms = _layer_norms(path, found.get("epoch"))
     statistics = NormStatistics.from_json(found[KEY]) if KEY in found else None
-    return Source(checkpoint.model, training, norms, found.get("versions", {}), statistics)
+    units = found.get("units", UNITS)
+    return Source(checkpoint.model, training, norms, found.get("versions", {}), statistics, units)
 
 
 def describe(source: Source) -> dict[str, Any]:
@@ -112,7 +119,7 @@ def describe(source: Source) -> dict[str, Any]:
         "skip": config.skip,
         "dtype": str(model.embedding.weight.dtype).removeprefix("torch."),
         "ghost_range": {"halo": config.cutoff, "wide": n * config.cutoff},
-        "units": {"energy": "eV", "length": "Angstrom"},
+        "units": UNITS,
         "layers": _layers(source),
         "training": source.training,
         "versions": {
@@ -122,6 +129,54 @@ def describe(source: Source) -> dict[str, Any]:
             **{f"trained with {name}": value for name, value in source.versions.items()},
         },
         "unfamiliarity": _atoms_seen(source.statistics),
+    }
+
+
+def describe_committee(sources: list[Source], factors: Factors) -> dict[str, Any]:
+    """What is true of several models whose mean is given, JSON types.
+
+    Args:
+        sources: the members, of one form.
+        factors: what their deviations are multiplied with.
+
+    Returns:
+        As `describe`, numbers of layers as means over the members, training without what differs between them;
+        error_bars: kind committee, n_members, factors, and the training of each of the members.
+    """
+    found = [describe(source) for source in sources]
+    trainings = [f["training"] for f in found]
+    shared = _shared(trainings)
+    if all("config" in training for training in trainings):
+        shared["config"] = _shared([training["config"] for training in trainings])
+    return found[0] | {
+        "layers": [
+            _mean_layer(layers) for layers in zip(*(f["layers"] for f in found), strict=True)
+        ],
+        "training": shared,
+        "error_bars": {
+            "kind": "committee",
+            "n_members": len(sources),
+            "factors": asdict(factors),
+            "members": trainings,
+        },
+    }
+
+
+def _shared(contents: list[dict[str, Any]]) -> dict[str, Any]:
+    """The entries that are equal in all."""
+    first, *others = contents
+    return {
+        name: value
+        for name, value in first.items()
+        if all(name in other and other[name] == value for other in others)
+    }
+
+
+def _mean_layer(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of what the members say of one layer; None where one does not know."""
+    numbers = {name: [layer[name] for layer in layers] for name in layers[0] if name != "name"}
+    return {"name": layers[0]["name"]} | {
+        name: None if None in values else fmean(values) for name, values in numbers.items()
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from scschnet.export.committee import CommitteePotential
 from scschnet.export.gromacs import GromacsPotential
 from scschnet.export.potential import Potential
 
@@ -21,7 +22,9 @@ class TorchForcePotential(nn.Module):
 
     atomic_numbers: Tensor
 
-    def __init__(self, potential: Potential, atomic_numbers: Sequence[int]) -> None:
+    def __init__(
+        self, potential: Potential | CommitteePotential, atomic_numbers: Sequence[int]
+    ) -> None:
         super().__init__()
         self.converted = GromacsPotential(potential)  # has the same units
         self.register_buffer("atomic_numbers", torch.tensor(atomic_numbers, dtype=torch.int64))

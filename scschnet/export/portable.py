@@ -156,13 +156,13 @@ class PortablePotential(Potential):
         features: Tensor,
         centers: Tensor,
         idx_j: Tensor,
-        d_ij: Tensor,
+        splines: list[Tensor],
         n_local: int,
         halo: bool,
         corrections: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The network, and its gradient in the distances; filters are interpolated twice instead of kept."""
-        rows, weights, slopes = self.spline_weights(d_ij)
+        rows, weights, slopes = splines[0], splines[1], splines[2]
         x, x_out = features, features * self.contribution_weights[0]
         v_all = [features]
         inputs: list[Tensor] = []
@@ -183,7 +183,7 @@ class PortablePotential(Potential):
         g = nn.functional.linear(self.ssp(before), self.dense[-2], self.dense[-1]).squeeze(1)
         out_bar = (torch.sigmoid(before) * self.dense[-2]) @ weight
         out_bar[n_local:] = 0.0  # of ghosts
-        g_d = torch.zeros_like(d_ij, dtype=self.dtype)
+        g_d = weights.new_zeros([weights.size(0)])
         x_bar = torch.zeros_like(features)
         for back in range(self.n_interactions):
             k = self.n_interactions - 1 - back
@@ -199,7 +199,7 @@ class PortablePotential(Potential):
         v_local = torch.stack(v_all)[:, :n_local]
         return g[:n_local], g_d, torch.linalg.vector_norm(v_local, dim=2), v_local
 
-    def spline_weights(self, d_ij: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def spline_weights(self, d_ij: Tensor) -> list[Tensor]:
         """Six rows in the tables, and their weights for the filters and for their derivatives, (n_pairs, 6) each."""
         inside = d_ij < self.cutoff
         d = torch.where(inside, d_ij, 0.0)
@@ -212,7 +212,7 @@ class PortablePotential(Potential):
         weights = weights * fc
         counts = inside.unsqueeze(1)
         rows = bins.long().unsqueeze(1) + torch.arange(6, device=d.device)
-        return rows, (weights * counts).to(self.dtype), (slopes * counts).to(self.dtype)
+        return [rows, (weights * counts).to(self.dtype), (slopes * counts).to(self.dtype)]
 
     def cutoff_function(self, d: Tensor) -> tuple[Tensor, Tensor]:
         """The cutoff function and its derivative at distances below the cutoff, (n_pairs, 1) each.

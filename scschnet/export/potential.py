@@ -114,16 +114,34 @@ class Potential(nn.Module):
                 f"`atomic_numbers` must have {n_atoms} elements like `positions`, got "
                 f"{atomic_numbers.size(0)}"
             )
-        centers, idx_j, r_ij, d_ij = self.half_pairs(
-            positions.detach().double(), cell.detach().double(), pbc
+        r = positions.detach().double()
+        centers, idx_j, r_ij, d_ij = self.half_pairs(r, cell.detach().double(), pbc)
+        splines = self.spline_weights(d_ij)
+        return self.results_of_structure(
+            r, atomic_numbers, centers, idx_j, r_ij, d_ij, splines, layers, atom_virial
         )
+
+    def results_of_structure(
+        self,
+        positions: Tensor,
+        atomic_numbers: Tensor,
+        centers: Tensor,
+        idx_j: Tensor,
+        r_ij: Tensor,
+        d_ij: Tensor,
+        splines: list[Tensor],
+        layers: bool,
+        atom_virial: bool,
+    ) -> dict[str, Tensor]:
+        """`results` without ghosts, and what the heads make of the structure."""
+        n_atoms = positions.size(0)
         result = self.results(
-            atomic_numbers, centers, idx_j, r_ij, d_ij, n_atoms, False, layers, atom_virial
+            atomic_numbers, centers, idx_j, r_ij, d_ij, splines, n_atoms, False, layers, atom_virial
         )
         idx_m = torch.zeros_like(atomic_numbers)
         for name, head in self.heads.items():
             values = result[name + "_atoms"]
-            pooled = head.pool(values, positions.detach().double(), idx_m, 1)  # type: ignore[operator]
+            pooled = head.pool(values, positions, idx_m, 1)  # type: ignore[operator]
             result[name] = pooled[0]
         return result
 
@@ -158,8 +176,9 @@ class Potential(nn.Module):
         centers = self.host_pairs(idx_i, idx_j, atomic_numbers.size(0), n_local, halo)
         r = r_ij.detach().double().contiguous()
         d_ij = torch.linalg.vector_norm(r, dim=1)
+        splines = self.spline_weights(d_ij)
         return self.results(
-            atomic_numbers, centers, idx_j, r, d_ij, n_local, halo, layers, atom_virial
+            atomic_numbers, centers, idx_j, r, d_ij, splines, n_local, halo, layers, atom_virial
         )
 
     def results(
@@ -169,19 +188,24 @@ class Potential(nn.Module):
         idx_j: Tensor,
         r_ij: Tensor,
         d_ij: Tensor,
+        splines: list[Tensor],
         n_local: int,
         halo: bool,
         layers: bool,
         atom_virial: bool,
     ) -> dict[str, Tensor]:
-        """Run the network on a half list and put together what comes out."""
+        """Run the network on a half list and put together what comes out.
+
+        Centers, pairs and `splines`, from `spline_weights`, may be those of another potential of the same kind, cutoff
+        and filter step.
+        """
         n_atoms = atomic_numbers.size(0)
         rows = atomic_numbers.clamp(0, self.known.size(0) - 1)
         g, g_d, norms, corrections = self.network(
             self.embedding.index_select(0, rows),
             centers,
             idx_j,
-            d_ij,
+            splines,
             n_local,
             halo,
             layers or self.has_heads,
@@ -292,12 +316,16 @@ class Potential(nn.Module):
         """Center of each pair, (n_pairs,)."""
         raise NotImplementedError
 
+    def spline_weights(self, d_ij: Tensor) -> list[Tensor]:
+        """What is read of the filter tables at each distance, and with which weights, as `network` takes it."""
+        raise NotImplementedError
+
     def network(
         self,
         features: Tensor,
         centers: Tensor,
         idx_j: Tensor,
-        d_ij: Tensor,
+        splines: list[Tensor],
         n_local: int,
         halo: bool,
         corrections: bool,
@@ -450,20 +478,25 @@ class FullPotential(Potential):
         """Center of each pair, (n_pairs,)."""
         return torch.repeat_interleave(centers.diff())
 
+    def spline_weights(self, d_ij: Tensor) -> list[Tensor]:
+        """Bins and weights, by scschnet::spline_weights."""
+        bins, weights = torch.ops.scschnet.spline_weights(
+            d_ij, self.step, self.cutoff, self.cutoff_pieces, self.n_rows, 2, self.dtype
+        )
+        return [bins, weights]
+
     def network(
         self,
         features: Tensor,
         centers: Tensor,
         idx_j: Tensor,
-        d_ij: Tensor,
+        splines: list[Tensor],
         n_local: int,
         halo: bool,
         corrections: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The fused network, scschnet::schnet_evaluate."""
-        bins, weights = torch.ops.scschnet.spline_weights(
-            d_ij, self.step, self.cutoff, self.cutoff_pieces, self.n_rows, 2, self.dtype
-        )
+        bins, weights = splines[0], splines[1]
         return self.weights(features, centers, idx_j, bins, weights, n_local, halo, corrections)
 
     def pair_forces(

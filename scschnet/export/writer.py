@@ -11,17 +11,29 @@ from typing import Any, Literal, cast, get_args
 import torch
 
 import scschnet
+from scschnet.committee import is_committee, member_folders, read_factors
 from scschnet.elements import check_elements
+from scschnet.export.committee import CommitteePotential, check_members
 from scschnet.export.compiled import compile_pairs
 from scschnet.export.gromacs import GromacsPotential
-from scschnet.export.metadata import FORMAT, LIBRARY, VERSION, Source, describe, read_source
+from scschnet.export.metadata import (
+    FORMAT,
+    LIBRARY,
+    VERSION,
+    Source,
+    describe,
+    describe_committee,
+    read_source,
+)
 from scschnet.export.openmm_torch import TorchForcePotential
 from scschnet.export.portable import PortablePotential
 from scschnet.export.potential import FullPotential, Potential
 from scschnet.export.torchscript import torchscript_deprecation_ignored
 from scschnet.files import replacing
 from scschnet.nn import SchNet
+from scschnet.nn.committee import Factors
 
+Model = SchNet | str | os.PathLike[str]
 Dtype = Literal["float32", "float64"]
 Format = Literal["torchscript", "pt2"]
 Host = Literal["any", "gromacs", "openmm-torch"]
@@ -30,7 +42,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def export(
-    model: SchNet | str | os.PathLike[str],
+    model: Model | Sequence[Model],
     path: str | os.PathLike[str],
     *,
     dtype: Dtype | None = None,
@@ -47,7 +59,8 @@ def export(
 
     Args:
         model: a model, a run folder (its best.pt is taken) or a checkpoint; a folder knows most about the training,
-            a model alone has no statistics of it.
+            a model alone has no statistics of it. A committee folder, or several models that differ in their seeds,
+            become one file that gives their mean and error bars.
         path: file to write or replace.
         dtype: of the network; None: as it is. Positions, sums over atoms and results are float64 anyway.
         portable: make it of plain torch operators: slower, without message passing between processes, but it needs
@@ -63,8 +76,8 @@ def export(
 
     Raises:
         FileNotFoundError: if there is no such model, or no folder for the file.
-        ValueError: if an option is unknown or does not go with another, a checkpoint is damaged, or the filters are
-            too steep for tables.
+        ValueError: if an option is unknown or does not go with another, a checkpoint is damaged, the filters are
+            too steep for tables, or models cannot form a committee.
         OSError: if the file cannot be written.
     """
     _check_choices(
@@ -77,10 +90,17 @@ def export(
         raise ValueError("`format` pt2 goes neither with `portable` nor with `host`")
     if (atomic_numbers is not None) != (host == "openmm-torch"):
         raise ValueError("`atomic_numbers` and `host` openmm-torch must be given together")
-    source = Source(model) if isinstance(model, SchNet) else read_source(Path(model))
-    source, filters = _prepared(source, dtype)
-    if host != "any":  # it has no use for more than energy and forces
-        source = replace(source, statistics=None)
+    sources, factors = _read(model)
+    if factors is not None and format == "pt2":
+        raise ValueError("`format` pt2 takes a single model: export a committee as torchscript")
+    if dtype is not None:
+        sources = [replace(s, model=copy.deepcopy(s.model).to(DTYPES[dtype])) for s in sources]
+    if factors is not None:
+        check_members(sources, _names(model))
+    sources, filters = _prepared(sources)
+    if host != "any" or any(source.statistics is None for source in sources):
+        # such a host has no use for more than energy and forces
+        sources = [replace(source, statistics=None) for source in sources]
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -89,9 +109,10 @@ def export(
         "host": host,
         "operator_libraries": [] if portable else [LIBRARY],
         "filters": filters,
-        **describe(source),
+        **(describe(sources[0]) if factors is None else describe_committee(sources, factors)),
     }
-    potential = _potential(source, metadata["symbols"], portable, place)
+    members = [_potential(source, metadata["symbols"], portable, place) for source in sources]
+    potential = members[0] if factors is None else CommitteePotential(members, factors)
     extra = {"scschnet.json": json.dumps(metadata, indent=1)}
     if not portable:
         extra["extension_libs"] = str(_library())
@@ -115,18 +136,49 @@ def _checked_device(device: str | torch.device, portable: bool) -> torch.device:
     return place
 
 
-def _prepared(source: Source, dtype: Dtype | None) -> tuple[Source, dict[str, float]]:
-    """A copy of the model to be exported, its filter step chosen, and what was found."""
-    model = copy.deepcopy(source.model).cpu().eval().requires_grad_(False)
-    if dtype is not None:
-        model = model.to(DTYPES[dtype])
-    model.filters = "spline"
-    try:
-        error = model.refine_filters()
-    except ValueError as failure:
-        raise ValueError(f"the model cannot be exported: {failure}") from failure
-    filters = {"step": model.filter_step, "error": error}
-    return replace(source, model=model), filters
+def _members(model: Model | Sequence[Model]) -> Sequence[Model] | None:
+    """What was given one by one as members of a committee; None: a single model or a folder."""
+    return None if isinstance(model, (SchNet, str, os.PathLike)) else model
+
+
+def _names(model: Model | Sequence[Model]) -> list[str]:
+    """What the user calls the members of a committee."""
+    members = _members(model)
+    if members is None:
+        members = member_folders(cast(Path, model))
+    return [f"model {k + 1}" if isinstance(m, SchNet) else str(m) for k, m in enumerate(members)]
+
+
+def _read(model: Model | Sequence[Model]) -> tuple[list[Source], Factors | None]:
+    """The model, or all members and what their deviations are multiplied with."""
+    members, factors = _members(model), Factors()
+    if isinstance(model, (str, os.PathLike)) and is_committee(model):
+        members, factors = member_folders(model), read_factors(model)
+    if members is None:
+        return [_source(cast(Model, model))], None
+    return [_source(member) for member in members], factors
+
+
+def _source(model: Model) -> Source:
+    return Source(model) if isinstance(model, SchNet) else read_source(Path(model))
+
+
+def _prepared(sources: list[Source]) -> tuple[list[Source], dict[str, float]]:
+    """Copies of the models to be exported, with one filter step that is fine enough for all, and what was found."""
+    models = [copy.deepcopy(s.model).cpu().eval().requires_grad_(False) for s in sources]
+    errors = []
+    for model in models:
+        model.filters = "spline"
+        try:
+            errors.append(model.refine_filters())
+        except ValueError as failure:
+            raise ValueError(f"the model cannot be exported: {failure}") from failure
+    step = min(model.filter_step for model in models)
+    for model in models:
+        model.filter_step = step
+    pairs = zip(sources, models, strict=True)
+    filters = {"step": step, "error": max(errors)}
+    return [replace(source, model=model) for source, model in pairs], filters
 
 
 def _potential(
@@ -138,7 +190,10 @@ def _potential(
 
 
 def _called_by(
-    host: Host, potential: Potential, metadata: dict[str, Any], atomic_numbers: Sequence[int] | None
+    host: Host,
+    potential: Potential | CommitteePotential,
+    metadata: dict[str, Any],
+    atomic_numbers: Sequence[int] | None,
 ) -> torch.nn.Module:
     """A potential with the inputs and outputs of a host."""
     if host == "gromacs":

@@ -8,15 +8,16 @@ from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
 from scschnet import ops
-from scschnet.checkpoint import load
+from scschnet.committee import load
 from scschnet.nn import SchNet
+from scschnet.nn.committee import Committee
 
 
 class ScSchNetModel(ModelInterface):  # type: ignore[misc]
     """A trained model for torch-sim; many systems are evaluated as one batch.
 
     Args:
-        path_or_model: run folder, checkpoint file, or a model.
+        path_or_model: run folder, checkpoint file, committee folder, or a model or committee.
         dtype: of positions and results, float64 or float32; the network runs in the model's own.
 
     Raises:
@@ -25,11 +26,12 @@ class ScSchNetModel(ModelInterface):  # type: ignore[misc]
 
     def __init__(
         self,
-        path_or_model: str | os.PathLike[str] | SchNet,
+        path_or_model: str | os.PathLike[str] | SchNet | Committee,
         dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
-        model = path_or_model if isinstance(path_or_model, SchNet) else load(path_or_model)
+        given = isinstance(path_or_model, (SchNet, Committee))
+        model = path_or_model if given else load(path_or_model)
         self.model = model.requires_grad_(False).eval()
         self._dtype = dtype
         self._device = torch.device("cpu")
@@ -44,7 +46,8 @@ class ScSchNetModel(ModelInterface):  # type: ignore[misc]
 
         Returns:
             energy (n_systems,) eV; forces (n_atoms, 3) eV/Å; stress (n_systems, 3, 3) eV/Å^3, tension positive, NaN
-            for a system without volume.
+            for a system without volume. Of a committee besides energy_std (n_systems,) eV, energies_std (n_atoms,)
+            eV and forces_std (n_atoms,) eV/Å.
         """
         if isinstance(state, dict):
             state = SimState(**state, masses=torch.ones_like(state["positions"][:, 0]))
@@ -61,4 +64,5 @@ class ScSchNetModel(ModelInterface):  # type: ignore[misc]
             found = self.model(
                 positions, numbers, idx_m, cells, idx_i, idx_j, shifts, forces=True, stress=True
             )
-        return {name: found[name].to(self._dtype) for name in ("energy", "forces", "stress")}
+        names = ("energy", "forces", "stress", "energy_std", "energies_std", "forces_std")
+        return {name: found[name].to(self._dtype) for name in names if name in found}

@@ -82,6 +82,30 @@ void PairScschnet::unpack_forward_comm(int n, int first, double* buffer) {
   std::copy_n(buffer, n, owners_.begin() + first);
 }
 
+/// Adds a vector of every row to its atom, and then those of ghosts to the atoms they are images
+/// of, as LAMMPS does with forces.
+void PairScschnet::add_up(const double* of_rows, double unit) {
+  vectors_.assign(3 * static_cast<std::size_t>(atom->nlocal + atom->nghost), 0.0);
+  for (int row = 0; row < rows_.n_rows(); ++row) {
+    if (rows_.atom(row) < 0) continue;
+    double* to = &vectors_[3 * static_cast<std::size_t>(rows_.atom(row))];
+    for (int k = 0; k < 3; ++k) to[k] += unit * of_rows[3 * row + k];
+  }
+  comm->reverse_comm(this, 3);
+}
+
+int PairScschnet::pack_reverse_comm(int n, int first, double* buffer) {
+  std::copy_n(vectors_.begin() + 3 * static_cast<std::ptrdiff_t>(first), 3 * n, buffer);
+  return 3 * n;
+}
+
+void PairScschnet::unpack_reverse_comm(int n, int* atoms, double* buffer) {
+  for (int k = 0; k < n; ++k) {
+    double* to = &vectors_[3 * static_cast<std::size_t>(atoms[k])];
+    for (int axis = 0; axis < 3; ++axis) to[axis] += buffer[3 * k + axis];
+  }
+}
+
 // ---- commands of the input
 
 PairScschnet::PairScschnet(LAMMPS* lammps) : Pair(lammps) {
@@ -92,6 +116,7 @@ PairScschnet::PairScschnet(LAMMPS* lammps) : Pair(lammps) {
   no_virial_fdotr_compute = 1;  // the model gives the virial
   centroidstressflag = CENTROID_NOTAVAIL;
   comm_forward = 1;
+  comm_reverse = 3;
 }
 
 PairScschnet::~PairScschnet() {
@@ -147,7 +172,7 @@ void PairScschnet::load(const std::string& file) {
   }
   fail(message);
   file_ = file;
-  scored_at_ = -1;
+  evaluated_at_ = -1;
 }
 
 void PairScschnet::set_elements(char** symbols) {
@@ -406,11 +431,12 @@ Evaluation PairScschnet::evaluate(Extras extras) {
 
 void PairScschnet::compute(int energy_flag, int virial_flag) {
   ev_init(energy_flag, virial_flag);
-  const Evaluation result = evaluate({.layers = false, .atom_virial = vflag_atom != 0});
-  add_forces(result);
-  if (eflag_either) add_energies(result);
-  if (vflag_either) add_virials(result);
-  keep_scores(result);
+  evaluation_ =
+      std::make_unique<Evaluation>(evaluate({.layers = false, .atom_virial = vflag_atom != 0}));
+  evaluated_at_ = update->ntimestep;
+  add_forces(*evaluation_);
+  if (eflag_either) add_energies(*evaluation_);
+  if (vflag_either) add_virials(*evaluation_);
 }
 
 void PairScschnet::add_forces(const Evaluation& result) {
@@ -465,23 +491,48 @@ void PairScschnet::layer_energies(double** to) {
   }
 }
 
-void PairScschnet::keep_scores(const Evaluation& result) {
-  scores_ = std::make_unique<at::Tensor>(result.unfamiliarity);
-  scored_at_ = update->ntimestep;
+const Evaluation& PairScschnet::evaluation_of_this_step() {
+  if (evaluated_at_ != update->ntimestep) {
+    evaluation_ = std::make_unique<Evaluation>(evaluate({}));
+    evaluated_at_ = update->ntimestep;
+  }
+  return *evaluation_;
 }
 
-bool PairScschnet::has_unfamiliarity() const {
-  if (!model_) return false;
+/// What the model says of one atom: which results it has.
+Evaluation PairScschnet::lone_atom() const {
   const auto integers = at::TensorOptions().dtype(at::kLong);
   const at::Tensor z = at::full({1}, model_->elements().front(), integers);
   const at::Tensor none = at::empty({0}, integers), r_ij = at::empty({0, 3}, at::kDouble);
-  return model_->evaluate_pairs(z, none, none, r_ij, 1, false).unfamiliarity.defined();
+  return model_->evaluate_pairs(z, none, none, r_ij, 1, false);
+}
+
+bool PairScschnet::has_unfamiliarity() const {
+  return model_ && lone_atom().unfamiliarity.defined();
 }
 
 void PairScschnet::unfamiliarity(double* to) {
-  if (scored_at_ != update->ntimestep) keep_scores(evaluate({}));
-  const auto* scores = scores_->const_data_ptr<double>();
+  const auto* scores = evaluation_of_this_step().unfamiliarity.const_data_ptr<double>();
   for (int row = 0; row < rows_.n_local(); ++row) to[rows_.atom(row)] = scores[row];
+}
+
+bool PairScschnet::has_error_bars() const {
+  return model_ && lone_atom().forces_deviations.defined();
+}
+
+ErrorBars PairScschnet::error_bars() {
+  const Evaluation& result = evaluation_of_this_step();
+  const auto n_members = static_cast<int>(result.forces_deviations.size(0));
+  const auto* forces = result.forces_deviations.const_data_ptr<double>();
+  ErrorBars bars(world, atom->nlocal, n_members);
+  for (int k = 0; k < n_members; ++k) {
+    add_up(forces + 3 * std::int64_t{k} * rows_.n_rows(), units_.electronvolt / units_.angstrom);
+    bars.add_forces(vectors_.data());
+  }
+  bars.finish(result.energy_deviations.const_data_ptr<double>(),
+              result.virial_deviations.const_data_ptr<double>(), units_.electronvolt);
+  for (int row = 0; row < rows_.n_local(); ++row) bars.in_model[rows_.atom(row)] = true;
+  return bars;
 }
 
 PairScschnet* PairScschnet::find(LAMMPS* lammps, const char* command) {
@@ -496,7 +547,7 @@ PairScschnet* PairScschnet::find(LAMMPS* lammps, const char* command) {
 
 double PairScschnet::memory_usage() {
   return Pair::memory_usage() + rows_.memory() + pairs_.memory() + exchange_.memory() +
-         static_cast<double>(sizeof(double) * owners_.capacity() +
+         static_cast<double>(sizeof(double) * (owners_.capacity() + vectors_.capacity()) +
                              sizeof(int) * centers_.capacity() +
                              sizeof(std::int64_t) * z_of_atom_.capacity());
 }

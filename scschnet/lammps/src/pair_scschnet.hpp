@@ -10,14 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include "error_bars.hpp"
 #include "pairs.hpp"
 #include "row_exchange.hpp"
 #include "rows.hpp"
 #include "unit_styles.hpp"
-
-namespace at {
-class Tensor;
-}
 
 namespace scschnet {
 struct Evaluation;
@@ -54,6 +51,8 @@ class PairScschnet : public Pair {
 
   int pack_forward_comm(int n, int* atoms, double* buffer, int, int*) override;
   void unpack_forward_comm(int n, int first, double* buffer) override;
+  int pack_reverse_comm(int n, int first, double* buffer) override;
+  void unpack_reverse_comm(int n, int* atoms, double* buffer) override;
 
   /// The model as pair_coeff names it, for messages.
   const std::string& file() const { return file_; }
@@ -71,6 +70,13 @@ class PairScschnet : public Pair {
   /// Unfamiliarity, to[atom], of the local atoms that the model describes; to be called on all
   /// ranks. What compute() found on this step, without another evaluation if there was one.
   void unfamiliarity(double* to);
+
+  /// Whether the model gives error bars; false before pair_coeff.
+  bool has_error_bars() const;
+
+  /// Error bars in LAMMPS' units; to be called on all ranks. Those of the evaluation that
+  /// compute() made on this step, without another one if there was one.
+  scschnet::lammps::ErrorBars error_bars();
 
   /// The only pair style scschnet; stops with the name of the command that needs it otherwise.
   static PairScschnet* find(LAMMPS* lammps, const char* command);
@@ -96,7 +102,9 @@ class PairScschnet : public Pair {
   void add_forces(const scschnet::Evaluation& result);
   void add_energies(const scschnet::Evaluation& result);
   void add_virials(const scschnet::Evaluation& result);
-  void keep_scores(const scschnet::Evaluation& result);
+  const scschnet::Evaluation& evaluation_of_this_step();
+  scschnet::Evaluation lone_atom() const;
+  void add_up(const double* of_rows, double unit);
 
   bool wide_ = false;
   bool isotopes_ = false;
@@ -110,10 +118,11 @@ class PairScschnet : public Pair {
   scschnet::lammps::Rows rows_;
   scschnet::lammps::Pairs pairs_;
   scschnet::lammps::RowExchange exchange_;
-  std::int64_t built_at_ = -1;          ///< number of the neighbor list that rows_ and pairs_ fit
-  std::vector<double> owners_;          ///< (n_all,)
-  std::unique_ptr<at::Tensor> scores_;  ///< unfamiliarity by row, of the step scored_at_
-  std::int64_t scored_at_ = -1;
+  std::int64_t built_at_ = -1;   ///< number of the neighbor list that rows_ and pairs_ fit
+  std::vector<double> owners_;   ///< (n_all,)
+  std::vector<double> vectors_;  ///< (n_all, 3), to be added up over the images of an atom
+  std::unique_ptr<scschnet::Evaluation> evaluation_;  ///< of the step evaluated_at_
+  std::int64_t evaluated_at_ = -1;
 };
 
 }  // namespace LAMMPS_NS

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "compute_scschnet_layer.hpp"
+#include "compute_scschnet_uncertainty.hpp"
 #include "compute_scschnet_unfamiliarity.hpp"
 #include "pair_scschnet.hpp"
 #include "plugin_interface.hpp"
@@ -66,5 +67,10 @@ extern "C" [[gnu::visibility("default")]] void lammpsplugin_init(void* lammps, v
   plugin.name = "scschnet/unfamiliarity";
   plugin.info = "How unfamiliar atoms are to the model " SCSCHNET_VERSION;
   plugin.creator.v2 = new_compute<ComputeScschnetUnfamiliarity>;
+  add(&plugin, lammps);
+
+  plugin.name = "scschnet/uncertainty";
+  plugin.info = "Error bars of forces, energy and virial " SCSCHNET_VERSION;
+  plugin.creator.v2 = new_compute<ComputeScschnetUncertainty>;
   add(&plugin, lammps);
 }
