@@ -190,7 +190,7 @@ class RunFolder:
 
 def _free_name(config: TrainConfig) -> Path:
     """runs/NAME, or the first of runs/NAME-2, runs/NAME-3, ... that does not exist."""
-    base = Path("runs") / (Path(config.data).stem if config.data else "ethanol")
+    base = Path("runs") / (Path(config.data[-1]).stem if config.data else "ethanol")
     names = itertools.chain([base], (Path(f"{base}-{k}") for k in itertools.count(2)))
     return next(name for name in names if not name.exists())
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scschnet.checkpoint import Checkpoint, load, load_checkpoint, save_checkpoint
 from scschnet.data import collate, load_split
 from scschnet.data.fingerprint import fingerprint
-from scschnet.evaluate import Error, Predictions, errors, in_units, predict
+from scschnet.evaluate import Error, Predictions, errors, errors_by_file, in_units, predict
 from scschnet.kinds import expect_data_of_run
 from scschnet.nn import SchNet
 from scschnet.runs.config import TrainConfig
@@ -211,11 +211,22 @@ class Training:
             model = load(self.run.best).to(self.processes.device)
             with self.progress.testing(len(test)) as done:
                 predictions = self._predict(model, test, done)
-            found = errors(predictions, self.structures.select(test))
-            for name, error in found.items():
-                if name != "energy_per_atom" or self.structures.is_extensive:
-                    content[name] = in_units(name, error)
+            labels = self.structures.select(test)
+            content |= self._in_units(errors(predictions, labels))
+            if labels.file_index is not None:
+                content["files"] = [
+                    {"file": self.config.data[k], **self._in_units(found)}
+                    for k, found in errors_by_file(predictions, labels).items()
+                ]
         self.run.write_test(content)
+
+    def _in_units(self, found: dict[str, Error]) -> dict[str, Any]:
+        """Errors as test.json has them."""
+        return {
+            name: in_units(name, error)
+            for name, error in found.items()
+            if name != "energy_per_atom" or self.structures.is_extensive
+        }
 
     def _restore(self) -> None:
         if self.run.last.exists():

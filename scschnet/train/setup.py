@@ -15,6 +15,7 @@ from torch import Tensor
 from scschnet import data
 from scschnet.data import Split, StructureSet, load_split, random_split
 from scschnet.data.close_pairs import close_pairs
+from scschnet.data.split import PARTS
 from scschnet.elements import symbol, symbols
 from scschnet.kinds import Kind, expect
 from scschnet.nn import ModelConfig, SchNet
@@ -36,10 +37,10 @@ def read_structures(config: TrainConfig) -> StructureSet:
     Raises:
         ValueError: if labels that the loss asks for are missing.
     """
-    if config.data:
-        expect(config.data, Kind.STRUCTURES, Kind.OTHER, option="data")
+    for file in config.data:
+        expect(file, Kind.STRUCTURES, Kind.OTHER, option="data")
     structures = read_data(config)
-    name = config.data or "the embedded set"
+    name = ", ".join(config.data) or "the embedded set"
     for quantity in QUANTITIES:
         label = quantity.name
         if config.label_weights[label] > 0 and not structures.labeled[label].any():
@@ -65,10 +66,10 @@ def resolve(config: TrainConfig, structures: StructureSet) -> TrainConfig:
         config: options as they were given.
         structures: the whole set.
     """
-    chosen: dict[str, Any] = {}
-    for name in ("data", "split_file"):  # so that the run can be opened from another folder
-        if getattr(config, name):
-            chosen[name] = str(Path(getattr(config, name)).resolve())
+    # Whole paths, so that the run can be opened from another folder.
+    chosen: dict[str, Any] = {"data": tuple(str(Path(file).resolve()) for file in config.data)}
+    if config.split_file:
+        chosen["split_file"] = str(Path(config.split_file).resolve())
     if config.stress_weight < 0:
         every = structures.comparable["stress"].all()
         chosen["stress_weight"] = 1.0 if every and len(structures) else 0.0
@@ -109,7 +110,8 @@ def describe(config: TrainConfig, structures: StructureSet, split: Split) -> str
     return (
         f"{config.source}: {len(structures)} structures of {sizes.min()} to "
         f"{sizes.max()} atoms ({elements}), {labels}, read as {units}\n"
-        f"{len(split.train)} to train on, {len(split.val)} for validation, {len(split.test)} to test"
+        + "".join(f"{line}\n" for line in _files(config, structures, split))
+        + f"{len(split.train)} to train on, {len(split.val)} for validation, {len(split.test)} to test"
         + (
             f"; trained on stress, too, with weight {config.stress_weight:g}"
             if config.stress_weight
@@ -117,6 +119,23 @@ def describe(config: TrainConfig, structures: StructureSet, split: Split) -> str
         )
         + "".join(f"\nnote: {note}" for note in _notes(structures, split))
     )
+
+
+def _files(config: TrainConfig, structures: StructureSet, split: Split) -> list[str]:
+    """What each of several files holds, and how it is divided."""
+    index, lines = structures.file_index, []
+    if index is None:
+        return []
+    for k, file in enumerate(config.data):
+        part = structures.select(index == k)
+        labels = ", ".join(f"{name} {int(has.sum())}" for name, has in part.labeled.items())
+        n_train, n_val, n_test = (int((index[getattr(split, name)] == k).sum()) for name in PARTS)
+        weight = f", weight {config.data_weights[k]:g}" if config.data_weights else ""
+        lines.append(
+            f"  {Path(file).name}: {len(part)} structures ({symbols(part.elements)}), {labels}; {n_train} to train "
+            f"on, {n_val} for validation, {n_test} to test{weight}"
+        )
+    return lines
 
 
 def _notes(structures: StructureSet, split: Split) -> list[str]:
@@ -134,7 +153,18 @@ def _notes(structures: StructureSet, split: Split) -> list[str]:
 
 
 def choose_split(config: TrainConfig, structures: StructureSet) -> Split:
-    """The split of `split_file`, or a random one by seed."""
+    """The split of `split_file`, or a random one by seed; of several files each is divided in the same proportions.
+
+    So a small file of new structures does not end up in one part by chance. The split of one file is that of
+    `random_split`.
+
+    Args:
+        config: resolved options, with whole numbers of structures.
+        structures: the whole set.
+
+    Raises:
+        ValueError: if there are fewer structures than asked for, or the file does not fit the set.
+    """
     if config.split_file:
         expect(config.split_file, Kind.SPLIT, Kind.OTHER, option="split_file")
         return load_split(config.split_file, len(structures))
@@ -142,14 +172,41 @@ def choose_split(config: TrainConfig, structures: StructureSet) -> Split:
     if n_train + n_val + n_test > len(structures):
         raise ValueError(
             f"`n_train` + `n_val` + `n_test` must be at most {len(structures)}, the structures in "
-            f"{config.data or 'the embedded set'}, got {n_train} + {n_val} + {n_test}"
+            f"{', '.join(config.data) or 'the embedded set'}, got {n_train} + {n_val} + {n_test}"
         )
     seed = config.seed if config.split_seed < 0 else config.split_seed
-    split = random_split(len(structures), n_train, n_val, seed)
-    if n_test:
-        test = np.random.default_rng(seed).choice(split.test, n_test, replace=False)
-        split = Split(split.train, split.val, np.sort(test))
-    return split
+    n_test = n_test or len(structures) - n_train - n_val
+    index = structures.file_index
+    left = np.array([len(structures)]) if index is None else np.bincount(index)
+    starts = np.cumsum(left) - left
+    sizes = []
+    for n in (n_train, n_val, n_test):
+        sizes.append(_apportioned(n, left))
+        left = left - sizes[-1]
+    parts = [
+        _divided(start, left_out + sum(of_file), of_file, seed)
+        for start, left_out, *of_file in zip(starts, left, *sizes, strict=True)
+    ]
+    return Split(*(np.concatenate([getattr(part, name) for part in parts]) for name in PARTS))
+
+
+def _divided(first: int, n: int, sizes: Sequence[int], seed: int) -> Split:
+    """`n` structures from number `first` on, divided at random into parts of these sizes."""
+    n_train, n_val, n_test = sizes
+    split = random_split(n, n_train, n_val, seed)
+    test = split.test
+    if n_test < len(test):
+        test = np.sort(np.random.default_rng(seed).choice(test, n_test, replace=False))
+    return Split(first + split.train, first + split.val, first + test)
+
+
+def _apportioned(n: int, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`n` structures taken from files of these sizes, as nearly in proportion as whole numbers allow."""
+    exact = n * sizes / max(sizes.sum(), 1)
+    shares = np.floor(exact).astype(np.int64)
+    left = np.argsort(shares - exact, kind="stable")[: n - shares.sum()]
+    shares[left] += 1
+    return shares
 
 
 def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np.int64]) -> SchNet:
@@ -322,9 +379,9 @@ def fit_offsets(
     if known:
         fitted = np.setdiff1d(part.elements, list(known))
     elif structures.atomref is not None:
-        fitted = np.zeros(0, np.int64)
         size = min(n_elements, len(structures.atomref))
         atomref[:size] = structures.atomref[:size]
+        fitted = np.setdiff1d(part.elements, np.flatnonzero(atomref))
     else:
         differ = not np.all(composition == composition[0])
         fitted = np.arange(n_elements) if differ else np.zeros(0, np.int64)
