@@ -21,6 +21,9 @@ Schedule = Literal["sgdr", "cosine", "plateau", "constant"]
 
 EMBEDDED = "embedded MD17 ethanol"
 # Options of how data are read.
+# Options that mean nothing for a model that is trained already, and those that are for such a model alone.
+OF_FRESH_WEIGHTS = ("w_init", "readout_start", "output_scale", "atomic_energies")
+OF_INIT = ("init_fingerprint", "offsets", "new_elements")
 LISTS = ("data", "data_weights")
 READING = ("units", *(f"{name}_key" for name in NAMES))
 # What options were, in effect, in runs from before there was a choice.
@@ -63,6 +66,16 @@ class TrainConfig:
     """Seed of the split; -1: that of --seed. Models of a committee share --split-seed and differ in --seed."""
     atomic_energies: str = ""
     """Energies of isolated atoms, eV, such as 'H=-13.6 O=-2041.8'; empty: those in the data, else fitted."""
+
+    # ---- a trained model to begin from
+    init_from: str = ""
+    """Run folder or checkpoint whose model is trained further, instead of fresh weights; its shape is taken over."""
+    init_fingerprint: str = ""
+    """Fingerprint that the file of --init-from must have; empty: any, and the training writes down which one it was."""
+    offsets: Literal["keep", "refit"] = "keep"
+    """Energies of atoms in the model of --init-from: keep them (labels of the same method), or refit them to the new labels (of another)."""
+    new_elements: Literal["refuse", "add"] = "refuse"
+    """Elements that the model of --init-from does not know: refuse them, or add them with fresh embeddings."""
 
     # ---- model
     skip: Literal["weighted", "plain"] = "weighted"
@@ -138,6 +151,7 @@ class TrainConfig:
         for name in LISTS:  # TOML has lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_data_weights()
+        self._check_init()
         for name, kind in get_type_hints(TrainConfig).items():
             choices = get_args(kind) if get_origin(kind) is Literal else ()
             if choices and getattr(self, name) not in choices:
@@ -177,6 +191,12 @@ class TrainConfig:
             raise ValueError("`data_weights` must not all be zero: nothing would be trained on")
         if len(set(self.data)) < len(self.data):
             raise ValueError(f"`data` must not name a file twice, got {' '.join(self.data)}")
+
+    def _check_init(self) -> None:
+        for name in OF_FRESH_WEIGHTS if self.init_from else OF_INIT:
+            if getattr(self, name) != getattr(TrainConfig, name):
+                why = "is for fresh weights: leave it out with" if self.init_from else "needs"
+                raise ValueError(f"`{name}` {why} `init_from`, got {getattr(self, name)!r}")
 
     @property
     def label_weights(self) -> dict[str, float]:

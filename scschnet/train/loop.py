@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +23,7 @@ from scschnet.nn import SchNet
 from scschnet.runs.config import TrainConfig
 from scschnet.runs.folder import EpochMetrics, RunFolder, check_fingerprint
 from scschnet.train.captured import resident_step
+from scschnet.train.further import compare, digest_of, further_model, provenance, read_before
 from scschnet.train.loss import Loss, labels_of
 from scschnet.train.processes import Processes
 from scschnet.train.progress import Progress
@@ -85,6 +86,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> RunFolder:
         training = Training(config, processes, resume)
         if resume is None and processes.is_first:
             hold(training.run)
+            training.keep_start()
         if resume is not None and training.is_done():
             training.progress.message(
                 f"{resume} is finished: {training.state.epoch} of {config.epochs} epochs; more --epochs go on"
@@ -111,22 +113,27 @@ class Training:
             expect_data_of_run(resume, config.data)
         self.structures = read_structures(config)
         given, config = config, resolve(config, self.structures)
+        if config.init_from and not config.init_fingerprint:
+            config = replace(config, init_fingerprint=digest_of(config.init_from))
         threads = config.threads or threads_for(config, self.structures)
         if threads:
             torch.set_num_threads(threads)
         self.config = config
         self.processes = processes
+        before = None
+        if config.init_from and (resume is None or not RunFolder(resume).last.exists()):
+            before = read_before(config)
         if resume is None:
             self.split = choose_split(config, self.structures)
-            self.loss = self._make_loss()
-            self.run = RunFolder.create(config, self.split) if processes.is_first else RunFolder()
         else:
             self.run = RunFolder(resume)
             self.split = load_split(self.run.split, len(self.structures))
-            self.loss = self._make_loss()
-        model = build_model(config, self.structures, self.split.train).to(processes.device)
+        self.loss = self._make_loss()
+        told, model = self._start(before)
+        if resume is None:
+            self.run = RunFolder.create(config, self.split) if processes.is_first else RunFolder()
         self.fingerprint = fingerprint(self.structures, self.split)
-        self.state = TrainingState(config, model)
+        self.state = TrainingState(config, model.to(processes.device))
         if resume is not None:
             self._restore()
         self.table_error = 0.0  # of the filter tables of the averaged model, see refine_filters
@@ -138,7 +145,7 @@ class Training:
             per_atom=self.structures.is_extensive,
         )
         found = describe(config, self.structures, self.split)
-        self.progress.message(f"{found}; run folder {self.run.path}")
+        self.progress.message("\n".join([f"{found}; run folder {self.run.path}", *told]))
         if given.n_train >= 1 and config.n_train != given.n_train:
             self.progress.message(
                 f"note: {given.n_train} to train on and {given.n_val} for validation leave nothing to test of "
@@ -153,6 +160,22 @@ class Training:
             processes,
             self.progress.message,
         )
+
+    def _start(self, before: Checkpoint | None) -> tuple[list[str], SchNet]:
+        """The model before the first step, and what is to be said of it; in a resumed run its weights are replaced."""
+        config, train = self.config, self.split.train
+        if not config.init_from:
+            return [], build_model(config, self.structures, train)
+        if before is None:
+            return [], load_checkpoint(self.run.last).model
+        model = further_model(config, before.model, self.structures, train)
+        lines = compare(config, model, self.structures.select(train))
+        return lines + provenance(before, config), model
+
+    def keep_start(self) -> None:
+        """Save the state before the first step, so that a run that began from a model goes on without that."""
+        if self.config.init_from:
+            self._save(self.run.last, with_training=True)
 
     def _make_loss(self) -> Loss:
         loss = Loss(self.config, self.structures.select(self.split.train))

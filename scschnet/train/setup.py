@@ -70,6 +70,8 @@ def resolve(config: TrainConfig, structures: StructureSet) -> TrainConfig:
     chosen: dict[str, Any] = {"data": tuple(str(Path(file).resolve()) for file in config.data)}
     if config.split_file:
         chosen["split_file"] = str(Path(config.split_file).resolve())
+    if config.init_from:
+        chosen["init_from"] = str(Path(config.init_from).resolve())
     if config.stress_weight < 0:
         every = structures.comparable["stress"].all()
         chosen["stress_weight"] = 1.0 if every and len(structures) else 0.0
