@@ -25,6 +25,7 @@ ALLOWED = {
     "report": {"nn", "data", "checkpoint", "runs", "evaluate", "analysis", *LEAVES},
     "export": {"nn", "checkpoint", "runs", *LEAVES},
     "calculator": {"nn", "data", "neighbors", "checkpoint", *LEAVES},
+    "select": {"nn", "data", "neighbors", "checkpoint", "evaluate", "calculator", *LEAVES},
     "hosts": {"ops", "nn", "checkpoint", "export", *LEAVES},
     "lammps": LEAVES,
 }
@@ -45,6 +46,8 @@ ONLY_IN = {
         "report.molecule",
         "train.setup",
         "commands.predict",
+        "commands.select",
+        "select",
     },
     "matplotlib": {"analysis", "report"},
     "h5py": {"data.readers"},

@@ -14,6 +14,7 @@ from scschnet.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
 from scschnet.data import StructureSet, evenly
 from scschnet.elements import symbols
 from scschnet.evaluate import error, predict
+from scschnet.kinds import Kind, expect
 from scschnet.nn import SchNet
 from scschnet.runs.config import OF_FRESH_WEIGHTS, TrainConfig
 from scschnet.train.setup import DTYPES, MODEL_OPTIONS, shortest_distances
@@ -41,6 +42,7 @@ def options_of(path: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: if it cannot be read.
     """
+    expect(path, Kind.RUN, Kind.CHECKPOINT, option="--init-from")
     config = load_checkpoint(checkpoint_path(path)).model.config
     options = {name: getattr(config, name) for name in MODEL_OPTIONS}
     options["rbf_range"] = config.rbf_range or 0.0

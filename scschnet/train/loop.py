@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scschnet.checkpoint import Checkpoint, load, load_checkpoint, save_checkpoint
+from scschnet.checkpoint import SHORTEST, Checkpoint, load, load_checkpoint, save_checkpoint
 from scschnet.data import collate, load_split
 from scschnet.data.fingerprint import fingerprint
 from scschnet.evaluate import Error, Predictions, errors, errors_by_file, in_units, predict
@@ -32,6 +32,7 @@ from scschnet.train.setup import (
     build_model,
     choose_split,
     describe,
+    nearest_pairs,
     read_structures,
     resolve,
     threads_for,
@@ -132,6 +133,10 @@ class Training:
         told, model = self._start(before)
         if resume is None:
             self.run = RunFolder.create(config, self.split) if processes.is_first else RunFolder()
+        self.shortest = nearest_pairs(self.structures.select(self.split.train))
+        if before is not None:
+            known = before.metadata.get(SHORTEST, {})
+            self.shortest |= {pair: min(d, self.shortest.get(pair, d)) for pair, d in known.items()}
         self.fingerprint = fingerprint(self.structures, self.split)
         self.state = TrainingState(config, model.to(processes.device))
         if resume is not None:
@@ -257,6 +262,7 @@ class Training:
             if checkpoint.training is None:
                 raise ValueError(f"{self.run.last} holds no training state to resume from")
             check_fingerprint(self.run.path, checkpoint.metadata, self.fingerprint)
+            self.shortest = checkpoint.metadata.get(SHORTEST, self.shortest)
             self.state.load_state_dict(checkpoint.training, checkpoint.model.state_dict())
         self.processes.wait()
         if self.processes.is_first:
@@ -395,6 +401,7 @@ class Training:
             "train_config": asdict(self.config),
             "best_val_loss": state.best_val_loss,
             "fingerprint": self.fingerprint,
+            SHORTEST: self.shortest,
         }
         training = state.state_dict() if with_training else None
         save_checkpoint(path, Checkpoint(state.averaged, metadata, training))

@@ -25,6 +25,7 @@ from scschnet.quantities import QUANTITIES
 from scschnet.runs.config import PRESETS, TrainConfig
 from scschnet.runs.run import read_data
 
+NEAR = 3.0  # Å, of two atoms whose shortest distance is kept
 ATOMS_FOR_THREADS = 500  # of a batch
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # Options of a training that are handed to the model as they are.
@@ -263,6 +264,25 @@ def shortest_distances(structures: StructureSet, elements: Sequence[int], cutoff
         first = structures.atom_ptr[pairs.idx_m]
         np.minimum.at(shortest, (kind[first + pairs.idx_i], kind[first + pairs.idx_j]), pairs.d_ij)
     return torch.from_numpy(shortest)
+
+
+def nearest_pairs(structures: StructureSet) -> dict[str, float]:
+    """Shortest distance of every two elements that come nearer than 3 Å, images included.
+
+    Args:
+        structures: the set.
+
+    Returns:
+        Pairs such as H-C, the lighter element first, to Å.
+    """
+    elements = structures.elements.tolist()
+    shortest = shortest_distances(structures, elements, NEAR)
+    return {
+        f"{symbol(z)}-{symbol(other)}": float(shortest[i, j])
+        for i, z in enumerate(elements)
+        for j, other in enumerate(elements[i:], start=i)
+        if shortest[i, j].isfinite()
+    }
 
 
 def without_pair_term(model: SchNet, structures: StructureSet) -> StructureSet:

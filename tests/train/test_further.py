@@ -354,3 +354,23 @@ def test_what_is_no_model_is_named(folder, tmp_path, capsys):
     ):
         assert main(["--init-from", str(path)]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_shortest_distances_are_kept_and_handed_on(folder, tmp_path):
+    run = folder / "before"
+    split = load_split(run / "split.npz", 30)
+    kept = load_checkpoint(run / "best.pt").metadata["shortest_distances"]
+    frames = read(folder / "old.h5").select(split.train)
+    distances = {"H-C": np.inf, "C-C": np.inf}
+    for m in range(len(frames)):
+        positions = frames.positions[9 * m : 9 * m + 9]
+        numbers = frames.atomic_numbers[9 * m : 9 * m + 9]
+        for pair, (z, other) in {"H-C": (1, 6), "C-C": (6, 6)}.items():
+            for i, j in zip(*np.nonzero((numbers[:, None] == z) & (numbers == other)), strict=True):
+                if i != j:
+                    d = float(np.linalg.norm(positions[i] - positions[j]))
+                    distances[pair] = min(d, distances[pair])
+    assert {name: kept[name] for name in distances} == pytest.approx(distances, rel=1e-12)
+    assert main(begin(folder, tmp_path / "run")) == 0
+    after = load_checkpoint(tmp_path / "run" / "best.pt").metadata["shortest_distances"]
+    assert all(after[pair] <= kept[pair] for pair in kept) and after != kept
