@@ -18,6 +18,7 @@ from scschnet.export import export
 from scschnet.neighbors import NeighborList, batch_neighbor_list, neighbor_list
 from scschnet.nn import ModelConfig, SchNet
 from scschnet.nn.schnetpack import from_schnetpack
+from scschnet.select import select
 
 __all__ = [
     "ModelConfig",
@@ -29,5 +30,6 @@ __all__ = [
     "from_schnetpack",
     "load",
     "neighbor_list",
+    "select",
 ]
 __version__ = "0.2.0"

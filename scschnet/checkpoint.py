@@ -30,6 +30,8 @@ from scschnet.kinds import CHECKPOINT_FORMAT, Kind, expect
 from scschnet.nn import ModelConfig, SchNet
 
 VERSION = 1
+SHORTEST = "shortest_distances"
+"""The key in the metadata of the shortest distances in the training structures: pairs such as C-H to Å."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 
@@ -98,27 +99,30 @@ def expect(path: str | os.PathLike[str], *accepted: Kind, option: str = "") -> K
     return kind
 
 
-def expect_data_of_run(run: Path, data: str, remedy: str = "") -> None:
+def expect_data_of_run(run: Path, data: Sequence[str], remedy: str = "") -> None:
     """Check that the data of a run are where its config.toml says.
 
     Args:
         run: the run folder.
-        data: the option `data` of the run; empty: the embedded set.
+        data: the option `data` of the run, its files; none: the embedded set.
         remedy: what else may be done in the command under way.
 
     Raises:
         FileNotFoundError: naming the path, what it is relative to, and what to do.
         ValueError: if it is no file of structures.
     """
-    if data and not Path(data).exists():
-        where, edit = f"`data` in {run / 'config.toml'}", "write the whole path of the file there"
-        told = f"there is no {data}"
-        if not Path(data).is_absolute():  # written by an older scschnet
-            told += f", which is relative to the folder where the training was started, not to {Path.cwd()}"
-            edit = f"run the command in that folder, or {edit}"
-        raise FileNotFoundError(f"{where}: {told}; {edit}{remedy}")
-    if data:
-        expect(data, Kind.STRUCTURES, Kind.OTHER, option="data")
+    for file in data:
+        if not Path(file).exists():
+            where, edit = (
+                f"`data` in {run / 'config.toml'}",
+                "write the whole path of the file there",
+            )
+            told = f"there is no {file}"
+            if not Path(file).is_absolute():  # written by an older scschnet
+                told += f", which is relative to the folder where the training was started, not to {Path.cwd()}"
+                edit = f"run the command in that folder, or {edit}"
+            raise FileNotFoundError(f"{where}: {told}; {edit}{remedy}")
+        expect(file, Kind.STRUCTURES, Kind.OTHER, option="data")
 
 
 def _kind_of_archive(file: Path) -> Kind:

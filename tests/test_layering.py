@@ -27,6 +27,7 @@ ALLOWED = {
     "export": {"nn", "checkpoint", "committee", "runs", *LEAVES},
     "calculator": {"nn", "data", "neighbors", "checkpoint", "committee", "export", *LEAVES},
     "hosts": {"ops", "nn", "committee", "export", *LEAVES},
+    "select": {"nn", "data", "neighbors", "checkpoint", "evaluate", "calculator", *LEAVES},
     "lammps": LEAVES,
 }
 ALLOWED["commands"] = set(ALLOWED)
@@ -46,6 +47,8 @@ ONLY_IN = {
         "report.molecule",
         "train.setup",
         "commands.predict",
+        "commands.select",
+        "select",
     },
     "matplotlib": {"analysis", "report"},
     "h5py": {"data.readers"},

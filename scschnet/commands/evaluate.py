@@ -19,6 +19,7 @@ from scschnet.evaluate import (
     Error,
     check_elements,
     display_units,
+    errors_by_file,
     errors_in_detail,
     in_units,
     predict,
@@ -76,6 +77,7 @@ class _Source:
     structures: StructureSet
     name: str
     part: str
+    files: tuple[str, ...]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -115,6 +117,11 @@ def _evaluate(options: Options) -> None:
         )
     found = errors_in_detail(predictions, labels)
     print(_table(file, model, source, found))
+    by_file = {
+        source.files[k]: of_file for k, of_file in errors_by_file(predictions, labels).items()
+    }
+    for name, of_file in by_file.items():
+        print(f"{name}: {_in_short(of_file)}")
     if options.json is not None:
         content = {
             "checkpoint": str(file),
@@ -124,6 +131,11 @@ def _evaluate(options: Options) -> None:
             "n_atoms": len(labels.positions),
             **{name: in_units(name, value) for name, value in found.items()},
         }
+        if by_file:
+            content["files"] = [
+                {"file": file, **{name: in_units(name, value) for name, value in of_file.items()}}
+                for file, of_file in by_file.items()
+            ]
         with replacing(options.json) as temporary:
             temporary.write_text(
                 json_format.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -139,7 +151,7 @@ def _read(options: Options, run: Path) -> _Source:
     given = {name: value for name in READING if (value := getattr(options, name))}
     if options.data is not None:
         expect(options.data, Kind.STRUCTURES, Kind.OTHER, option="--data")
-        config, part = TrainConfig(data=str(options.data), **given), options.part or "all"
+        config, part = TrainConfig(data=(str(options.data),), **given), options.part or "all"
     elif of_run is not None:
         config, part = replace(of_run, **given), options.part or "test"
         expect_data_of_run(run, config.data, ", or name the file with --data")
@@ -154,12 +166,12 @@ def _read(options: Options, run: Path) -> _Source:
         check_fingerprint(run, metadata, fingerprint(structures, split))
     if part != "all":
         structures = _part(structures, RunFolder(run).split, part)
-    elif of_run is not None and of_run.data and _same_file(of_run.data, config.data):
+    elif of_run is not None and any(_same_file(file, config.data[0]) for file in of_run.data):
         print(
             "note: these are the run's own data, training part included; --part test leaves it out",
             file=sys.stderr,
         )
-    return _Source(structures, config.source, part)
+    return _Source(structures, config.source, part, config.data)
 
 
 def _run_config(run: Path, needed: bool) -> TrainConfig | None:
@@ -198,6 +210,15 @@ def _check(model: SchNet, source: _Source) -> None:
             f"{source.name} holds no {ANY_OF_THEM} to compare with"
             + label_hint(structures, "energy")
         )
+
+
+def _in_short(found: dict[str, Error]) -> str:
+    """Mean absolute errors in one line."""
+    words = []
+    for name, value in found.items():
+        unit, factor = next(iter(display_units(name).items()))
+        words.append(f"{name.replace('_', ' ')} {value.mae * factor:.4g} {unit}")
+    return "MAE " + ", ".join(words)
 
 
 def _table(file: Path, model: SchNet, source: _Source, found: dict[str, Error]) -> str:

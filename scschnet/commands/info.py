@@ -128,6 +128,8 @@ def _training(training: dict[str, Any]) -> dict[str, str]:
     if "epoch" in training:
         words.append(f"epoch {training['epoch']}")
     rows = {"training": ", ".join(words)}
+    if config.get("init_from"):
+        rows["begun from"] = f"{config['init_from']}, fingerprint {config['init_fingerprint']}"
     errors = training.get("errors", {})
     found = [
         f"{name} {value['mae']:.4g} / {value['rmse']:.4g} {unit}"

@@ -68,7 +68,7 @@ def _predict(options: Options) -> int:
     expect(options.frames, Kind.STRUCTURES, Kind.OTHER)
     calculator = ScSchNetCalculator(options.run, device=options.device)
     n_frames = 0
-    frames = tqdm(_frames(options.frames), unit=" frames", disable=None, leave=False)
+    frames = tqdm(read_frames(options.frames), unit=" frames", disable=None, leave=False)
     with replacing(options.out) as temporary:
         with temporary.open("w", encoding="utf-8") as stream:
             for atoms in frames:
@@ -85,8 +85,15 @@ def _predict(options: Options) -> int:
     return n_frames
 
 
-def _frames(file: Path) -> Iterator[Atoms]:
-    """The frames of a file, one by one."""
+def read_frames(file: Path) -> Iterator[Atoms]:
+    """The frames of a file, one by one.
+
+    Args:
+        file: of any format that ASE reads.
+
+    Raises:
+        ValueError: if ASE cannot read it.
+    """
     try:
         yield from ase.io.iread(file, index=":")
     except (ase.io.formats.UnknownFileTypeError, KeyError, IndexError, AttributeError) as failure:

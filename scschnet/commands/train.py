@@ -24,12 +24,16 @@ from scschnet.runs.config import (
 )
 from scschnet.runs.folder import RunFolder
 from scschnet.runs.run import read_run
+from scschnet.train.further import options_of
 from scschnet.train.loop import Interrupted, TrainingFailed, train
 
 DESCRIPTION = """Train SchNet or sc-SchNet: with --data FILE on your structures, without on embedded ones.
 
 A run folder (--out) keeps options, split, errors by epoch, and the best parameters in best.pt; a report ends the run.
 Defaults below are those of --preset quick; --preset NAME --help shows those of another one.
+
+--init-from RUN trains the model of another run or checkpoint further, and takes its shape over: with --data NEW.extxyz
+on new structures, with --data OLD.h5 NEW.extxyz on both. A good learning rate is then --lr 1e-3.
 
 --config FILE.toml sets options by the names below, in TOML; the command line overrides it.
 --resume DIR goes on with an interrupted run, whose options it takes; of them only --epochs, --patience,
@@ -95,6 +99,13 @@ def summary(run: RunFolder) -> str:
                 lines.append(
                     f"{name.replace('_', ' '):16}{error['mae']:12.4f}{error['rmse']:12.4f}  {unit}"
                 )
+    for part in content.get("files", ()):
+        found = [
+            f"{name.replace('_', ' ')} {error['mae']:.4f} {unit}"
+            for name in ERRORS
+            for unit, error in list(part.get(name, {}).items())[1:2]
+        ]
+        lines.append(f"{Path(part['file']).name}: MAE {', '.join(found)}")
     return "\n".join(lines)
 
 
@@ -123,9 +134,12 @@ def parse_command_line(arguments: Sequence[str]) -> Invocation:
         from_file = read_config(Path(config_file))
     _, preset = _take(remaining, "--preset")
     preset = preset or from_file.get("preset", "quick")
-    options = (
-        PRESETS.get(preset, {}) | from_file | ({"preset": preset} if preset in PRESETS else {})
-    )
+    _, init_from = _take(remaining, "--init-from")
+    init_from = init_from or from_file.get("init_from")
+    of_model = options_of(init_from) if init_from and resume is None else {}
+    options = PRESETS.get(preset, {}) | of_model | from_file
+    options |= {"preset": preset} if preset in PRESETS else {}
+    options |= {"init_from": init_from} if init_from else {}
     default = TrainConfig(**options)
     config = tyro.cli(
         TrainConfig,

@@ -3,6 +3,7 @@
 from scschnet.data import embedded
 from scschnet.data.batch import Batch, collate
 from scschnet.data.habits import label_hint
+from scschnet.data.join import join
 from scschnet.data.readers import read, write_hdf5
 from scschnet.data.split import Split, evenly, load_split, random_split, save_split
 from scschnet.data.structure import StructureSet
@@ -17,6 +18,7 @@ __all__ = [
     "collate",
     "embedded",
     "evenly",
+    "join",
     "label_hint",
     "load_split",
     "random_split",

@@ -39,6 +39,8 @@ class StructureSet:
             the loss, no unit. None: all 1.
         isolated: (n_structures,) bool, whether a structure is an isolated atom whose energy is the
             reference energy of its element. None: the source does not say.
+        file_index: (n_structures,) int64, not negative, which of several files each structure comes from, as
+            `join` counts them. None: all come from one.
         info: origin, units as read, and whatever else the file says about itself.
 
     Raises:
@@ -58,6 +60,7 @@ class StructureSet:
     atomref: NDArray[np.float64] | None = None
     weights: NDArray[np.float64] | None = None
     isolated: NDArray[np.bool_] | None = None
+    file_index: NDArray[np.int64] | None = None
     info: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,6 +100,9 @@ class StructureSet:
         if self.isolated is not None:
             isolated = _booleans("isolated", self.isolated)
             values["isolated"] = _shaped("isolated", isolated, (n_structures,))
+        if self.file_index is not None:
+            files = _integers("file_index", self.file_index)
+            values["file_index"] = _shaped("file_index", files, (n_structures,))
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -189,6 +195,7 @@ class StructureSet:
             **label_rows(self, chosen, atoms),
             weights=None if self.weights is None else self.weights[chosen],
             isolated=None if self.isolated is None else self.isolated[chosen],
+            file_index=None if self.file_index is None else self.file_index[chosen],
         )
 
     def check_values(self) -> None:

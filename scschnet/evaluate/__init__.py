@@ -131,6 +131,29 @@ def errors_in_detail(predictions: Predictions, labels: StructureSet) -> dict[str
     return found
 
 
+def errors_by_file(predictions: Predictions, labels: StructureSet) -> dict[int, dict[str, Error]]:
+    """Errors of the structures of each file, where a set was joined from several.
+
+    Args:
+        predictions: of all structures of `labels`, in its order.
+        labels: the structures themselves.
+
+    Returns:
+        The number of every file that `labels` has structures of, to what `errors` returns for them; empty for a set of one
+        file.
+    """
+    found = {}
+    for k in np.unique(labels.file_index) if labels.file_index is not None else ():
+        chosen = labels.file_index == k
+        part = {
+            q.name: values[chosen[labels.idx_m] if q.per_atom else chosen]
+            for q in QUANTITIES
+            if (values := getattr(predictions, q.name)) is not None
+        }
+        found[int(k)] = errors(Predictions(**part), labels.select(chosen))
+    return found
+
+
 def in_units(name: str, found: Error) -> dict[str, Any]:
     """An error as JSON: n, and MAE and RMSE in eV (and Å) and in kcal/mol (and Å); stress also in GPa.
 

@@ -84,7 +84,8 @@ def read_source(path: Path) -> Source:
         name: found[name] for name in ("epoch", "best_val_loss") if name in found
     }
     if config:
-        training["data"] = config.get("data") or EMBEDDED
+        files = config.get("data") or EMBEDDED
+        training["data"] = files if isinstance(files, str) else ", ".join(files)
         training["config"] = config
     errors = RunFolder(path).read_test()
     if errors:

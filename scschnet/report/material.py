@@ -177,8 +177,7 @@ def hashes(run: Run) -> list[tuple[str, int, str]]:
     """Name, bytes and SHA-256 of the files that made and are the result."""
     folder = RunFolder(run.path)
     files = [folder.best, folder.config, folder.split, folder.metrics]
-    if run.config.data:
-        files.append(Path(run.config.data))
+    files.extend(map(Path, run.config.data))
     found = []
     for file in files:
         with file.open("rb") as content:

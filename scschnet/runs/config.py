@@ -21,6 +21,10 @@ Schedule = Literal["sgdr", "cosine", "plateau", "constant"]
 
 EMBEDDED = "embedded MD17 ethanol"
 # Options of how data are read.
+# Options that mean nothing for a model that is trained already, and those that are for such a model alone.
+OF_FRESH_WEIGHTS = ("w_init", "readout_start", "output_scale", "atomic_energies")
+OF_INIT = ("init_fingerprint", "offsets", "new_elements")
+LISTS = ("data", "data_weights")
 READING = ("units", *(f"{name}_key" for name in NAMES))
 # What options were, in effect, in runs from before there was a choice.
 FIXED_BEFORE: dict[str, Any] = {"optimizer": "adam", "loss": "total", "stress_weight": 0.0}
@@ -30,7 +34,7 @@ FIXED_BEFORE: dict[str, Any] = {"optimizer": "adam", "loss": "total", "stress_we
 MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads", "log_every", "step")
 MOST = 10**12  # of anything that is counted
 # Options that say where something lies; what lies there has a fingerprint.
-PLACES = ("data", "split_file", "out")
+PLACES = ("data", "split_file", "out", "init_from")
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,10 @@ class TrainConfig:
     """Set of defaults: quick (minutes), md17 (our best for MD17), paper-md17 and paper-qm9 (as in arXiv:1810.09751)."""
 
     # ---- data
-    data: str = ""
-    """File of structures to train on (npz, xyz, extxyz, db, h5, tar); empty: the embedded MD17 ethanol frames."""
+    data: tuple[str, ...] = ()
+    """Files of structures to train on (npz, xyz, extxyz, db, h5, tar), one or more; none: the embedded MD17 ethanol frames."""
+    data_weights: tuple[float, ...] = ()
+    """How much each file counts in the loss, one number a file, such as 1 5; none: all alike. Multiplies weights of structures."""
     energy_key: str = ""
     """Name of the energy in the file, for example U0 or REF_energy; empty: the file's default."""
     forces_key: str = ""
@@ -67,6 +73,16 @@ class TrainConfig:
     """Seed of the split; -1: that of --seed. Models of a committee share --split-seed and differ in --seed."""
     atomic_energies: str = ""
     """Energies of isolated atoms, eV, such as 'H=-13.6 O=-2041.8'; empty: those in the data, else fitted."""
+
+    # ---- a trained model to begin from
+    init_from: str = ""
+    """Run folder or checkpoint whose model is trained further, instead of fresh weights; its shape is taken over."""
+    init_fingerprint: str = ""
+    """Fingerprint that the file of --init-from must have; empty: any, and the training writes down which one it was."""
+    offsets: Literal["keep", "refit"] = "keep"
+    """Energies of atoms in the model of --init-from: keep them (labels of the same method), or refit them to the new labels (of another)."""
+    new_elements: Literal["refuse", "add"] = "refuse"
+    """Elements that the model of --init-from does not know: refuse them, or add them with fresh embeddings."""
 
     # ---- model
     skip: Literal["weighted", "plain"] = "weighted"
@@ -137,6 +153,12 @@ class TrainConfig:
     """How a step is taken: resident (the data stay on the device; on a GPU a step is one CUDA graph), eager (batch by batch), auto (resident on a GPU, eager on the CPU)."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.data, str):  # one file, as in Python or in a file of options
+            object.__setattr__(self, "data", (self.data,) if self.data else ())
+        for name in LISTS:  # TOML has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_data_weights()
+        self._check_init()
         for name, kind in get_type_hints(TrainConfig).items():
             choices = get_args(kind) if get_origin(kind) is Literal else ()
             if choices and getattr(self, name) not in choices:
@@ -166,6 +188,25 @@ class TrainConfig:
         if not 0.0 < self.lr < float("inf"):
             raise ValueError(f"`lr` must be positive, got {self.lr}")
 
+    def _check_data_weights(self) -> None:
+        weights = self.data_weights
+        if weights and len(weights) != len(self.data):
+            raise ValueError(
+                f"`data_weights` must be one number for each of {len(self.data)} files in `data`, got {len(weights)}"
+            )
+        if not all(0.0 <= weight < float("inf") for weight in weights):
+            raise ValueError(f"`data_weights` must be finite and not negative, got {weights}")
+        if weights and not any(weights):
+            raise ValueError("`data_weights` must not all be zero: nothing would be trained on")
+        if len(set(self.data)) < len(self.data):
+            raise ValueError(f"`data` must not name a file twice, got {' '.join(self.data)}")
+
+    def _check_init(self) -> None:
+        for name in OF_FRESH_WEIGHTS if self.init_from else OF_INIT:
+            if getattr(self, name) != getattr(TrainConfig, name):
+                why = "is for fresh weights: leave it out with" if self.init_from else "needs"
+                raise ValueError(f"`{name}` {why} `init_from`, got {getattr(self, name)!r}")
+
     @property
     def label_weights(self) -> dict[str, float]:
         """Weight of every quantity in the loss; zero: not trained on. (Of stress -1 until it is resolved.)"""
@@ -174,7 +215,7 @@ class TrainConfig:
     @property
     def source(self) -> str:
         """Words that say where the structures come from."""
-        return self.data or EMBEDDED
+        return ", ".join(self.data) or EMBEDDED
 
 
 # What each preset changes of the defaults above. `md17` keeps the paper's model, with half the features and wider
@@ -254,6 +295,9 @@ def read_config(path: Path) -> dict[str, Any]:
                 f"{path}: unknown option `{name}`; the nearest valid one is `{nearest}`"
             )
         default: object = known[name].default
+        if name in LISTS:
+            options[name] = _listed(path, name, value)
+            continue
         if name in ("n_train", "n_val", "n_test") and type(value) is float:
             continue
         if isinstance(default, float) and type(value) is int:
@@ -261,6 +305,15 @@ def read_config(path: Path) -> dict[str, Any]:
         elif type(value) is not type(default):
             raise ValueError(f"{path}: `{name}` must be {type(default).__name__}, got {value!r}")
     return options
+
+
+def _listed(path: Path, name: str, value: object) -> tuple[Any, ...]:
+    """The value of an option that holds several; one file may stand without brackets."""
+    values: list[Any] = value if isinstance(value, list) else [value] if value != "" else []
+    wanted: tuple[type, ...] = (str,) if name == "data" else (int, float)
+    if not all(type(one) in wanted for one in values):
+        raise ValueError(f"{path}: `{name}` must be a list of {wanted[-1].__name__}, got {value!r}")
+    return tuple(values)
 
 
 def read_run_config(folder: Path) -> TrainConfig:

@@ -190,7 +190,7 @@ class RunFolder:
 
 def _free_name(config: TrainConfig) -> Path:
     """runs/NAME, or the first of runs/NAME-2, runs/NAME-3, ... that does not exist."""
-    base = Path("runs") / (Path(config.data).stem if config.data else "ethanol")
+    base = Path("runs") / (Path(config.data[-1]).stem if config.data else "ethanol")
     names = itertools.chain([base], (Path(f"{base}-{k}") for k in itertools.count(2)))
     return next(name for name in names if not name.exists())
 
@@ -219,7 +219,7 @@ def check_options(run: Path, metadata: dict[str, Any], now: TrainConfig) -> None
     before = metadata.get("train_config", {})
     changed = [
         f"`{name}` was {before[name]!r} and is {value!r}"
-        for name, value in dataclasses.asdict(now).items()
+        for name, value in json.loads(json.dumps(dataclasses.asdict(now))).items()
         if name not in (*MAY_CHANGE_ON_RESUME, *PLACES) and before.get(name, value) != value
     ]
     if changed:

@@ -10,6 +10,7 @@ import torch
 from scschnet import data
 from scschnet.checkpoint import checkpoint_path, load_checkpoint
 from scschnet.data import Split, StructureSet, load_split
+from scschnet.data.readers import detected_format
 from scschnet.data.split import PARTS
 from scschnet.kinds import expect_data_of_run
 from scschnet.nn import SchNet
@@ -77,15 +78,24 @@ def read_run(path: str | os.PathLike[str]) -> Run:
 
 
 def read_data(config: TrainConfig) -> StructureSet:
-    """The structures that options name, read as they say; the embedded ones if they name none.
+    """The structures that options name, read as they say, of all files together; the embedded ones if they name none.
+
+    Of several files those in scschnet's HDF5 state everything themselves, and units and names of labels are for the others.
 
     Raises:
-        FileNotFoundError, ValueError: if the file cannot be read.
+        FileNotFoundError, ValueError: if a file cannot be read, or the files do not go together.
     """
     if not config.data:
         return data.embedded.load()
     how: dict[str, Any] = {name: getattr(config, name) or None for name in READING}
-    return data.read(config.data, **how)
+    stated = [detected_format(Path(file)) == "hdf5" for file in config.data]
+    return data.join(
+        [
+            data.read(file, **({} if states and not all(stated) else how))
+            for file, states in zip(config.data, stated, strict=True)
+        ],
+        config.data_weights,
+    )
 
 
 def in_float64(model: SchNet) -> SchNet:

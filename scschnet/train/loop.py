@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,16 +14,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scschnet.checkpoint import Checkpoint, load, load_checkpoint, save_checkpoint
+from scschnet.checkpoint import SHORTEST, Checkpoint, load, load_checkpoint, save_checkpoint
 from scschnet.data import collate, load_split
 from scschnet.data.fingerprint import fingerprint
 from scschnet.device import check_device
-from scschnet.evaluate import Error, Predictions, errors, in_units, predict
+from scschnet.evaluate import Error, Predictions, errors, errors_by_file, in_units, predict
 from scschnet.kinds import expect_data_of_run
 from scschnet.nn import SchNet
 from scschnet.runs.config import TrainConfig
 from scschnet.runs.folder import EpochMetrics, RunFolder, check_fingerprint, check_options
 from scschnet.train.captured import resident_step
+from scschnet.train.further import compare, digest_of, further_model, provenance, read_before
 from scschnet.train.loss import Loss, labels_of
 from scschnet.train.processes import Processes
 from scschnet.train.progress import Progress
@@ -32,6 +33,7 @@ from scschnet.train.setup import (
     build_model,
     choose_split,
     describe,
+    nearest_pairs,
     read_structures,
     resolve,
     threads_for,
@@ -85,6 +87,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> RunFolder:
         training = Training(config, processes, resume)
         if resume is None and processes.is_first:
             hold(training.run)
+            training.keep_start()
         if resume is not None and training.is_done():
             training.progress.message(
                 f"{resume} is finished: {training.state.epoch} of {config.epochs} epochs; more --epochs go on"
@@ -111,23 +114,32 @@ class Training:
             expect_data_of_run(resume, config.data)
         self.structures = read_structures(config)
         given, config = config, resolve(config, self.structures)
+        if config.init_from and not config.init_fingerprint:
+            config = replace(config, init_fingerprint=digest_of(config.init_from))
         threads = config.threads or threads_for(config, self.structures)
         if threads:
             torch.set_num_threads(threads)
         self.config = config
         self.processes = processes
+        before = None
+        if config.init_from and (resume is None or not RunFolder(resume).last.exists()):
+            before = read_before(config)
         if resume is None:
-            self.split = choose_split(config, self.structures)
+            known = () if before is None else before.model.config.elements
+            self.split = choose_split(config, self.structures, known)
         else:
-            self.split = load_split(RunFolder(resume).split, len(self.structures))
-        self.loss = self._make_loss()
-        model = build_model(config, self.structures, self.split.train).to(processes.device)
-        if resume is not None:
             self.run = RunFolder(resume)
-        else:
+            self.split = load_split(self.run.split, len(self.structures))
+        self.loss = self._make_loss()
+        told, model = self._start(before)
+        if resume is None:
             self.run = RunFolder.create(config, self.split) if processes.is_first else RunFolder()
+        self.shortest = nearest_pairs(self.structures.select(self.split.train))
+        if before is not None:
+            known = before.metadata.get(SHORTEST, {})
+            self.shortest |= {pair: min(d, self.shortest.get(pair, d)) for pair, d in known.items()}
         self.fingerprint = fingerprint(self.structures, self.split)
-        self.state = TrainingState(config, model)
+        self.state = TrainingState(config, model.to(processes.device))
         if resume is not None:
             self._restore()
         self.table_error = 0.0  # of the filter tables of the averaged model, see refine_filters
@@ -138,8 +150,8 @@ class Training:
             silent=not processes.is_first,
             per_atom=self.structures.is_extensive,
         )
-        found = describe(config, self.structures, self.split)
-        self.progress.message(f"{found}; run folder {self.run.path}")
+        found = describe(config, self.structures, self.split, model.config.elements)
+        self.progress.message("\n".join([f"{found}; run folder {self.run.path}", *told]))
         if given.n_train >= 1 and config.n_train != given.n_train:
             self.progress.message(
                 f"note: {given.n_train} to train on and {given.n_val} for validation leave nothing to test of "
@@ -154,6 +166,22 @@ class Training:
             processes,
             self.progress.message,
         )
+
+    def _start(self, before: Checkpoint | None) -> tuple[list[str], SchNet]:
+        """The model before the first step, and what is to be said of it; in a resumed run its weights are replaced."""
+        config, train = self.config, self.split.train
+        if not config.init_from:
+            return [], build_model(config, self.structures, train)
+        if before is None:
+            return [], load_checkpoint(self.run.last).model
+        model = further_model(config, before.model, self.structures, train)
+        lines = compare(config, model, self.structures.select(train))
+        return lines + provenance(before, config), model
+
+    def keep_start(self) -> None:
+        """Save the state before the first step, so that a run that began from a model goes on without that."""
+        if self.config.init_from:
+            self._save(self.run.last, with_training=True)
 
     def _make_loss(self) -> Loss:
         loss = Loss(self.config, self.structures.select(self.split.train))
@@ -212,11 +240,22 @@ class Training:
             model = load(self.run.best).to(self.processes.device)
             with self.progress.testing(len(test)) as done:
                 predictions = self._predict(model, test, done)
-            found = errors(predictions, self.structures.select(test))
-            for name, error in found.items():
-                if name != "energy_per_atom" or self.structures.is_extensive:
-                    content[name] = in_units(name, error)
+            labels = self.structures.select(test)
+            content |= self._in_units(errors(predictions, labels))
+            if labels.file_index is not None:
+                content["files"] = [
+                    {"file": self.config.data[k], **self._in_units(found)}
+                    for k, found in errors_by_file(predictions, labels).items()
+                ]
         self.run.write_test(content)
+
+    def _in_units(self, found: dict[str, Error]) -> dict[str, Any]:
+        """Errors as test.json has them."""
+        return {
+            name: in_units(name, error)
+            for name, error in found.items()
+            if name != "energy_per_atom" or self.structures.is_extensive
+        }
 
     def _restore(self) -> None:
         if self.run.last.exists():
@@ -225,6 +264,7 @@ class Training:
                 raise ValueError(f"{self.run.last} holds no training state to resume from")
             check_options(self.run.path, checkpoint.metadata, self.config)
             check_fingerprint(self.run.path, checkpoint.metadata, self.fingerprint)
+            self.shortest = checkpoint.metadata.get(SHORTEST, self.shortest)
             self.state.load_state_dict(checkpoint.training, checkpoint.model.state_dict())
         self.processes.wait()
         if self.processes.is_first:
@@ -363,6 +403,7 @@ class Training:
             "train_config": asdict(self.config),
             "best_val_loss": state.best_val_loss,
             "fingerprint": self.fingerprint,
+            SHORTEST: self.shortest,
         }
         training = state.state_dict() if with_training else None
         save_checkpoint(path, Checkpoint(state.averaged, metadata, training))

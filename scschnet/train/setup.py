@@ -1,7 +1,7 @@
 """What a training starts from: data, split and a model with its offsets."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from scschnet import data
 from scschnet.data import Split, StructureSet, load_split, random_split
 from scschnet.data.close_pairs import close_pairs
+from scschnet.data.split import PARTS
 from scschnet.elements import symbol, symbols
 from scschnet.kinds import Kind, expect
 from scschnet.nn import ModelConfig, SchNet
@@ -24,6 +25,7 @@ from scschnet.quantities import QUANTITIES
 from scschnet.runs.config import PRESETS, TrainConfig
 from scschnet.runs.run import read_data
 
+NEAR = 3.0  # Å, of two atoms whose shortest distance is kept
 ATOMS_FOR_THREADS = 500  # of a batch
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # Options of a training that are handed to the model as they are.
@@ -36,10 +38,10 @@ def read_structures(config: TrainConfig) -> StructureSet:
     Raises:
         ValueError: if labels that the loss asks for are missing.
     """
-    if config.data:
-        expect(config.data, Kind.STRUCTURES, Kind.OTHER, option="data")
+    for file in config.data:
+        expect(file, Kind.STRUCTURES, Kind.OTHER, option="data")
     structures = read_data(config)
-    name = config.data or "the embedded set"
+    name = ", ".join(config.data) or "the embedded set"
     for quantity in QUANTITIES:
         label = quantity.name
         if config.label_weights[label] > 0 and not structures.labeled[label].any():
@@ -65,10 +67,12 @@ def resolve(config: TrainConfig, structures: StructureSet) -> TrainConfig:
         config: options as they were given.
         structures: the whole set.
     """
-    chosen: dict[str, Any] = {}
-    for name in ("data", "split_file"):  # so that the run can be opened from another folder
-        if getattr(config, name):
-            chosen[name] = str(Path(getattr(config, name)).resolve())
+    # Whole paths, so that the run can be opened from another folder.
+    chosen: dict[str, Any] = {"data": tuple(str(Path(file).resolve()) for file in config.data)}
+    if config.split_file:
+        chosen["split_file"] = str(Path(config.split_file).resolve())
+    if config.init_from:
+        chosen["init_from"] = str(Path(config.init_from).resolve())
     if config.stress_weight < 0:
         every = structures.comparable["stress"].all()
         chosen["stress_weight"] = 1.0 if every and len(structures) else 0.0
@@ -98,8 +102,17 @@ def threads_for(config: TrainConfig, structures: StructureSet) -> int:
     return 1 if atoms < ATOMS_FOR_THREADS else 0
 
 
-def describe(config: TrainConfig, structures: StructureSet, split: Split) -> str:
-    """What was found in the data, how it is divided, and what of it is trained on, in a few lines."""
+def describe(
+    config: TrainConfig, structures: StructureSet, split: Split, known: Iterable[int] = ()
+) -> str:
+    """What was found in the data, how it is divided, and what of it is trained on, in a few lines.
+
+    Args:
+        config: resolved options.
+        structures: the whole set.
+        split: its parts.
+        known: elements that the model knows beside those of the training structures.
+    """
     sizes = structures.n_atoms
     elements = " ".join(symbol(z) for z in structures.elements)
     labels = ", ".join(
@@ -109,22 +122,40 @@ def describe(config: TrainConfig, structures: StructureSet, split: Split) -> str
     return (
         f"{config.source}: {len(structures)} structures of {sizes.min()} to "
         f"{sizes.max()} atoms ({elements}), {labels}, read as {units}\n"
-        f"{len(split.train)} to train on, {len(split.val)} for validation, {len(split.test)} to test"
+        + "".join(f"{line}\n" for line in _files(config, structures, split))
+        + f"{len(split.train)} to train on, {len(split.val)} for validation, {len(split.test)} to test"
         + (
             f"; trained on stress, too, with weight {config.stress_weight:g}"
             if config.stress_weight
             else ""
         )
-        + "".join(f"\nnote: {note}" for note in _notes(structures, split))
+        + "".join(f"\nnote: {note}" for note in _notes(structures, split, known))
     )
 
 
-def _notes(structures: StructureSet, split: Split) -> list[str]:
+def _files(config: TrainConfig, structures: StructureSet, split: Split) -> list[str]:
+    """What each of several files holds, and how it is divided."""
+    index, lines = structures.file_index, []
+    if index is None:
+        return []
+    for k, file in enumerate(config.data):
+        part = structures.select(index == k)
+        labels = ", ".join(f"{name} {int(has.sum())}" for name, has in part.labeled.items())
+        n_train, n_val, n_test = (int((index[getattr(split, name)] == k).sum()) for name in PARTS)
+        weight = f", weight {config.data_weights[k]:g}" if config.data_weights else ""
+        lines.append(
+            f"  {Path(file).name}: {len(part)} structures ({symbols(part.elements)}), {labels}; {n_train} to train "
+            f"on, {n_val} for validation, {n_test} to test{weight}"
+        )
+    return lines
+
+
+def _notes(structures: StructureSet, split: Split, known: Iterable[int]) -> list[str]:
     """What a user would want to know of a split before the first step."""
     notes = []
     if not len(split.test):
         notes.append("no structures are left to test; a smaller --n-train leaves some")
-    trained = structures.select(split.train).elements
+    trained = np.union1d(structures.select(split.train).elements, np.array([*known], np.int64))
     unknown = np.setdiff1d(structures.elements, trained)
     if unknown.size:
         n = len(np.unique(structures.idx_m[np.isin(structures.atomic_numbers, unknown)]))
@@ -135,21 +166,28 @@ def _notes(structures: StructureSet, split: Split) -> list[str]:
     return notes
 
 
-def choose_split(config: TrainConfig, structures: StructureSet) -> Split:
-    """The split of `split_file`, or a random one by seed.
+def choose_split(config: TrainConfig, structures: StructureSet, known: Iterable[int] = ()) -> Split:
+    """The split of `split_file`, or a random one by seed; of several files each is divided in the same proportions.
 
-    Structures with elements that no training structure has are left out of the other parts: a model knows nothing
-    of them.
+    So a small file of new structures does not end up in one part by chance. The split of one file is that of
+    `random_split`. Structures with elements that no training structure has are left out of the other parts: a model
+    knows nothing of them.
+
+    Args:
+        config: resolved options, with whole numbers of structures.
+        structures: the whole set.
+        known: elements that the model knows already.
 
     Raises:
-        ValueError: if a part that is needed is empty, or the parts do not fit.
+        ValueError: if a part that is needed is empty, there are fewer structures than asked for, or the file does
+            not fit the set.
     """
     split = _given_or_random(config, structures)
     where = f"`split_file` {config.split_file}" if config.split_file else "the split"
     for name in ("train", "val"):
         if not len(getattr(split, name)):
             raise ValueError(f"{where} must have structures in its part {name}, got none")
-    known = structures.select(split.train).elements
+    known = np.union1d(structures.select(split.train).elements, np.array([*known], np.int64))
     strange = structures.idx_m[~np.isin(structures.atomic_numbers, known)]
     val, test = (part[~np.isin(part, strange)] for part in (split.val, split.test))
     if not len(val):
@@ -167,14 +205,41 @@ def _given_or_random(config: TrainConfig, structures: StructureSet) -> Split:
     if n_train + n_val + n_test > len(structures):
         raise ValueError(
             f"`n_train` + `n_val` + `n_test` must be at most {len(structures)}, the structures in "
-            f"{config.data or 'the embedded set'}, got {n_train} + {n_val} + {n_test}"
+            f"{', '.join(config.data) or 'the embedded set'}, got {n_train} + {n_val} + {n_test}"
         )
     seed = config.seed if config.split_seed < 0 else config.split_seed
-    split = random_split(len(structures), n_train, n_val, seed)
-    if n_test:
-        test = np.random.default_rng(seed).choice(split.test, n_test, replace=False)
-        split = Split(split.train, split.val, np.sort(test))
-    return split
+    n_test = n_test or len(structures) - n_train - n_val
+    index = structures.file_index
+    left = np.array([len(structures)]) if index is None else np.bincount(index)
+    starts = np.cumsum(left) - left
+    sizes = []
+    for n in (n_train, n_val, n_test):
+        sizes.append(_apportioned(n, left))
+        left = left - sizes[-1]
+    parts = [
+        _divided(start, left_out + sum(of_file), of_file, seed)
+        for start, left_out, *of_file in zip(starts, left, *sizes, strict=True)
+    ]
+    return Split(*(np.concatenate([getattr(part, name) for part in parts]) for name in PARTS))
+
+
+def _divided(first: int, n: int, sizes: Sequence[int], seed: int) -> Split:
+    """`n` structures from number `first` on, divided at random into parts of these sizes."""
+    n_train, n_val, n_test = sizes
+    split = random_split(n, n_train, n_val, seed)
+    test = split.test
+    if n_test < len(test):
+        test = np.sort(np.random.default_rng(seed).choice(test, n_test, replace=False))
+    return Split(first + split.train, first + split.val, first + test)
+
+
+def _apportioned(n: int, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`n` structures taken from files of these sizes, as nearly in proportion as whole numbers allow."""
+    exact = n * sizes / max(sizes.sum(), 1)
+    shares = np.floor(exact).astype(np.int64)
+    left = np.argsort(shares - exact, kind="stable")[: n - shares.sum()]
+    shares[left] += 1
+    return shares
 
 
 def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np.int64]) -> SchNet:
@@ -229,6 +294,25 @@ def shortest_distances(structures: StructureSet, elements: Sequence[int], cutoff
         first = structures.atom_ptr[pairs.idx_m]
         np.minimum.at(shortest, (kind[first + pairs.idx_i], kind[first + pairs.idx_j]), pairs.d_ij)
     return torch.from_numpy(shortest)
+
+
+def nearest_pairs(structures: StructureSet) -> dict[str, float]:
+    """Shortest distance of every two elements that come nearer than 3 Å, images included.
+
+    Args:
+        structures: the set.
+
+    Returns:
+        Pairs such as H-C, the lighter element first, to Å.
+    """
+    elements = structures.elements.tolist()
+    shortest = shortest_distances(structures, elements, NEAR)
+    return {
+        f"{symbol(z)}-{symbol(other)}": float(shortest[i, j])
+        for i, z in enumerate(elements)
+        for j, other in enumerate(elements[i:], start=i)
+        if shortest[i, j].isfinite()
+    }
 
 
 def without_pair_term(model: SchNet, structures: StructureSet) -> StructureSet:
@@ -347,9 +431,9 @@ def fit_offsets(
     if known:
         fitted = np.setdiff1d(part.elements, list(known))
     elif structures.atomref is not None:
-        fitted = np.zeros(0, np.int64)
         size = min(n_elements, len(structures.atomref))
         atomref[:size] = structures.atomref[:size]
+        fitted = np.setdiff1d(part.elements, np.flatnonzero(atomref))
     else:
         differ = not np.all(composition == composition[0])
         fitted = np.arange(n_elements) if differ else np.zeros(0, np.int64)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from scschnet.data import collate, embedded
+from scschnet.data import StructureSet, collate, embedded
 from scschnet.runs.config import TrainConfig
-from scschnet.train.setup import build_model
+from scschnet.train.setup import build_model, fit_offsets
 
 
 def first_energy(**options) -> torch.Tensor:
@@ -38,3 +38,20 @@ def test_matched_readout_allows_for_the_sum_of_random_weights():
     torch.testing.assert_close(
         after.readout.hidden.weight, gain.detach() * before.readout.hidden.weight
     )
+
+
+def test_elements_that_a_table_of_reference_energies_lacks_are_fitted():
+    # OH, OH2, O2: the table of one of two files knows oxygen alone.
+    numbers, sizes = [8, 1, 8, 1, 1, 8, 8], [2, 3, 2]
+    table = np.zeros(9)
+    table[8] = -100.0
+    structures = StructureSet(
+        positions=np.arange(21.0).reshape(7, 3),
+        atomic_numbers=np.array(numbers),
+        atom_ptr=np.concatenate([[0], np.cumsum(sizes)]),
+        energy=np.array([-113.0, -126.0, -200.0]),
+        atomref=table,
+    )
+    shift, spread, atomref = fit_offsets(structures)
+    assert atomref[8] == -100.0 and atomref[1] == pytest.approx(-13.0)
+    assert shift == pytest.approx(0.0, abs=1e-12) and spread == pytest.approx(0.0, abs=1e-12)

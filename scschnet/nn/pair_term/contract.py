@@ -48,6 +48,10 @@ class PairTerm(Float64Buffers, ABC):
                 (n_elements, n_elements) float64, Å; infinite where the two never come within the cutoff.
         """
 
+    def fitted(self) -> Tensor | None:
+        """What `fit` was given, as far as it changes the term, so that it can be fitted to further structures; None: nothing."""
+        return None
+
     @abstractmethod
     def forward(self, z_i: Tensor, z_j: Tensor, d_ij: Tensor) -> tuple[Tensor, Tensor]:
         """Energy of every pair, and its derivative in the distance.

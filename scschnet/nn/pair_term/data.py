@@ -57,6 +57,12 @@ class DataRepulsion(ZBL):
         self.inner.copy_(torch.where(bonded, INNER_BONDED, INNER_CONTACT))
         self.strengths.copy_(torch.where(bonded, 1.0, STRENGTH_CONTACT))
 
+    def fitted(self) -> Tensor:
+        """As in the contract; a distance that was not short enough to be told from none is infinite."""
+        never = REACH * self.radii * (1.0 - ROUNDING)
+        is_never = torch.isclose(self.ranges, never.clamp(max=self.cutoff), rtol=1e-12, atol=0.0)
+        return torch.where(is_never, torch.inf, self.ranges / (1.0 - ROUNDING))
+
     def forward(self, z_i: Tensor, z_j: Tensor, d_ij: Tensor) -> tuple[Tensor, Tensor]:
         """As in the contract."""
         i, j = self.index[z_i], self.index[z_j]

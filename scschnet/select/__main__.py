@@ -1,0 +1,6 @@
+"""`python -m scschnet.select`."""
+
+from scschnet.commands.select import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())
