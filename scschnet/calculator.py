@@ -23,6 +23,7 @@ COINCIDENT = (
     1e-6  # Å; closer atoms are on one point up to rounding, and their force has no direction
 )
 INPUTS = ("positions", "numbers", "cell", "pbc")
+ENERGIES = ["energy", "free_energy", "energies", "forces", "stress"]
 
 
 class ScSchNetCalculator(Calculator):
@@ -39,7 +40,9 @@ class ScSchNetCalculator(Calculator):
 
     Results, as ASE defines them: energy and free_energy, eV, the same number; energies (n_atoms,), eV;
     forces (n_atoms, 3), eV/Å; stress (6,), eV/Å^3, xx yy zz yz xz xy of (1/V) dE/dstrain, tension
-    positive. All NumPy float64.
+    positive. All NumPy float64. Besides, every property that the model was trained on, by its name and in its unit:
+    one called `dipole`, of ASE's files, is ASE's `dipole`, e Å. A model that was not trained on energies has its
+    properties alone; those that mean something for molecules only are left out of periodic structures.
 
     Attributes:
         unfamiliarity: of the last results, (n_atoms,) float64: above 1 an atom is stranger than 99 % of the
@@ -51,16 +54,11 @@ class ScSchNetCalculator(Calculator):
         ValueError: if `dtype` is unknown. When a result is asked for: if the atoms hold an element the
             model was not trained on, two of them lie on one point, a position is not finite, or a
             periodic axis has no cell vector.
-        PropertyNotImplementedError: when the stress is asked for and the cell has no volume.
+        PropertyNotImplementedError: when the stress is asked for and the cell has no volume, or a property that the
+            model does not have, or not for a periodic structure.
     """
 
-    implemented_properties = [  # noqa: RUF012
-        "energy",
-        "free_energy",
-        "energies",
-        "forces",
-        "stress",
-    ]
+    implemented_properties = ENERGIES
 
     def __init__(
         self,
@@ -90,6 +88,8 @@ class ScSchNetCalculator(Calculator):
                 "`path_or_model` must be a run folder, a checkpoint file or a SchNet, "
                 f"got {type(path_or_model).__name__}"
             )
+        heads = [one.name for one in model.config.heads]
+        self.implemented_properties = [*(ENERGIES if model.config.energy else []), *heads]
         self.device = torch.device(device)
         self.model = model.to(self.device, _torch_dtype(dtype)).eval().requires_grad_(False)
         self._familiar: tuple[Tensor, Tensor] | None = None
@@ -147,6 +147,12 @@ class ScSchNetCalculator(Calculator):
                 "stress needs a cell with three independent vectors, got "
                 f"cell {atoms.cell.tolist()}"
             )
+        of_molecules = self._of_molecules() if atoms.pbc.any() else []
+        for name in of_molecules:
+            if name in properties:
+                raise PropertyNotImplementedError(
+                    f"{name} means nothing for a periodic structure, got pbc {atoms.pbc.tolist()}"
+                )
         derivatives = "forces" in properties or "stress" in properties
         with torch.inference_mode(False):
             self._keep_elements(atoms.numbers)
@@ -161,12 +167,24 @@ class ScSchNetCalculator(Calculator):
             if norms is not None and self._familiar is not None:
                 scores = unfamiliarity(norms, self._atomic_numbers, *self._familiar)
                 self.unfamiliarity = scores.cpu().numpy()
-        results = {name: value.cpu().numpy() for name, value in found.items()}
-        results["energy"] = float(results["energy"][0])
-        results["free_energy"] = results["energy"]
+        results = {
+            name: value.cpu().numpy() for name, value in found.items() if name not in of_molecules
+        }
+        for name, _ in self.model.named_heads():
+            if name in results:
+                results[name] = (
+                    results[name][0] if results[name].ndim > 1 else float(results[name][0])
+                )
+        if self.model.config.energy:
+            results["energy"] = float(results["energy"][0])
+            results["free_energy"] = results["energy"]
         if "stress" in results:
             results["stress"] = full_3x3_to_voigt_6_stress(results["stress"][0])
         self.results = results
+
+    def _of_molecules(self) -> list[str]:
+        """Properties that mean nothing for a periodic structure."""
+        return [name for name, head in self.model.named_heads() if head.is_of_molecules]
 
     def _keep_elements(self, numbers: NDArray[np.int64]) -> None:
         """Check the elements and make their tensor, if they are not those of the last call."""

@@ -9,13 +9,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Packages and modules of scschnet -> what of scschnet they may import (themselves always).
-LEAVES = {"archive", "units", "quantities", "elements", "files", "kinds"}
+LEAVES = {"archive", "units", "properties", "quantities", "elements", "files", "kinds"}
 ALLOWED = {
     "_C": set(),
     "ops": {"_C"},
     "neighbors": {"_C", "ops"},
-    **{leaf: {"units", "archive"} for leaf in LEAVES},
-    "nn": {"ops"},
+    **{leaf: {"units", "archive", "properties"} for leaf in LEAVES},
+    "nn": {"ops", "properties"},
     "data": {"neighbors", *LEAVES},
     "checkpoint": {"nn", *LEAVES},
     "runs": {"nn", "data", "checkpoint", *LEAVES},
@@ -41,6 +41,7 @@ ONLY_IN = {
         "units",
         "elements",
         "nn.pair_term",
+        "nn.head",
         "analysis.bonds",
         "report.molecule",
         "train.setup",

@@ -30,6 +30,7 @@ from scschnet.analysis.layers import (
     plot_element_energies,
 )
 from scschnet.analysis.pareto import Pruned, measure, plot_pareto
+from scschnet.analysis.properties import plot_properties, property_contributions
 from scschnet.analysis.reach import plot_reach, radii, reach
 from scschnet.analysis.tables import table_beside
 from scschnet.data import evenly, read
@@ -85,6 +86,30 @@ class Contributions:
         )
         print(_last_epoch(summary))
         print(f"\n{self.out}\n{c.figure_table(self.out)}")
+
+
+@dataclass(frozen=True)
+class Properties:
+    """Contribution weights of the properties that models were trained on, at the last epoch.
+
+    Each property has weights of its own over blocks that all share. Drawn is each layer's share in the sum of
+    |w_hat| of a property; the weights and their spread over runs go to a CSV beside the figure.
+    """
+
+    runs: Runs
+    """Run folders, one or more, of the same properties."""
+    out: Annotated[Path, out_option()] = Path("properties.png")
+    """Figure to write: .png, .pdf or .svg."""
+
+    def __call__(self) -> None:
+        """Draw, write and print."""
+        found = property_contributions(self.runs)
+        plot_properties(found, self.out)
+        heads = "".join(f"{name:>9}" for name in layer_names(found.mean.shape[1]))
+        print(f"{'w_hat':16}{heads}{'depth':>9}")
+        for name, row, depth in zip(found.names, found.mean, found.depth, strict=True):
+            print(f"{name:16}" + "".join(f"{v:9.4f}" for v in row) + f"{depth:9.2f}")
+        _print_files(self.out)
 
 
 @dataclass(frozen=True)
@@ -336,6 +361,7 @@ class Prune:
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "contributions": Contributions,
+    "properties": Properties,
     "elements": Elements,
     "trajectory": Trajectory,
     "layers": Layers,

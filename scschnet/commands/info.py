@@ -64,6 +64,7 @@ def lines(title: str, found: dict[str, Any]) -> list[str]:
         "network": f"{found['n_interactions']} blocks, {found['n_features']} features, "
         f"{found['n_rbf']} functions ({basis}), {found['dtype']}",
         **_repulsion(found),
+        **_properties(found),
         **_file(found),
         **_training(found["training"]),
         "unfamiliar": _unfamiliar(found.get("unfamiliarity")),
@@ -80,6 +81,15 @@ def lines(title: str, found: dict[str, Any]) -> list[str]:
 def _repulsion(found: dict[str, Any]) -> dict[str, str]:
     name = found.get("repulsion", "none")
     return {} if name == "none" else {"repulsion": f"pair term {name}"}
+
+
+def _properties(found: dict[str, Any]) -> dict[str, str]:
+    properties = found.get("properties", [])
+    if not properties:
+        return {}
+    words = [f"{one['name']} ({one['unit'] or one['kind']})" for one in properties]
+    alone = "" if found["energy"] else "; no energy or forces"
+    return {"properties": ", ".join(words) + alone}
 
 
 def _what(found: dict[str, Any]) -> str:

@@ -93,7 +93,7 @@ def describe(source: Source) -> dict[str, Any]:
 
     Returns:
         elements, symbols, cutoff (Å), cutoff_function, n_interactions, n_features, n_rbf, radial_basis, repulsion,
-        skip, dtype,
+        skip, energy (whether there is one), properties (name, kind and unit of each), dtype,
         ghost_range (Å), units, layers, training, versions, unfamiliarity (atoms of each element that its statistics
         come from; None: there are none).
     """
@@ -110,6 +110,8 @@ def describe(source: Source) -> dict[str, Any]:
         "radial_basis": config.radial_basis,
         "repulsion": config.repulsion,
         "skip": config.skip,
+        "energy": config.energy,
+        "properties": [one._asdict() for one in config.heads],
         "dtype": str(model.embedding.weight.dtype).removeprefix("torch."),
         "ghost_range": {"halo": config.cutoff, "wide": n * config.cutoff},
         "units": {"energy": "eV", "length": "Angstrom"},

@@ -77,6 +77,11 @@ def export(
     if (atomic_numbers is not None) != (host == "openmm-torch"):
         raise ValueError("`atomic_numbers` and `host` openmm-torch must be given together")
     source = Source(model) if isinstance(model, SchNet) else read_source(Path(model))
+    if not source.model.config.energy and (host != "any" or format == "pt2"):
+        raise ValueError(
+            f"`{'format' if format == 'pt2' else 'host'}` must be left out for a model that was trained on "
+            "properties alone: it has no energy or forces"
+        )
     source, filters = _prepared(source, dtype)
     if host != "any":  # it has no use for more than energy and forces
         source = replace(source, statistics=None)

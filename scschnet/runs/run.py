@@ -13,6 +13,7 @@ from scschnet.data import Split, StructureSet, load_split
 from scschnet.data.split import PARTS
 from scschnet.kinds import expect_data_of_run
 from scschnet.nn import SchNet
+from scschnet.quantities import NAMES
 from scschnet.runs.config import READING, TrainConfig, read_run_config
 from scschnet.runs.folder import RunFolder
 
@@ -83,8 +84,14 @@ def read_data(config: TrainConfig) -> StructureSet:
         FileNotFoundError, ValueError: if the file cannot be read.
     """
     if not config.data:
+        if config.heads:
+            raise ValueError(
+                f"`properties` {config.heads[0].name} must be in the data, but the embedded set has energies and "
+                "forces alone; name a file with --data"
+            )
         return data.embedded.load()
     how: dict[str, Any] = {name: getattr(config, name) or None for name in READING}
+    how["properties"] = [text for text in config.properties if text not in NAMES] or None
     return data.read(config.data, **how)
 
 

@@ -118,13 +118,15 @@ class Training:
         self.processes = processes
         if resume is None:
             self.split = choose_split(config, self.structures)
-            self.loss = self._make_loss()
+            model = build_model(config, self.structures, self.split.train)
+            self.loss = self._make_loss(model)
             self.run = RunFolder.create(config, self.split) if processes.is_first else RunFolder()
         else:
             self.run = RunFolder(resume)
             self.split = load_split(self.run.split, len(self.structures))
-            self.loss = self._make_loss()
-        model = build_model(config, self.structures, self.split.train).to(processes.device)
+            model = build_model(config, self.structures, self.split.train)
+            self.loss = self._make_loss(model)
+        model = model.to(processes.device)
         self.fingerprint = fingerprint(self.structures, self.split)
         self.state = TrainingState(config, model)
         if resume is not None:
@@ -154,8 +156,9 @@ class Training:
             self.progress.message,
         )
 
-    def _make_loss(self) -> Loss:
-        loss = Loss(self.config, self.structures.select(self.split.train))
+    def _make_loss(self, model: SchNet) -> Loss:
+        spreads = {name: float(head.spread) for name, head in model.named_heads()}
+        loss = Loss(self.config, self.structures.select(self.split.train), spreads)
         loss.check_validation(self.structures.select(self.split.val))
         return loss
 
@@ -214,7 +217,7 @@ class Training:
             found = errors(predictions, self.structures.select(test))
             for name, error in found.items():
                 if name != "energy_per_atom" or self.structures.is_extensive:
-                    content[name] = in_units(name, error)
+                    content[name] = in_units(name, error, self.config.heads)
         self.run.write_test(content)
 
     def _restore(self) -> None:
@@ -250,7 +253,7 @@ class Training:
         self._check(state.step, loss.item(), state.clip_gradient())
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        state.contributions.add(model.contribution_weights, norms)
+        state.contributions.add(state.contribution_weights, norms)
         state.loss_sum += loss.item() * len(chosen)
         state.optimizer.step()
         state.step += 1
@@ -320,8 +323,8 @@ class Training:
         )
         self._warn_of_lost_network(train_loss)
         if self.processes.is_first:
-            weights = state.model.contribution_weights.detach()
-            self.run.append(metrics, state.contributions.rows(weights))
+            rows = state.contributions.rows(state.contribution_weights)
+            self.run.append(metrics, rows)
         if is_best:
             self._save(self.run.best, with_training=False)
         self._save(self.run.last, with_training=True)
