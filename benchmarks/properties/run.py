@@ -57,9 +57,10 @@ class Run:
 
 
 def plan() -> list[Run]:
-    """All runs, seed by seed."""
-    small = [Run(what, seed) for seed in SEEDS for what in (ALL, *((name,) for name in ALONE))]
-    return [*small, *(Run(ALL, seed, 20_000) for seed in SEEDS)]
+    """All runs, those first that the others are compared with."""
+    together = [Run(ALL, seed) for seed in SEEDS]
+    alone = [Run((name,), seed) for seed in SEEDS for name in ALONE]
+    return [*together, *alone, *(Run(ALL, seed, 20_000) for seed in SEEDS)]
 
 
 def execute(run: Run, data: Path, runs: Path) -> None:

@@ -231,7 +231,9 @@ def _table(file: Path, model: SchNet, source: _Source, found: dict[str, Error]) 
     for name, value in found.items():
         title, _, detail = (name, "", "") if name in of_heads else name.partition("_")
         row = f"{'  ' + detail.replace('_', ' ') if detail else title:12}"
-        for unit, factor in list(display_units(name, config.heads).items())[:2]:
+        units = list(display_units(name, config.heads).items())[:2]
+        for unit, factor in units:
             row += f"{value.mae * factor:#11.4g}{value.rmse * factor:#11.4g} {unit:13}"
+        row += " " * (36 * (2 - len(units)))
         lines.append(f"{row}{value.n:11,}")
     return "\n".join(lines)

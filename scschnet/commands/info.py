@@ -74,7 +74,8 @@ def lines(title: str, found: dict[str, Any]) -> list[str]:
         f"{title}: {skip}, {_what(found)}",
         *(f"{name:12}{value}" for name, value in rows.items()),
         "",
-        *_layers(found["layers"]),
+        *(_layers(found["layers"]) if found.get("energy", True) else []),
+        *_weights_of(found.get("properties", [])),
     ]
 
 
@@ -148,6 +149,19 @@ def _unfamiliar(seen: dict[str, dict[str, int]] | None) -> str:
         return "no score of unfamiliar atoms"
     held_out = ", ".join(f"{n['n_held_out']} {symbol}" for symbol, n in seen.items())
     return f"a score per atom; above 1 it is stranger than 99 % of the held-out atoms ({held_out})"
+
+
+def _weights_of(properties: list[dict[str, Any]]) -> list[str]:
+    """The contribution weights of properties, a row each."""
+    if not properties:
+        return []
+    n_layers = len(properties[0]["contribution_weights"])
+    heading = f"{'w':12}" + "".join(f"{f'v{layer}':>12}" for layer in range(n_layers))
+    rows = [
+        f"{one['name']:12}" + "".join(f"{w:12.5g}" for w in one["contribution_weights"])
+        for one in properties
+    ]
+    return ["", heading, *rows]
 
 
 def _layers(layers: list[dict[str, Any]]) -> list[str]:
