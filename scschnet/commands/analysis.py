@@ -39,7 +39,7 @@ from scschnet.evaluate import norm_statistics
 from scschnet.files import write_any_text
 from scschnet.kinds import Kind, expect
 from scschnet.runs.contributions import layer_names, read_contributions
-from scschnet.runs.run import read_run
+from scschnet.runs.run import Run, read_run
 from scschnet.train.prune import prune
 
 Runs = tyro.conf.Positional[tuple[Path, ...]]
@@ -132,7 +132,7 @@ class Elements:
     def __call__(self) -> None:
         """Draw, write and print."""
         of = e.environment_contributions if self.environments else e.element_contributions
-        runs = [read_run(run) for run in self.runs]
+        runs = [_read_run(run) for run in self.runs]
         groups = e.over_runs([of(r.model, evenly(r.part("train"), self.atoms)) for r in runs])
         e.plot_groups(groups, self.out)
         print(f"{'':16}" + "".join(f"{n:>9}" for n in layer_names(groups.mean.shape[1])))
@@ -160,7 +160,7 @@ class Trajectory:
     def __call__(self) -> None:
         """Draw, write and print."""
         structures = read(self.frames, units=self.units or None)
-        found = e.trajectory_contributions(read_run(self.run).model, structures)
+        found = e.trajectory_contributions(_read_run(self.run).model, structures)
         e.plot_trajectory(found, self.out)
         print(f"{len(found):,} frames\nlayer        mean   std over frames")
         for name, column in zip(layer_names(found.shape[1]), found.T, strict=True):
@@ -186,7 +186,7 @@ class Layers:
 
     def __call__(self) -> None:
         """Draw, write and print."""
-        run = read_run(self.run)
+        run = _read_run(self.run)
         structures = evenly(run.held_out, self.atoms)
         found = layer_energies(run.model, structures, forces=self.forces)
         plot_element_energies(found, structures, self.out)
@@ -220,7 +220,7 @@ class Shapley:
 
     def __call__(self) -> None:
         """Draw, write and print."""
-        run = read_run(self.run)
+        run = _read_run(self.run)
         structures = run.held_out
         some = evenly(structures, 10**9, self.frames)
         found = [energy_importance(run.model, some)]
@@ -251,7 +251,7 @@ class Reach:
 
     def __call__(self) -> None:
         """Draw, write and print."""
-        run = read_run(self.run)
+        run = _read_run(self.run)
         found = reach(run.model, evenly(run.held_out, 10**9, self.frames))
         plot_reach(found, self.out)
         print("radius that holds     50 %     90 %     99 %  of sum ||dE_i/dr_j||, Å")
@@ -275,7 +275,7 @@ class Filters:
 
     def __call__(self) -> None:
         """Draw, write and print."""
-        run = read_run(self.run)
+        run = _read_run(self.run)
         ranges = squeeze(run.model, run.part("train"))
         plot_filters(summarize_filters(run.model), ranges, pair_energies(run.model), self.out)
         print("pair   shortest trained on, Å   repels down to, Å")
@@ -417,7 +417,7 @@ def prune_all(
     Raises:
         FileNotFoundError, ValueError: if the run cannot be read or a number of blocks is out of range.
     """
-    run = read_run(path)
+    run = _read_run(path)
     structures = evenly(run.held_out, 10**9, structures_at_most)
     found = [measure(path, structures)]
     for n in blocks:
@@ -448,6 +448,17 @@ def importance_table(found: Importance, weights: NDArray[np.float64]) -> str:
         words = ", ".join(f"v{a} outweighs v{b}" for a, b in pairs[:4])
         lines.append(f"but does less: {words}")
     return "\n".join(lines) + "\n"
+
+
+def _read_run(path: str | os.PathLike[str]) -> Run:
+    """A run whose model has an energy, which most of what is said here is about.
+
+    Raises:
+        ValueError: if it has none; and as `scschnet.runs.run.read_run`.
+    """
+    run = read_run(path)
+    run.model.require_energy()
+    return run
 
 
 def _print_files(figure: Path) -> None:

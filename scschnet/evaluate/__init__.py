@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -84,11 +84,8 @@ def energies_of(model: SchNet, structures: StructureSet) -> NDArray[np.float64]:
     Raises:
         ValueError: if the model has none.
     """
-    energies = predict(model, structures, forces=False).energy
-    if energies is None:
-        names = ", ".join(one.name for one in model.config.heads)
-        raise ValueError(f"the model has no energy: it was trained on {names} alone")
-    return energies
+    model.require_energy()
+    return cast(NDArray[np.float64], predict(model, structures, forces=False).energy)
 
 
 def error(predicted: NDArray[np.float64], label: NDArray[np.float64]) -> Error:

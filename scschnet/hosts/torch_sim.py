@@ -30,6 +30,7 @@ class ScSchNetModel(ModelInterface):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         model = path_or_model if isinstance(path_or_model, SchNet) else load(path_or_model)
+        model.require_energy()
         self.model = model.requires_grad_(False).eval()
         self._dtype = dtype
         self._device = torch.device("cpu")

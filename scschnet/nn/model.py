@@ -283,6 +283,12 @@ class SchNet(nn.Module):
             weights |= zip(self.heads.keys(), self.head_weights, strict=True)
         return weights
 
+    def require_energy(self) -> None:
+        """Raise ValueError if the model has no energy, because it was trained on properties alone."""
+        if not self.config.energy:
+            names = ", ".join(one.name for one in self.config.heads)
+            raise ValueError(f"the model has no energy or forces: it was trained on {names} alone")
+
     def refine_filters(self) -> float:
         """Choose the step of the filter tables: the coarsest one that is accurate for the parameters as they are.
 

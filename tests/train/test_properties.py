@@ -279,6 +279,14 @@ def test_a_model_without_an_energy(homo, tmp_path):
     assert evaluate.main([str(homo), "--data", str(FILE)]) == 0
 
 
+@pytest.mark.parametrize("command", ["elements", "layers", "shapley", "reach", "filters"])
+def test_analyses_of_energies_are_refused_without_one(homo, tmp_path, capsys, command):
+    options = [command, str(homo), "-o", str(tmp_path / "figure.svg")]
+    assert analysis.main(options) == 1
+    said = capsys.readouterr().err
+    assert "the model has no energy or forces: it was trained on homo alone" in said
+
+
 @pytest.mark.parametrize("portable", [False, True])
 def test_an_exported_file_of_properties(homo, run, tmp_path, portable):
     for folder in (homo, run):

@@ -9,8 +9,8 @@ from scschnet.nn.head.contract import Head
 class DipoleHead(Head):
     """mu = sum_i q_i r_i,   q_i = p_i - (1/n) sum_j p_j: neutral, so that mu does not depend on the origin.
 
-    The vector of Gilmer et al. 2017, arXiv:1704.01212, Sec. 5, and of Schuett et al. 2018,
-    doi:10.1063/1.5019779, Eq. 8; that the charges add up to zero is ours. They are in the unit of mu over Å.
+    Charges of atoms that are learned from moments alone: Schuett et al. 2018, doi:10.1063/1.5019779, and Gilmer et al.
+    2017, arXiv:1704.01212. That they add up to zero is ours. They are in the unit of mu over Å.
     """
 
     shape: tuple[int, ...] = (3,)

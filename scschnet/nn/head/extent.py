@@ -8,7 +8,7 @@ from scschnet.nn.head.contract import Head
 
 
 class ExtentHead(Head):
-    """<R^2> = sum_i q_i |r_i - r_cm|^2, r_cm the center of mass.   Schuett et al. 2018, doi:10.1063/1.5019779, Eq. 9"""
+    """<R^2> = sum_i q_i |r_i - r_cm|^2, r_cm the center of mass.   Schuett et al. 2018, doi:10.1063/1.5019779"""
 
     is_of_molecules = True
     masses: Tensor

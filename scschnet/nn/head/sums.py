@@ -7,7 +7,7 @@ from scschnet.nn.head.contract import Head
 
 
 class SumHead(Head):
-    """P = sum_i p_i: an extensive property.   Schuett et al. 2018, doi:10.1063/1.5019779, Sec. II B"""
+    """P = sum_i p_i: an extensive property.   Schuett et al. 2018, doi:10.1063/1.5019779"""
 
     def pool(
         self,
@@ -22,7 +22,7 @@ class SumHead(Head):
 
 
 class MeanHead(Head):
-    """P = (1/n) sum_i p_i: an intensive property.   Schuett et al. 2018, doi:10.1063/1.5019779, Sec. II B"""
+    """P = (1/n) sum_i p_i: an intensive property.   Schuett et al. 2018, doi:10.1063/1.5019779"""
 
     def pool(
         self,
