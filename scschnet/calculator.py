@@ -4,7 +4,7 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ COINCIDENT = (
 )
 INPUTS = ("positions", "numbers", "cell", "pbc")
 ERROR_BARS = ("energy_std", "energies_std", "forces_std")
+ENERGIES = ("energy", "free_energy", "energies", "forces", "stress")
 
 
 def _introduce_error_bars() -> None:
@@ -71,7 +72,10 @@ class ScSchNetCalculator(Calculator):
     Results, as ASE defines them: energy and free_energy, eV, the same number; energies (n_atoms,), eV;
     forces (n_atoms, 3), eV/Å; stress (6,), eV/Å^3, xx yy zz yz xz xy of (1/V) dE/dstrain, tension
     positive. All NumPy float64. A committee gives error bars besides: energy_std, eV; energies_std
-    (n_atoms,), eV; and with the forces forces_std (n_atoms,), eV/Å (docs/uncertainty.md).
+    (n_atoms,), eV; and with the forces forces_std (n_atoms,), eV/Å (docs/uncertainty.md). Besides, every property
+    that a model was trained on, by its name and in its unit: one called `dipole`, of ASE's files, is ASE's `dipole`,
+    e Å. A model that was not trained on energies has its properties alone; those that mean something for molecules
+    only are left out of periodic structures.
 
     Attributes:
         unfamiliarity: of the last results, (n_atoms,) float64: above 1 an atom is stranger than 99 % of the
@@ -80,19 +84,14 @@ class ScSchNetCalculator(Calculator):
 
     Raises:
         TypeError: if `path_or_model` is neither a path nor a model.
-        ValueError: if `dtype` is unknown, or given for an exported file of another one. When a result is asked for: if the atoms hold an element the
-            model was not trained on, two of them lie on one point, a position is not finite, or a
+        ValueError: if `dtype` is unknown, or given for an exported file of another one. When a result is
+            asked for: if the atoms hold an element the model was not trained on, two of them lie on one point, a position is not finite, or a
             periodic axis has no cell vector.
-        PropertyNotImplementedError: when the stress is asked for and the cell has no volume.
+        PropertyNotImplementedError: when the stress is asked for and the cell has no volume, or a property that the
+            model does not have, or not for a periodic structure.
     """
 
-    implemented_properties = [  # noqa: RUF012
-        "energy",
-        "free_energy",
-        "energies",
-        "forces",
-        "stress",
-    ]
+    implemented_properties = [*ENERGIES]  # noqa: RUF012
 
     def __init__(
         self,
@@ -131,6 +130,8 @@ class ScSchNetCalculator(Calculator):
             )
         self.model = model.to(self.device, dtype).eval().requires_grad_(False)
         self._elements = self.model.config.elements
+        energies = ENERGIES if model.config.energy else ()
+        self.implemented_properties = [*energies, *(name for name, _ in model.named_heads())]
         if isinstance(model, Committee):
             self._promise_error_bars()
 
@@ -147,7 +148,7 @@ class ScSchNetCalculator(Calculator):
             self._promise_error_bars()
 
     def _promise_error_bars(self) -> None:
-        self.implemented_properties = [*type(self).implemented_properties, *ERROR_BARS]
+        self.implemented_properties = [*self.implemented_properties, *ERROR_BARS]
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """What differs from the atoms of the last results, to the bit; ASE's own check takes much longer.
@@ -195,6 +196,12 @@ class ScSchNetCalculator(Calculator):
                 "stress needs a cell with three independent vectors, got "
                 f"cell {atoms.cell.tolist()}"
             )
+        of_molecules = self._of_molecules() if atoms.pbc.any() else []
+        for name in of_molecules:
+            if name in properties:
+                raise PropertyNotImplementedError(
+                    f"{name} means nothing for a periodic structure, got pbc {atoms.pbc.tolist()}"
+                )
         derivatives = not {"forces", "stress", "forces_std"}.isdisjoint(properties)
         with torch.inference_mode(False):
             self._keep_elements(atoms.numbers)
@@ -203,10 +210,12 @@ class ScSchNetCalculator(Calculator):
                 found = self._from_model(atoms, derivatives, has_volume)
             else:
                 found = self._from_file(self._exported, atoms, has_volume)
-        results = {name: value.cpu().numpy() for name, value in found.items()}
-        for name in {"energy", "energy_std"} & results.keys():
-            results[name] = float(results[name])
-        results["free_energy"] = results["energy"]
+        results: dict[str, Any] = {
+            name: value.cpu().numpy() for name, value in found.items() if name not in of_molecules
+        }
+        results = {name: v if v.ndim else float(v) for name, v in results.items()}
+        if "energy" in results:
+            results["free_energy"] = results["energy"]
         if "stress" in results:
             results["stress"] = full_3x3_to_voigt_6_stress(results["stress"])
         self.results = results
@@ -226,7 +235,8 @@ class ScSchNetCalculator(Calculator):
                 for of_member, tables in zip(of_members, self._familiar, strict=True)
             ]
             self.unfamiliarity = torch.stack(scores).mean(0).cpu().numpy()
-        of_structure = {"energy", "energy_std", "stress"}
+        heads = [name for name, _ in self.model.named_heads()]
+        of_structure = {"energy", "energy_std", "stress", *heads}
         return {name: v[0] if name in of_structure else v for name, v in found.items()}
 
     def _from_file(
@@ -242,6 +252,12 @@ class ScSchNetCalculator(Calculator):
         if has_volume:
             results["stress"] = -found["virial"] / atoms.get_volume()
         return results
+
+    def _of_molecules(self) -> list[str]:
+        """Properties that mean nothing for a periodic structure."""
+        if self._exported is not None:
+            return []
+        return [name for name, head in self.model.named_heads() if head.is_of_molecules]
 
     def _keep_elements(self, numbers: NDArray[np.int64]) -> None:
         """Check the elements and make their tensor, if they are not those of the last call."""
@@ -280,10 +296,10 @@ def _is_exported(path_or_model: object) -> TypeGuard[str | os.PathLike[str]]:
 def _norm_tables(path: str | os.PathLike[str], device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """What the unfamiliarity of a model, or of every member of a committee, needs; empty if one has none."""
     paths = member_folders(path) if is_committee(path) else [path]
-    found = [load_checkpoint(checkpoint_path(p)).metadata.get(KEY) for p in paths]
-    if None in found:
+    metadata = [load_checkpoint(checkpoint_path(p)).metadata for p in paths]
+    if not all(KEY in of_member for of_member in metadata):
         return []
-    tables = [NormStatistics.from_json(statistics).tables() for statistics in found]
+    tables = [NormStatistics.from_json(of_member[KEY]).tables() for of_member in metadata]
     return [(mean.to(device), whitening.to(device)) for mean, whitening in tables]
 
 

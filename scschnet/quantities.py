@@ -2,12 +2,17 @@
 
 A new quantity is an entry of `QUANTITIES`; a field of the same name wherever arrays have names of their own
 (`StructureSet`, `RawSet`, `Batch`, `Predictions`, `Labels`); a weight in the loss (`TrainConfig.label_weights`);
-its units (`scschnet.units`) and an option `--NAME-key` where the name in a file may differ.
+its units (`scschnet.units`) and an option `--NAME-key` where the name in a file may differ. Properties that heads
+learn are quantities, too (`quantity_of`): all who have a field of each quantity have one dictionary of properties.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
+from scschnet.properties import Property
 from scschnet.units import energy_factor, stress_factor
 
 KCAL = 1.0 / energy_factor("kcal/mol")
@@ -36,22 +41,19 @@ class Shown:
         unit: shown first.
         factor: of `unit` for one unit in which the quantity is stored.
         other: a second unit, and its factor.
+        stored_unit: the unit that `factor` multiplies.
     """
 
     error: str
     unit: str
     factor: float
     other: tuple[str, float]
+    stored_unit: str
 
     @property
     def column(self) -> str:
         """Where metrics.csv has it, in the unit in which the quantity is stored."""
         return f"val_{self.error}_mae"
-
-    @property
-    def stored_unit(self) -> str:
-        """The unit that `factor` multiplies."""
-        return next(iter(ERRORS[self.error]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,7 @@ class Quantity:
         errors: of each of its errors the units in tables and JSON, with their factors; the stored unit first.
         shown: for molecules of one size.
         shown_per_atom: where structures differ in size or are periodic.
+        learned: the property that a head learns; None: energy, forces or stress.
     """
 
     name: str
@@ -87,6 +90,17 @@ class Quantity:
     errors: dict[str, dict[str, float]]
     shown: Shown
     shown_per_atom: Shown
+    learned: Property | None = None
+
+    def of(self, holder: Any) -> Any:
+        """The values that a holder of quantities has of this one, or None.
+
+        Args:
+            holder: with a field for each of energy, forces and stress, and a dictionary `properties`.
+        """
+        if self.learned is not None:
+            return holder.properties.get(self.learned)
+        return getattr(holder, self.name)
 
     @property
     def ones(self) -> tuple[int, ...]:
@@ -115,8 +129,8 @@ QUANTITIES = (
             "energy": {"eV": 1.0, "kcal/mol": KCAL},
             "energy_per_atom": {"eV": 1.0, "meV": MILLI, "kcal/mol": KCAL},
         },
-        shown=Shown("energy", "kcal/mol", KCAL, ("meV", MILLI)),
-        shown_per_atom=Shown("energy_per_atom", "meV/atom", MILLI, ("kcal/mol/atom", KCAL)),
+        shown=Shown("energy", "kcal/mol", KCAL, ("meV", MILLI), "eV"),
+        shown_per_atom=Shown("energy_per_atom", "meV/atom", MILLI, ("kcal/mol/atom", KCAL), "eV"),
     ),
     Quantity(
         name="forces",
@@ -130,8 +144,8 @@ QUANTITIES = (
         npz_keys=("F", "forces"),
         looks_like=r"force",
         errors={"forces": {"eV/Å": 1.0, "kcal/mol/Å": KCAL}},
-        shown=Shown("forces", "kcal/mol/Å", KCAL, ("meV/Å", MILLI)),
-        shown_per_atom=Shown("forces", "meV/Å", MILLI, ("kcal/mol/Å", KCAL)),
+        shown=Shown("forces", "kcal/mol/Å", KCAL, ("meV/Å", MILLI), "eV/Å"),
+        shown_per_atom=Shown("forces", "meV/Å", MILLI, ("kcal/mol/Å", KCAL), "eV/Å"),
     ),
     Quantity(
         name="stress",
@@ -145,8 +159,8 @@ QUANTITIES = (
         npz_keys=("stress",),
         looks_like=r"stress|virial",
         errors={"stress": {"eV/Å^3": 1.0, "GPa": GPA, "kcal/mol/Å^3": KCAL}},
-        shown=Shown("stress", "GPa", GPA, ("meV/Å^3", MILLI)),
-        shown_per_atom=Shown("stress", "GPa", GPA, ("meV/Å^3", MILLI)),
+        shown=Shown("stress", "GPa", GPA, ("meV/Å^3", MILLI), "eV/Å^3"),
+        shown_per_atom=Shown("stress", "GPa", GPA, ("meV/Å^3", MILLI), "eV/Å^3"),
     ),
 )
 NAMES = tuple(quantity.name for quantity in QUANTITIES)
@@ -156,10 +170,47 @@ ERRORS = {name: units for quantity in QUANTITIES for name, units in quantity.err
 """Name of every error to its units, in the order in which tables list them."""
 
 
-def shown_errors(per_atom: bool) -> dict[str, Shown]:
+@lru_cache
+def quantity_of(given: Property, shape: tuple[int, ...]) -> Quantity:
+    """The quantity that a property is.
+
+    Args:
+        given: the property.
+        shape: of its value for one structure.
+    """
+    unit = given.unit or "as in the file"
+    units = {unit: 1.0} | ({"meV": MILLI} if unit == "eV" else {})
+    shown_unit, factor = list(units.items())[-1]
+    shown = Shown(given.name, shown_unit, factor, (unit, 1.0), unit)
+    return Quantity(
+        name=given.name,
+        title=f"{given.name} components" if shape else given.name,
+        unit=unit,
+        shape=shape,
+        per_atom=False,
+        needs_volume=False,
+        is_extensive=False,
+        trained_on="`properties`",
+        npz_keys=(given.name,),
+        looks_like="$^",
+        errors={given.name: units},
+        shown=shown,
+        shown_per_atom=shown,
+        learned=given,
+    )
+
+
+def error_units(properties: Iterable[Property] = ()) -> dict[str, dict[str, float]]:
+    """`ERRORS`, and those of properties."""
+    return ERRORS | {one.name: quantity_of(one, ()).errors[one.name] for one in properties}
+
+
+def shown_errors(per_atom: bool, properties: Iterable[Property] = ()) -> dict[str, Shown]:
     """Name of every quantity to the error of it that is shown first.
 
     Args:
         per_atom: whether structures differ in size or are periodic.
+        properties: those that are trained on, too.
     """
-    return {q.name: q.shown_per_atom if per_atom else q.shown for q in QUANTITIES}
+    shown = {q.name: q.shown_per_atom if per_atom else q.shown for q in QUANTITIES}
+    return shown | {one.name: quantity_of(one, ()).shown for one in properties}

@@ -169,6 +169,38 @@ def energy(parameters, config, positions, atomic_numbers, cell=None, pbc=(False,
     return float(energies(parameters, config, positions, atomic_numbers, cell, pairs).sum())
 
 
+def atom_values(parameters, config, positions, atomic_numbers, pairs, number, name):
+    """p_i of the head `name`, the one of that number, from its own contribution weights: (n_atoms,)."""
+    layers = corrections(parameters, config, positions, atomic_numbers, np.zeros((3, 3)), pairs)
+    result = []
+    for i, z in enumerate(atomic_numbers):
+        x_out = np.zeros(config["n_features"])
+        for layer in range(config["n_interactions"] + 1):
+            x_out = x_out + parameters["head_weights"][number][layer] * layers[layer][i]
+        hidden = shifted_softplus(_dense(parameters, f"heads.{name}.readout.hidden", x_out))
+        g = float(_dense(parameters, f"heads.{name}.readout.output", hidden)[0])
+        scale, offset = parameters[f"heads.{name}.scale"], parameters[f"heads.{name}.offset"][z]
+        result.append(g * scale + offset)
+    return np.array(result)
+
+
+def pooled(kind, values, positions, masses):
+    """The property of one molecule from values of its atoms."""
+    n = len(values)
+    if kind == "sum":
+        return sum(values)
+    if kind == "mean":
+        return sum(values) / n
+    if kind in ("dipole", "dipole_norm"):
+        mean, moment = sum(values) / n, np.zeros(3)
+        for q, r in zip(values, positions, strict=True):
+            moment = moment + (q - mean) * r
+        return moment if kind == "dipole" else math.sqrt(sum(moment**2))
+    assert kind == "extent"
+    center = sum(m * r for m, r in zip(masses, positions, strict=True)) / sum(masses)
+    return sum(q * sum((r - center) ** 2) for q, r in zip(values, positions, strict=True))
+
+
 def forces(parameters, config, positions, atomic_numbers, cell=None, pbc=(False,) * 3, step=1e-4):
     """Central differences of `energy`, fourth order: (n_atoms, 3), eV/Å."""
     result = np.zeros_like(positions)

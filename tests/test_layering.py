@@ -9,13 +9,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Packages and modules of scschnet -> what of scschnet they may import (themselves always).
-LEAVES = {"archive", "device", "units", "quantities", "elements", "files", "kinds"}
+LEAVES = {"archive", "device", "units", "properties", "quantities", "elements", "files", "kinds"}
 ALLOWED = {
     "_C": set(),
     "ops": {"_C"},
     "neighbors": {"_C", "ops"},
-    **{leaf: {"units", "archive"} for leaf in LEAVES},
-    "nn": {"ops", "elements"},
+    **{leaf: {"units", "archive", "properties"} for leaf in LEAVES},
+    "nn": {"ops", "elements", "properties"},
     "data": {"neighbors", *LEAVES},
     "checkpoint": {"nn", *LEAVES},
     "committee": {"nn", "checkpoint", *LEAVES},
@@ -43,6 +43,7 @@ ONLY_IN = {
         "units",
         "elements",
         "nn.pair_term",
+        "nn.head",
         "analysis.bonds",
         "report.molecule",
         "train.setup",

@@ -20,7 +20,7 @@ from scschnet.analysis import plots
 from scschnet.analysis.tables import table_beside, write_table
 from scschnet.data import StructureSet
 from scschnet.elements import symbol
-from scschnet.evaluate import check_elements, predict
+from scschnet.evaluate import check_elements, energies_of
 from scschnet.neighbors import batch_neighbor_list
 from scschnet.nn import SchNet
 
@@ -162,7 +162,7 @@ def _energies(
     structures = StructureSet(
         positions.reshape(-1, 3), np.tile(numbers, n_structures), n * np.arange(n_structures + 1)
     )
-    return predict(model, structures, forces=False).energy
+    return energies_of(model, structures)
 
 
 def shortest_pairs(structures: StructureSet) -> dict[tuple[int, int], tuple[float, int, int, int]]:
@@ -220,7 +220,7 @@ def squeeze(model: SchNet, structures: StructureSet, n_points: int = 26) -> list
         moved = replace(
             part, positions=positions.reshape(-1, 3), energy=None, forces=None, stress=None
         )
-        energy = predict(model, moved, forces=False).energy
+        energy = energies_of(model, moved)
         found.append(PairRange(elements, shortest, shortest * fractions, energy - energy[0]))
     return found
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scschnet.analysis import plots
 from scschnet.data import StructureSet
 from scschnet.evaluate import Predictions
-from scschnet.quantities import ANY_OF_THEM, QUANTITIES
+from scschnet.quantities import ANY_OF_THEM
 
 DENSITY = ListedColormap(colormaps["viridis"](np.linspace(0.92, 0.0, 256)))  # no yellow on white
 MANY = 2000  # beyond so many points a panel shows their density
@@ -80,8 +80,8 @@ def parity_panels(predictions: Predictions, labels: StructureSet) -> list[Panel]
         labels: the structures themselves.
     """
     panels = []
-    for quantity in QUANTITIES:
-        label, predicted = getattr(labels, quantity.name), getattr(predictions, quantity.name)
+    for quantity in labels.quantities:
+        label, predicted = quantity.of(labels), quantity.of(predictions)
         if predicted is None or not labels.labeled[quantity.name].any():
             continue
         baseline = _composition_energy(labels) if quantity.name == "energy" else 0.0

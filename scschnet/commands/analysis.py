@@ -30,6 +30,7 @@ from scschnet.analysis.layers import (
     plot_element_energies,
 )
 from scschnet.analysis.pareto import Measured, measure, plot_pareto
+from scschnet.analysis.properties import plot_properties, property_contributions
 from scschnet.analysis.reach import plot_reach, radii, reach
 from scschnet.analysis.tables import table_beside
 from scschnet.data import evenly, read
@@ -39,7 +40,7 @@ from scschnet.files import write_any_text
 from scschnet.kinds import Kind, expect
 from scschnet.runs.config import read_run_config
 from scschnet.runs.contributions import layer_names, read_contributions
-from scschnet.runs.run import read_run
+from scschnet.runs.run import Run, read_run
 from scschnet.train.ladder import train_sizes
 from scschnet.train.loop import Interrupted, TrainingFailed, train
 from scschnet.train.prune import prune
@@ -91,6 +92,30 @@ class Contributions:
 
 
 @dataclass(frozen=True)
+class Properties:
+    """Contribution weights of the properties that models were trained on, at the last epoch.
+
+    Each property has weights of its own over blocks that all share. Drawn is each layer's share in the sum of
+    |w_hat| of a property; the weights and their spread over runs go to a CSV beside the figure.
+    """
+
+    runs: Runs
+    """Run folders, one or more, of the same properties."""
+    out: Annotated[Path, out_option()] = Path("properties.png")
+    """Figure to write: .png, .pdf or .svg."""
+
+    def __call__(self) -> None:
+        """Draw, write and print."""
+        found = property_contributions(self.runs)
+        plot_properties(found, self.out)
+        heads = "".join(f"{name:>9}" for name in layer_names(found.mean.shape[1]))
+        print(f"{'w_hat':16}{heads}{'depth':>9}")
+        for name, row, depth in zip(found.names, found.mean, found.depth, strict=True):
+            print(f"{name:16}" + "".join(f"{v:9.4f}" for v in row) + f"{depth:9.2f}")
+        _print_files(self.out)
+
+
+@dataclass(frozen=True)
 class Elements:
     """Normalized contribution weights of each element, or of each element by its number of neighbors.
 
@@ -110,7 +135,7 @@ class Elements:
     def __call__(self) -> None:
         """Draw, write and print."""
         of = e.environment_contributions if self.environments else e.element_contributions
-        runs = [read_run(run) for run in self.runs]
+        runs = [_read_run(run) for run in self.runs]
         groups = e.over_runs([of(r.model, evenly(r.part("train"), self.atoms)) for r in runs])
         e.plot_groups(groups, self.out)
         print(f"{'':16}" + "".join(f"{n:>9}" for n in layer_names(groups.mean.shape[1])))
@@ -138,7 +163,7 @@ class Trajectory:
     def __call__(self) -> None:
         """Draw, write and print."""
         structures = read(self.frames, units=self.units or None)
-        found = e.trajectory_contributions(read_run(self.run).model, structures)
+        found = e.trajectory_contributions(_read_run(self.run).model, structures)
         e.plot_trajectory(found, self.out)
         print(f"{len(found):,} frames\nlayer        mean   std over frames")
         for name, column in zip(layer_names(found.shape[1]), found.T, strict=True):
@@ -164,7 +189,7 @@ class Layers:
 
     def __call__(self) -> None:
         """Draw, write and print."""
-        run = read_run(self.run)
+        run = _read_run(self.run)
         structures = evenly(run.held_out, self.atoms)
         found = layer_energies(run.model, structures, forces=self.forces)
         plot_element_energies(found, structures, self.out)
@@ -198,7 +223,7 @@ class Shapley:
 
     def __call__(self) -> None:
         """Draw, write and print."""
-        run = read_run(self.run)
+        run = _read_run(self.run)
         structures = run.held_out
         some = evenly(structures, 10**9, self.frames)
         found = [energy_importance(run.model, some)]
@@ -229,7 +254,7 @@ class Reach:
 
     def __call__(self) -> None:
         """Draw, write and print."""
-        run = read_run(self.run)
+        run = _read_run(self.run)
         found = reach(run.model, evenly(run.held_out, 10**9, self.frames))
         plot_reach(found, self.out)
         print("radius that holds     50 %     90 %     99 %  of sum ||dE_i/dr_j||, Å")
@@ -253,7 +278,7 @@ class Filters:
 
     def __call__(self) -> None:
         """Draw, write and print."""
-        run = read_run(self.run)
+        run = _read_run(self.run)
         ranges = squeeze(run.model, run.part("train"))
         plot_filters(summarize_filters(run.model), ranges, pair_energies(run.model), self.out)
         print("pair   shortest trained on, Å   repels down to, Å")
@@ -384,6 +409,7 @@ class Sizes:
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "contributions": Contributions,
+    "properties": Properties,
     "elements": Elements,
     "trajectory": Trajectory,
     "layers": Layers,
@@ -445,7 +471,7 @@ def prune_all(
     Raises:
         FileNotFoundError, ValueError: if the run cannot be read or a number of blocks is out of range.
     """
-    run = read_run(path)
+    run = _read_run(path)
     structures = evenly(run.held_out, 10**9, structures_at_most)
     found = [measure(path, structures)]
     for n in blocks:
@@ -478,6 +504,17 @@ def importance_table(found: Importance, weights: NDArray[np.float64]) -> str:
         words = ", ".join(f"v{a} outweighs v{b}" for a, b in pairs[:4])
         lines.append(f"but does less: {words}")
     return "\n".join(lines) + "\n"
+
+
+def _read_run(path: str | os.PathLike[str]) -> Run:
+    """A run whose model has an energy, which most of what is said here is about.
+
+    Raises:
+        ValueError: if it has none; and as `scschnet.runs.run.read_run`.
+    """
+    run = read_run(path)
+    run.model.require_energy()
+    return run
 
 
 def _print_files(figure: Path) -> None:

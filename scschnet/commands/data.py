@@ -30,6 +30,8 @@ class Reading:
     """name of the forces in the file"""
     stress_key: str | None = None
     """name of the stress in the file, or of a virial, which is converted"""
+    properties: tuple[str, ...] = ()
+    """properties to read, too: names such as mu homo r2 (QM9's), or NAME:KIND for values as they stand"""
     format: str | None = None
     """npz, qm9, hdf5 or ASE's name of a format; by the file if not given"""
     exclude: Path | None = None

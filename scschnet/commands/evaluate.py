@@ -27,7 +27,7 @@ from scschnet.evaluate import (
 from scschnet.files import replacing, write_any_text
 from scschnet.kinds import Kind, expect, expect_data_of_run
 from scschnet.nn import SchNet
-from scschnet.quantities import ANY_OF_THEM, ON_DEMAND
+from scschnet.quantities import ANY_OF_THEM, NAMES, ON_DEMAND
 from scschnet.runs.config import READING, TrainConfig, read_run_config
 from scschnet.runs.folder import RunFolder, check_fingerprint, check_options
 from scschnet.runs.run import read_data
@@ -60,6 +60,8 @@ class Options:
     """Name of the forces in the file, for example REF_forces."""
     stress_key: Annotated[str | None, _argument("NAME")] = None
     """Name of the stress in the file, or of a virial, which is converted."""
+    properties: tuple[str, ...] = ()
+    """Of the model's properties those to compare, as in scschnet.train; not given: all; energy: none."""
     part: Annotated[Part | None, _argument("{all,train,val,test}")] = None
     """Structures to take, by the run's split.npz; if not given: all of --data, or the test part of the run's own data."""
     json: Annotated[Path | None, _argument("OUT")] = None
@@ -103,7 +105,8 @@ def _evaluate(options: Options) -> None:
     check_device(options.device)
     file = checkpoint_path(options.run)
     model = load(file).to(options.device)
-    source = _read(options, file.parent)
+    heads = model.config.heads
+    source = _read(options, file.parent, [one.text for one in heads])
     _check(model, source)
     labels = source.structures
     with tqdm(
@@ -129,11 +132,14 @@ def _evaluate(options: Options) -> None:
             "part": source.part,
             "n_structures": len(labels),
             "n_atoms": len(labels.positions),
-            **{name: in_units(name, value) for name, value in found.items()},
+            **{name: in_units(name, value, heads) for name, value in found.items()},
         }
         if by_file:
             content["files"] = [
-                {"file": file, **{name: in_units(name, value) for name, value in of_file.items()}}
+                {
+                    "file": file,
+                    **{name: in_units(name, value, heads) for name, value in of_file.items()},
+                }
                 for file, of_file in by_file.items()
             ]
         with replacing(options.json) as temporary:
@@ -145,13 +151,26 @@ def _evaluate(options: Options) -> None:
         print(plot_parity(predictions, labels, options.plot))
 
 
-def _read(options: Options, run: Path) -> _Source:
-    """The structures the options ask for, from --data or as the run folder says."""
+def _read(options: Options, run: Path, properties: list[str]) -> _Source:
+    """The structures the options ask for, from --data or as the run folder says.
+
+    Args:
+        options: of the command line.
+        run: folder of the checkpoint.
+        properties: of the model.
+    """
+    for name in options.properties:
+        if name not in (*properties, *NAMES):
+            raise ValueError(
+                f"`properties` must be among {', '.join((*properties, *NAMES))} for this model, got {name}"
+            )
     of_run = _run_config(run, needed=options.data is None)
     given = {name: value for name in READING if (value := getattr(options, name))}
     if options.data is not None:
         expect(options.data, Kind.STRUCTURES, Kind.OTHER, option="--data")
-        config, part = TrainConfig(data=(str(options.data),), **given), options.part or "all"
+        wanted = options.properties or (*NAMES, *properties)
+        config = TrainConfig(data=(str(options.data),), properties=wanted, **given)
+        part = options.part or "all"
     elif of_run is not None:
         config, part = replace(of_run, **given), options.part or "test"
         expect_data_of_run(run, config.data, ", or name the file with --data")
@@ -205,9 +224,10 @@ def _check(model: SchNet, source: _Source) -> None:
     """Stop where a model cannot be compared with the set."""
     structures = source.structures
     check_elements(model, structures, source.name)
-    if not any(has.any() for has in structures.labeled.values()):
+    known = [one.name for one in model.config.heads] + list(NAMES if model.config.energy else ())
+    if not any(structures.labeled[name].any() for name in known if name in structures.labeled):
         raise ValueError(
-            f"{source.name} holds no {ANY_OF_THEM} to compare with"
+            f"{source.name} holds no {ANY_OF_THEM if model.config.energy else ' or '.join(known)} to compare with"
             + label_hint(structures, "energy")
         )
 
@@ -233,10 +253,13 @@ def _table(file: Path, model: SchNet, source: _Source, found: dict[str, Error]) 
         "",
         f"{'':12}{'MAE':>11}{'RMSE':>11}{'':14}{'MAE':>11}{'RMSE':>11}{'':14}{'n':>11}",
     ]
+    of_heads = [one.name for one in config.heads]
     for name, value in found.items():
-        title, _, detail = name.partition("_")
+        title, _, detail = (name, "", "") if name in of_heads else name.partition("_")
         row = f"{'  ' + detail.replace('_', ' ') if detail else title:12}"
-        for unit, factor in list(display_units(name).items())[:2]:
+        units = list(display_units(name, config.heads).items())[:2]
+        for unit, factor in units:
             row += f"{value.mae * factor:#11.4g}{value.rmse * factor:#11.4g} {unit:13}"
+        row += " " * (36 * (2 - len(units)))
         lines.append(f"{row}{value.n:11,}")
     return "\n".join(lines)

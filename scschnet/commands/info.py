@@ -71,6 +71,7 @@ def lines(title: str, found: dict[str, Any]) -> list[str]:
         "network": f"{found['n_interactions']} blocks, {found['n_features']} features, "
         f"{found['n_rbf']} functions ({basis}), {found['dtype']}",
         **_repulsion(found),
+        **_properties(found),
         **_file(found),
         **_training(found["training"]),
         "error bars": _error_bars(found.get("error_bars")),
@@ -81,13 +82,23 @@ def lines(title: str, found: dict[str, Any]) -> list[str]:
         f"{title}: {skip}, {_what(found)}",
         *(f"{name:12}{value}" for name, value in rows.items()),
         "",
-        *_layers(found["layers"]),
+        *(_layers(found["layers"]) if found.get("energy", True) else []),
+        *_weights_of(found.get("properties", [])),
     ]
 
 
 def _repulsion(found: dict[str, Any]) -> dict[str, str]:
     name = found.get("repulsion", "none")
     return {} if name == "none" else {"repulsion": f"pair term {name}"}
+
+
+def _properties(found: dict[str, Any]) -> dict[str, str]:
+    properties = found.get("properties", [])
+    if not properties:
+        return {}
+    words = [f"{one['name']} ({one['unit'] or one['kind']})" for one in properties]
+    alone = "" if found["energy"] else "; no energy or forces"
+    return {"properties": ", ".join(words) + alone}
 
 
 def _what(found: dict[str, Any]) -> str:
@@ -160,6 +171,19 @@ def _unfamiliar(seen: dict[str, dict[str, int]] | None) -> str:
         return "no score of unfamiliar atoms"
     held_out = ", ".join(f"{n['n_held_out']} {symbol}" for symbol, n in seen.items())
     return f"a score per atom; above 1 it is stranger than 99 % of the held-out atoms ({held_out})"
+
+
+def _weights_of(properties: list[dict[str, Any]]) -> list[str]:
+    """The contribution weights of properties, a row each."""
+    if not properties:
+        return []
+    n_layers = len(properties[0]["contribution_weights"])
+    heading = f"{'w':12}" + "".join(f"{f'v{layer}':>12}" for layer in range(n_layers))
+    rows = [
+        f"{one['name']:12}" + "".join(f"{w:12.5g}" for w in one["contribution_weights"])
+        for one in properties
+    ]
+    return ["", heading, *rows]
 
 
 def _layers(layers: list[dict[str, Any]]) -> list[str]:

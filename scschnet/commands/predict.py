@@ -10,7 +10,7 @@ from typing import Annotated
 import ase.io
 import tyro
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.calculator import PropertyNotImplementedError, all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from tqdm import tqdm
 
@@ -24,12 +24,12 @@ LABELS = ("energy", "forces", "stress")
 
 @dataclass(frozen=True)
 class Options:
-    """Energy, forces and, for a cell with a volume, stress of every frame, with labels or without.
+    """Energy, forces, for a cell with a volume stress, and properties of every frame, with labels or without.
 
     Frames are read and written one by one, so that a trajectory of any length fits. What a frame holds stays in it;
-    labels of its own are kept as REF_energy, REF_forces and REF_stress. Every atom gets its unfamiliarity, if the
-    model has statistics of its training set: above 1 it is stranger than 99 % of the held-out atoms. A committee gives
-    error bars, energy_std, and of every atom energies_std and forces_std.
+    labels of its own are kept as REF_energy, REF_forces, REF_stress and REF_ before names of properties. Every atom
+    gets its unfamiliarity, if the model has statistics of its training set: above 1 it is stranger than 99 % of the
+    held-out atoms. A committee gives error bars, energy_std, and of every atom energies_std and forces_std.
     """
 
     run: tyro.conf.Positional[Path]
@@ -108,10 +108,19 @@ def _with_results(atoms: Atoms, calculator: ScSchNetCalculator) -> Atoms:
             place = atoms.arrays if name == "forces" else atoms.info
             place[f"REF_{name}"] = known[name]
     atoms.calc = calculator
-    forces = atoms.get_forces()  # brings the energy along
-    results = {"energy": atoms.get_potential_energy(), "forces": forces}
-    with suppress(PropertyNotImplementedError):  # a cell without volume
-        results["stress"] = atoms.get_stress()
+    results = {}
+    if calculator.model.config.energy:
+        results["forces"] = atoms.get_forces()  # brings the energy along
+        results["energy"] = atoms.get_potential_energy()
+        with suppress(PropertyNotImplementedError):  # a cell without volume
+            results["stress"] = atoms.get_stress()
+    for name, _ in calculator.model.named_heads():
+        if name in known or name in atoms.info:
+            atoms.info[f"REF_{name}"] = known.get(name, atoms.info.get(name))
+        atoms.info.pop(name, None)
+        with suppress(PropertyNotImplementedError):  # of molecules alone
+            place = results if name in all_properties else atoms.info
+            place[name] = calculator.get_property(name, atoms)
     if calculator.unfamiliarity is not None:
         atoms.arrays["unfamiliarity"] = calculator.unfamiliarity.copy()
     results |= {name: calculator.results[name] for name in ERROR_BARS if name in calculator.results}

@@ -10,10 +10,11 @@ from typing import Any
 import tyro
 
 from scschnet.analysis.contributions import plot_contributions
+from scschnet.analysis.properties import plot_properties, property_contributions
 from scschnet.evaluate.norm_statistics import run_statistics, store_statistics
 from scschnet.files import write_any_text
 from scschnet.kinds import Kind, expect
-from scschnet.quantities import ERRORS
+from scschnet.quantities import error_units
 from scschnet.report import write_report
 from scschnet.runs.config import (
     MAY_CHANGE_ON_RESUME,
@@ -66,8 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if not run.test.exists():  # a process of torchrun that is not the first
         return 0
-    print(summary(run))
-    if invocation.config.skip == "weighted":
+    print(summary(run, invocation.config))
+    if invocation.config.heads:
+        drawn = plot_properties(property_contributions([run.path]), run.path / "properties.png")
+        print(f"contribution weights  {drawn}")
+    elif invocation.config.skip == "weighted":
         print(
             f"contribution weights  {plot_contributions([run.path], run.path / 'contributions.png')}"
         )
@@ -86,14 +90,14 @@ def describe(run: RunFolder) -> None:
         print(f"note: no report: {error}", file=sys.stderr)
 
 
-def summary(run: RunFolder) -> str:
+def summary(run: RunFolder, config: TrainConfig) -> str:
     """The test errors of a finished run as a table."""
     content = run.read_test()
     lines = [
         f"{run.path}: best epoch {content['epoch']}, {content['n_test']} test structures",
         f"{'':16}{'MAE':>12}{'RMSE':>12}",
     ]
-    for name in ERRORS:
+    for name in error_units(config.heads):
         for unit, error in content.get(name, {}).items():
             if unit != "n":
                 lines.append(
@@ -102,7 +106,7 @@ def summary(run: RunFolder) -> str:
     for part in content.get("files", ()):
         found = [
             f"{name.replace('_', ' ')} {error['mae']:.4f} {unit}"
-            for name in ERRORS
+            for name in error_units(config.heads)
             for unit, error in list(part.get(name, {}).items())[1:2]
         ]
         lines.append(f"{Path(part['file']).name}: MAE {', '.join(found)}")

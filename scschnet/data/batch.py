@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from scschnet.data.structure import (
     structure_indices,
 )
 from scschnet.neighbors import batch_neighbor_list
+from scschnet.properties import Property
 
 INPUTS = ("positions", "atomic_numbers", "idx_m", "cells", "idx_i", "idx_j", "shifts")
 
@@ -38,6 +39,7 @@ class Batch:
         forces: (n_atoms, 3), eV/Å, as above.
         stress: (n_structures, 3, 3), eV/Å^3, as above.
         weights: (n_structures,), of each structure in the loss. None: all one.
+        properties: each (n_structures, ...), in its unit; NaN: no label.
     """
 
     positions: Tensor
@@ -53,6 +55,7 @@ class Batch:
     forces: Tensor | None = None
     stress: Tensor | None = None
     weights: Tensor | None = None
+    properties: dict[Property, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of structures."""
@@ -68,9 +71,13 @@ class Batch:
         moved: dict[str, Any] = {}
         for item in fields(self):
             tensor = getattr(self, item.name)
-            moved[item.name] = (
-                None if tensor is None else tensor.to(device, non_blocking=non_blocking)
-            )
+            if isinstance(tensor, Tensor):
+                tensor = tensor.to(device, non_blocking=non_blocking)
+            moved[item.name] = tensor
+        moved["properties"] = {
+            given: label.to(device, non_blocking=non_blocking)
+            for given, label in self.properties.items()
+        }
         return Batch(**moved)
 
 
@@ -93,6 +100,8 @@ def collate(structures: StructureSet, indices: ArrayLike, cutoff: float) -> Batc
         positions, atom_ptr, cutoff, cells=cells, pbc=structures.pbc[chosen]
     )
     starts, weights = torch.from_numpy(atom_ptr), structures.weights
+    labels = label_rows(structures, chosen, atoms)
+    properties = labels.pop("properties")
     return Batch(
         positions=torch.from_numpy(positions),
         atomic_numbers=torch.from_numpy(structures.atomic_numbers[atoms]),
@@ -106,6 +115,7 @@ def collate(structures: StructureSet, indices: ArrayLike, cutoff: float) -> Batc
         weights=None if weights is None else torch.from_numpy(weights[chosen]),
         **{
             name: None if label is None else torch.from_numpy(label)
-            for name, label in label_rows(structures, chosen, atoms).items()
+            for name, label in labels.items()
         },
+        properties={given: torch.from_numpy(label) for given, label in properties.items()},
     )

@@ -12,7 +12,7 @@ from scschnet.quantities import NAMES
 ROWS = 100_000  # read at a time: an array may be a file
 WORDS = {
     "structures": "atoms, positions or cells of the structures, or their order",
-    "labels": "energies, forces, stress or weights",
+    "labels": "energies, forces, stress, properties or weights",
     "split": "the parts to train, validate and test",
 }
 
@@ -30,7 +30,10 @@ def fingerprint(structures: StructureSet, split: Split) -> dict[str, str]:
     geometry = ("atom_ptr", "atomic_numbers", "positions", "cells", "pbc")
     return {
         "structures": _digest(*(getattr(structures, name) for name in geometry)),
-        "labels": _digest(*(getattr(structures, name) for name in (*NAMES, "weights"))),
+        "labels": _digest(
+            *(getattr(structures, name) for name in (*NAMES, "weights")),
+            *structures.properties.values(),
+        ),
         "split": _digest(*(getattr(split, name) for name in PARTS)),
     }
 

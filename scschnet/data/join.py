@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from scschnet.data.structure import StructureSet
 from scschnet.elements import symbol
+from scschnet.properties import Property
 from scschnet.quantities import QUANTITIES, Quantity
 
 AGREE = 1e-6  # eV: reference energies that differ by more are those of two methods
@@ -38,6 +39,7 @@ def join(sets: Sequence[StructureSet], weights: Sequence[float] = ()) -> Structu
     }
     sizes = np.concatenate([one.n_atoms for one in sets])
     joined |= {quantity.name: _labels(sets, quantity) for quantity in QUANTITIES}
+    joined["properties"] = _properties(sets)
     if weights or any(one.weights is not None for one in sets):
         joined["weights"] = np.concatenate(
             [
@@ -75,6 +77,17 @@ def _labels(sets: Sequence[StructureSet], quantity: Quantity) -> NDArray[np.floa
             for n, label in zip(rows, labels, strict=True)
         ]
     )
+
+
+def _properties(sets: Sequence[StructureSet]) -> dict[Property, NDArray[np.float64]]:
+    """Of every property any set has; NaN for the structures of a set without it."""
+    shapes = {given: label.shape[1:] for one in sets for given, label in one.properties.items()}
+    return {
+        given: np.concatenate(
+            [one.properties.get(given, np.full((len(one), *shape), np.nan)) for one in sets]
+        )
+        for given, shape in shapes.items()
+    }
 
 
 def _reference_energies(sets: Sequence[StructureSet]) -> NDArray[np.float64] | None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scschnet.quantities import QUANTITIES, Quantity
+from scschnet.properties import Property
+from scschnet.quantities import QUANTITIES, Quantity, quantity_of
 
 MAX_ATOMIC_NUMBER = 118
 _CHUNK = (
@@ -41,6 +42,7 @@ class StructureSet:
             reference energy of its element. None: the source does not say.
         file_index: (n_structures,) int64, not negative, which of several files each structure comes from, as
             `join` counts them. None: all come from one.
+        properties: each (n_structures, ...) float64, in its unit; NaN throughout: not known.
         info: origin, units as read, and whatever else the file says about itself.
 
     Raises:
@@ -61,6 +63,7 @@ class StructureSet:
     weights: NDArray[np.float64] | None = None
     isolated: NDArray[np.bool_] | None = None
     file_index: NDArray[np.int64] | None = None
+    properties: dict[Property, NDArray[np.float64]] = field(default_factory=dict)
     info: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,6 +96,10 @@ class StructureSet:
             label = getattr(self, quantity.name)
             shape = (n_atoms if quantity.per_atom else n_structures, *quantity.shape)
             values[quantity.name] = None if label is None else _floats(quantity.name, label, shape)
+        values["properties"] = {
+            given: _floats(given.name, label, (n_structures, *np.asarray(label).shape[1:]))
+            for given, label in self.properties.items()
+        }
         if self.atomref is not None:
             values["atomref"] = _floats("atomref", self.atomref, (len(np.asarray(self.atomref)),))
         if self.weights is not None:
@@ -140,9 +147,15 @@ class StructureSet:
         return np.flatnonzero(np.bincount(self.atomic_numbers)).astype(np.int64)
 
     @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """Energy, forces, stress, and the properties that the set was read with."""
+        found = (quantity_of(given, label.shape[1:]) for given, label in self.properties.items())
+        return (*QUANTITIES, *found)
+
+    @property
     def labeled(self) -> dict[str, NDArray[np.bool_]]:
         """Which structures have each quantity, (n_structures,) bool each."""
-        return {quantity.name: self._has(quantity) for quantity in QUANTITIES}
+        return {quantity.name: self._has(quantity) for quantity in self.quantities}
 
     @property
     def comparable(self) -> dict[str, NDArray[np.bool_]]:
@@ -155,14 +168,14 @@ class StructureSet:
 
     def label(self, quantity: Quantity) -> NDArray[np.float64] | None:
         """The values of a quantity, NaN where they are not `comparable`; None: the set has none."""
-        label: NDArray[np.float64] | None = getattr(self, quantity.name)
+        label: NDArray[np.float64] | None = quantity.of(self)
         if label is None or not quantity.needs_volume:
             return label
         return np.where(self.has_volume.reshape(-1, *quantity.ones), label, np.nan)
 
     def _has(self, quantity: Quantity) -> NDArray[np.bool_]:
         """Read off the first number; a structure without atoms has rows of atoms as soon as the set has any."""
-        label = getattr(self, quantity.name)
+        label = quantity.of(self)
         if label is None:
             return np.zeros(len(self), bool)
         first = label[(slice(None), *(0 for _ in quantity.shape))]
@@ -209,8 +222,8 @@ class StructureSet:
         if self.atomref is not None and not np.isfinite(self.atomref).all():
             raise ValueError("`atomref` must be finite, got a value that is not")
         labeled = self.labeled
-        for quantity in QUANTITIES:
-            label = getattr(self, quantity.name)
+        for quantity in self.quantities:
+            label = quantity.of(self)
             if label is not None:
                 name = quantity.name
                 self._check_finite(name, label, quantity.per_atom, labeled[name])
@@ -246,7 +259,7 @@ class StructureSet:
 def label_rows(
     structures: StructureSet, chosen: NDArray[np.int64], atoms: NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Every label of some structures, by name.
+    """Every label of some structures, by field of `StructureSet`.
 
     Args:
         structures: the set.
@@ -254,10 +267,11 @@ def label_rows(
         atoms: numbers of the atoms of these structures.
     """
     labels = {quantity: getattr(structures, quantity.name) for quantity in QUANTITIES}
+    properties = {given: label[chosen] for given, label in structures.properties.items()}
     return {
         quantity.name: None if label is None else label[atoms if quantity.per_atom else chosen]
         for quantity, label in labels.items()
-    }
+    } | {"properties": properties}
 
 
 def ragged_gather(

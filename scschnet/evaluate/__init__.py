@@ -1,8 +1,8 @@
 """Predictions of a model for many structures, and their errors."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from scschnet import elements
 from scschnet.data import StructureSet, collate
 from scschnet.nn import SchNet
-from scschnet.quantities import ERRORS, QUANTITIES, Error
+from scschnet.nn.head import HEADS
+from scschnet.properties import Property
+from scschnet.quantities import ERRORS, QUANTITIES, Error, error_units
 
 MAX_ATOMS_PER_BATCH = 1024
 
@@ -21,14 +23,16 @@ class Predictions:
     """What a model says of structures, in the order in which they were asked for.
 
     Args:
-        energy: (n_structures,), eV.
+        energy: (n_structures,), eV, or None if the model has none.
         forces: (n_atoms, 3), eV/Å, or None if not asked for.
         stress: (n_structures, 3, 3), eV/Å^3, or None if not asked for.
+        properties: each (n_structures, ...), in its unit.
     """
 
-    energy: NDArray[np.float64]
+    energy: NDArray[np.float64] | None = None
     forces: NDArray[np.float64] | None = None
     stress: NDArray[np.float64] | None = None
+    properties: dict[Property, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def predict(
@@ -57,6 +61,10 @@ def predict(
     device = next(model.parameters()).device
     asked = {"forces": forces, "stress": stress}
     parts = {q.name: [np.zeros((0, *q.shape))] for q in QUANTITIES if asked.get(q.name, True)}
+    if not model.config.energy:
+        parts = {}
+    heads = {one.name: one for one in model.config.heads}
+    parts |= {name: [np.zeros((0, *HEADS[one.kind].shape))] for name, one in heads.items()}
     for some in _chunks(structures, chosen):
         batch = collate(structures, some, model.config.cutoff).to(device)
         with torch.no_grad():
@@ -65,7 +73,19 @@ def predict(
             part.append(result[name].cpu().numpy())
         if progress is not None:
             progress(len(some))
-    return Predictions(**{name: np.concatenate(part) for name, part in parts.items()})
+    found: dict[str, Any] = {name: np.concatenate(part) for name, part in parts.items()}
+    properties = {one: found.pop(name) for name, one in heads.items()}
+    return Predictions(**found, properties=properties)
+
+
+def energies_of(model: SchNet, structures: StructureSet) -> NDArray[np.float64]:
+    """Energies of structures, (n_structures,), eV.
+
+    Raises:
+        ValueError: if the model has none.
+    """
+    model.require_energy()
+    return cast(NDArray[np.float64], predict(model, structures, forces=False).energy)
 
 
 def error(predicted: NDArray[np.float64], label: NDArray[np.float64]) -> Error:
@@ -94,11 +114,11 @@ def errors(predictions: Predictions, labels: StructureSet) -> dict[str, Error]:
 
     Returns:
         energy (eV per structure), energy_per_atom (eV, of the same energies divided by the numbers of
-        atoms), forces (eV/Å per component), stress (eV/Å^3 per component).
+        atoms), forces (eV/Å per component), stress (eV/Å^3 per component), and properties in their units.
     """
     found = {}
-    for quantity in QUANTITIES:
-        predicted, label = getattr(predictions, quantity.name), labels.label(quantity)
+    for quantity in labels.quantities:
+        predicted, label = quantity.of(predictions), labels.label(quantity)
         if predicted is not None and label is not None:
             found[quantity.name] = error(predicted, label)
             per_atom = f"{quantity.name}_per_atom"
@@ -150,31 +170,34 @@ def errors_by_file(predictions: Predictions, labels: StructureSet) -> dict[int, 
             for q in QUANTITIES
             if (values := getattr(predictions, q.name)) is not None
         }
-        found[int(k)] = errors(Predictions(**part), labels.select(chosen))
+        properties = {given: values[chosen] for given, values in predictions.properties.items()}
+        found[int(k)] = errors(Predictions(**part, properties=properties), labels.select(chosen))
     return found
 
 
-def in_units(name: str, found: Error) -> dict[str, Any]:
+def in_units(name: str, found: Error, properties: Iterable[Property] = ()) -> dict[str, Any]:
     """An error as JSON: n, and MAE and RMSE in eV (and Å) and in kcal/mol (and Å); stress also in GPa.
 
     Args:
         name: a key of `errors_in_detail`.
         found: the error.
+        properties: those that may be meant.
     """
     scaled = {
         unit: {"mae": found.mae * factor, "rmse": found.rmse * factor}
-        for unit, factor in display_units(name).items()
+        for unit, factor in display_units(name, properties).items()
     }
     return {"n": found.n, **scaled}
 
 
-def display_units(name: str) -> dict[str, float]:
-    """Unit to its value per eV, eV/Å or eV/Å^3; tables show the first two.
+def display_units(name: str, properties: Iterable[Property] = ()) -> dict[str, float]:
+    """Unit to its value per eV, eV/Å or eV/Å^3, or per unit of a property; tables show the first two.
 
     Args:
         name: a key of `errors_in_detail`.
+        properties: those that may be meant.
     """
-    return ERRORS.get(name) or ERRORS[name.partition("_")[0]]
+    return error_units(properties).get(name) or ERRORS[name.partition("_")[0]]
 
 
 def check_elements(model: SchNet, structures: StructureSet, name: str = "`structures`") -> None:

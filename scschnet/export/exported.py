@@ -204,7 +204,8 @@ def _try_out(exported: ExportedModel, device: torch.device) -> None:
     i, nothing = torch.zeros(1, dtype=torch.int64, device=device), torch.zeros_like(r_ij)
     cell, pbc = nothing.repeat(3, 1), torch.zeros(3, dtype=torch.bool, device=device)
     exported.forward(torch.cat([nothing, r_ij]), z, cell, pbc, layers=True, atom_virial=True)
-    exported.forward_pairs(z, i, i + 1, r_ij, 2, True, layers=True, atom_virial=True)
+    if exported.metadata.get("energy", True):
+        exported.forward_pairs(z, i, i + 1, r_ij, 2, True, layers=True, atom_virial=True)
 
 
 def _load_compiled(path: str | os.PathLike[str], metadata: dict[str, Any]) -> CompiledModel:

@@ -101,7 +101,7 @@ def describe(source: Source) -> dict[str, Any]:
 
     Returns:
         elements, symbols, cutoff (Å), cutoff_function, n_interactions, n_features, n_rbf, radial_basis, repulsion,
-        skip, dtype,
+        skip, energy (whether there is one), properties (name, kind, unit and contribution weights of each), dtype,
         ghost_range (Å), units, layers, training, versions, unfamiliarity (atoms of each element that its statistics
         come from; None: there are none).
     """
@@ -118,6 +118,8 @@ def describe(source: Source) -> dict[str, Any]:
         "radial_basis": config.radial_basis,
         "repulsion": config.repulsion,
         "skip": config.skip,
+        "energy": config.energy,
+        "properties": _properties(model),
         "dtype": str(model.embedding.weight.dtype).removeprefix("torch."),
         "ghost_range": {"halo": config.cutoff, "wide": n * config.cutoff},
         "units": UNITS,
@@ -223,8 +225,20 @@ def _atoms_seen(statistics: NormStatistics | None) -> dict[str, dict[str, int]] 
     return {symbol(z): {"n_train": n, "n_held_out": m} for z, n, m in rows}
 
 
+def _properties(model: SchNet) -> list[dict[str, Any]]:
+    weights = model.weights_by_property()
+    return [
+        {**one._asdict(), "contribution_weights": weights[one.name].tolist()}
+        for one in model.config.heads
+    ]
+
+
 def _layers(source: Source) -> list[dict[str, Any]]:
-    weights = source.model.contribution_weights.tolist()
+    """Of the energy, if there is one."""
+    n_layers = source.model.config.n_interactions + 1
+    weights: list[float | None] = [None] * n_layers
+    if source.model.config.energy:
+        weights = source.model.contribution_weights.tolist()
     names = ["embedding", *(f"block {k}" for k in range(1, len(weights)))]
     unknown: dict[str, float | None] = {"mean_norm": None, "normalized_weight": None}
     norms = source.layer_norms or [unknown] * len(weights)

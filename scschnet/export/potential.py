@@ -25,8 +25,9 @@ class Potential(nn.Module):
             energies = base_energies + layer_energies.sum(0), to the rounding of the network's dtype;
             with a pair term pair_energies (n_local,), eV, the part of base_energies that is the pair term's
         with `atom_virial`: atom_virial (n_atoms, 3, 3), eV, half of every pair's to either atom
-        for every head of the model, by its name NAME: NAME_atoms (n_local, n_values), what every atom contributes;
-            from `forward`, which knows positions, NAME too, the property of the structure
+        for every property NAME: NAME_atoms (n_local,), what every atom contributes, in its unit;
+            from `forward`, which knows positions, NAME too, the property of the structure, (...)
+        of a model that was not trained on energies neither these nor what is derived from them; `forward_pairs` fails
         with statistics of the training set: unfamiliarity (n_local,), see scschnet.nn.unfamiliarity
 
     Subclasses define the methods that raise NotImplementedError here. How they store the centers of a half list
@@ -50,6 +51,7 @@ class Potential(nn.Module):
     cutoff_pieces: Tensor
     norm_mean: Tensor
     norm_whitening: Tensor
+    head_weights: Tensor
 
     def __init__(
         self, model: SchNet, symbols: list[str], statistics: NormStatistics | None = None
@@ -68,6 +70,9 @@ class Potential(nn.Module):
         self.pair_term = model.pair_term
         self.heads = model.heads
         self.has_heads = len(model.heads) > 0
+        self.has_energy = config.energy
+        head_weights = model.head_weights if self.has_heads else torch.zeros(0)
+        self.register_buffer("head_weights", head_weights.detach().clone())
         self.register_buffer("contribution_weights", model.contribution_weights.detach().clone())
         known = torch.zeros(MAX_Z + 2, dtype=torch.bool)  # the last row: no element at all
         known[list(config.elements)] = True
@@ -141,7 +146,8 @@ class Potential(nn.Module):
         idx_m = torch.zeros_like(atomic_numbers)
         for name, head in self.heads.items():
             values = result[name + "_atoms"]
-            pooled = head.pool(values, positions, idx_m, 1)  # type: ignore[operator]
+            r = positions.detach().double()
+            pooled = head.pool(values, r, atomic_numbers, idx_m, 1)  # type: ignore[operator]
             result[name] = pooled[0]
         return result
 
@@ -173,6 +179,10 @@ class Potential(nn.Module):
             layers: whether the energies of the layers are wanted.
             atom_virial: whether the virials of the atoms are wanted.
         """
+        if not self.has_energy:
+            raise ValueError(
+                "the model was trained on properties alone: it has no energy or forces"
+            )
         centers = self.host_pairs(idx_i, idx_j, atomic_numbers.size(0), n_local, halo)
         r = r_ij.detach().double().contiguous()
         d_ij = torch.linalg.vector_norm(r, dim=1)
@@ -244,12 +254,16 @@ class Potential(nn.Module):
                 result["correction_norms"], atomic_numbers.narrow(0, 0, n_local)
             )
         if self.has_heads:
-            weights = self.contribution_weights.to(corrections.dtype)
-            x_out = (weights.unsqueeze(1).unsqueeze(2) * corrections).sum(0)
-            for name, head in self.heads.items():
-                numbers = atomic_numbers.narrow(0, 0, n_local)
-                of_atoms = head.atom_values(x_out, numbers)  # type: ignore[operator]
-                result[name + "_atoms"] = of_atoms
+            shape = [self.head_weights.size(0), n_local, corrections.size(2)]
+            representations = torch.matmul(self.head_weights, corrections.flatten(1)).view(shape)
+            numbers = atomic_numbers.narrow(0, 0, n_local)
+            for k, (name, head) in enumerate(self.heads.items()):
+                x_out = representations[k]
+                result[name + "_atoms"] = head.atom_values(x_out, numbers)  # type: ignore[operator]
+        if not self.has_energy:
+            for name in ["energy", "energies", "forces", "virial"]:
+                result.pop(name)
+            return result
         if layers:
             result["layer_energies"] = self.layer_energies(corrections)
             result["base_energies"] = offsets + self.energy_at_zero + pair_energies

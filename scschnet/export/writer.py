@@ -91,6 +91,11 @@ def export(
     if (atomic_numbers is not None) != (host == "openmm-torch"):
         raise ValueError("`atomic_numbers` and `host` openmm-torch must be given together")
     sources, factors = _read(model)
+    if not sources[0].model.config.energy and (host != "any" or format == "pt2"):
+        raise ValueError(
+            f"`{'format' if format == 'pt2' else 'host'}` must be left out for a model that was trained on "
+            "properties alone: it has no energy or forces"
+        )
     if factors is not None and format == "pt2":
         raise ValueError("`format` pt2 takes a single model: export a committee as torchscript")
     if dtype is not None:

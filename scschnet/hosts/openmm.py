@@ -69,6 +69,10 @@ class ForceComputation:
         self.atomic_numbers = [int(z) for z in atomic_numbers]
         self.periodic = periodic
         self._model: ExportedModel = load_exported(self.path)
+        if not self._model.metadata.get("energy", True):
+            raise ValueError(
+                f"{self.path.name} has no energy or forces: it was trained on properties alone"
+            )
         known = self._model.metadata["elements"]
         unknown = sorted(set(self.atomic_numbers) - set(known))
         if unknown:

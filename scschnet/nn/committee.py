@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scschnet.nn.config import ModelConfig
+from scschnet.nn.head import Head
 from scschnet.nn.model import SchNet
 
 
@@ -38,7 +39,7 @@ class Committee(nn.Module):
         factors: a and b.
 
     Raises:
-        ValueError: if there are less than two members, or they differ in form.
+        ValueError: if there are less than two members, they differ in form, or know no energy.
     """
 
     def __init__(self, members: Sequence[SchNet], factors: Factors | None = None) -> None:
@@ -47,6 +48,10 @@ class Committee(nn.Module):
             raise ValueError(f"`members` must be at least two models, got {len(members)}")
         if any(member.config != members[0].config for member in members):
             raise ValueError("`members` must have the same options, got models of several forms")
+        if not members[0].config.energy:
+            raise ValueError(
+                "`members` must be models of the energy, got models of properties alone"
+            )
         self.members = nn.ModuleList(members)
         self.factors = factors or Factors()
 
@@ -54,6 +59,13 @@ class Committee(nn.Module):
     def config(self) -> ModelConfig:
         """Of every member."""
         return self._members()[0].config
+
+    def named_heads(self) -> list[tuple[str, Head]]:
+        """Every property and its head, of the first member."""
+        return self._members()[0].named_heads()
+
+    def require_energy(self) -> None:
+        """Nothing to check: members have an energy."""
 
     def forward(
         self,

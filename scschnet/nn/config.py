@@ -8,6 +8,7 @@ from scschnet.nn.basis import RADIAL_BASES, RadialBasisName
 from scschnet.nn.cutoff import CUTOFF_FUNCTIONS, CutoffFunctionName
 from scschnet.nn.head import HEADS
 from scschnet.nn.pair_term import PAIR_TERMS, RepulsionName
+from scschnet.properties import Property, checked, parse_property
 
 Skip = Literal["weighted", "plain"]
 
@@ -37,11 +38,15 @@ class ModelConfig:
     skip: Skip = "weighted"  # weighted: sc-SchNet, plain: SchNet
     radial_basis: RadialBasisName = "gaussian"
     repulsion: RepulsionName = "none"  # pair term that is added to the network's energy
-    heads: tuple[str, ...] = ()  # properties beside the energy, see scschnet/nn/head
+    heads: tuple[
+        Property, ...
+    ] = ()  # properties beside the energy; may be given as "mu" or "NAME:KIND", too
+    energy: bool = True  # whether it was trained on energies or forces; if not, it has none
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elements", tuple(int(z) for z in self.elements))
-        object.__setattr__(self, "heads", tuple(self.heads))
+        heads = (parse_property(p) if isinstance(p, str) else Property(*p) for p in self.heads)
+        object.__setattr__(self, "heads", tuple(checked(given) for given in heads))
         if not self.elements or list(self.elements) != sorted(set(self.elements)):
             raise ValueError(f"`elements` must be ascending and distinct, got {self.elements}")
         if self.elements[0] < 1 or self.elements[-1] > MAX_Z:
@@ -57,7 +62,12 @@ class ModelConfig:
                     f"`{name}` must lie between {SHORTEST:g} and {LONGEST:g} Å, got {length:g}"
                 )
         for head in self.heads:
-            check_choice("heads", head, tuple(HEADS))
+            if head.kind not in HEADS:
+                raise ValueError(
+                    f"`properties` {head.name} must be of one of the kinds {', '.join(HEADS)}, got {head.kind}"
+                )
+        if not self.energy and not self.heads:
+            raise ValueError("`heads` must name a property, since there is no energy, got none")
         for name, choices in get_type_hints(ModelConfig).items():
             if get_args(choices) and getattr(choices, "__origin__", None) is Literal:
                 known = REGISTRIES.get(name, get_args(choices))

@@ -1,6 +1,7 @@
 """How a SchNet is evaluated: block by block or in one operator, with filters from tables or not."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -59,8 +60,8 @@ class Evaluated(NamedTuple):
     """(n_structures, 3, 3) float64, eV; likewise"""
     norms: Tensor
     """of the corrections, (n_interactions + 1, n_atoms)"""
-    x_out: Tensor
-    """the representation, (n_atoms, n_features); of no meaning where no head reads it"""
+    corrections: Sequence[Tensor]
+    """v^(0) to v^(L), (n_atoms, n_features) each; of no meaning where no head reads them"""
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,15 @@ class Engine:
             moves = self.model.config.n_interactions or self.model.pair_term is not None
             if derivatives and r_ij.shape[0] and moves:
                 (g_ij,) = torch.autograd.grad(energies.sum(), r_ij, create_graph=differentiable)
-        norms = torch.stack([torch.linalg.vector_norm(v.detach(), dim=1) for v in corrections])
+        norms = _norms(corrections)
         if not differentiable:
-            energies, x_out = energies.detach(), x_out.detach()
+            energies, corrections = energies.detach(), [v.detach() for v in corrections]
             g_ij, r_ij = g_ij.detach(), r_ij.detach()
         forces = virial = g_ij
         if derivatives:
             forces = pair_forces(g_ij, idx_i, idx_j, positions.shape[0])
             virial = pair_virial(g_ij, r_ij, idx_m.index_select(0, idx_i), cells.shape[0])
-        return Evaluated(energies, forces, virial, norms, x_out)
+        return Evaluated(energies, forces, virial, norms, corrections)
 
     def fused(
         self,
@@ -135,7 +136,11 @@ class Engine:
         nodes: TableNodes | None = None,
         alive: Tensor | None = None,
     ) -> Evaluated:
-        """The network in one operator, on the half list; differentiable once, in the parameters."""
+        """The network in one operator, on the half list; differentiable once, in the parameters.
+
+        The operator gives the corrections of parameters that are kept. Those that heads are trained on come block by
+        block, and with them the energy, unless its derivatives are asked for, which the operator is needed for.
+        """
         pairs, row_ptr, idx_j = half
         r_ij, d_ij = ops.pair_vectors(*geometry, pairs)
         grid = self._grid(d_ij) if nodes is None else nodes.grid
@@ -144,18 +149,27 @@ class Engine:
         if alive is not None:
             weights = weights * alive[:, None]
         read_out = len(self.model.heads) > 0
+        corrections: Sequence[Tensor] = ()
         given = (self.model.embedding(atomic_numbers), row_ptr, idx_j, bins, weights)
         if kept is not None and d_ij.device.type == "cpu":
             network = (kept.tables, self.model.contribution_weights, kept.dense, kept.packed)
             how = (len(atomic_numbers), False, derivatives, read_out)
-            g, g_d, norms, corrections = ops.schnet_evaluate_packed(*given, *network, *how)
-            x_out = self.model.combine(list(corrections)) if read_out else corrections
+            g, g_d, norms, found = ops.schnet_evaluate_packed(*given, *network, *how)
+            corrections = list(found) if read_out else ()
         else:
             tables = self._new_tables(grid, nodes) if kept is None else kept.tables
-            parameters = self.model.dense_parameters()
-            g, g_d, norms, x_out = ops.schnet(
-                *given, tables, self.model.contribution_weights, parameters, derivatives, read_out
-            )
+            if read_out and nodes is None:
+                pairs_ij = self._pairs(d_ij, bins, weights, row_ptr, idx_j, grid)
+                convolutions = _convolutions(tables, pairs_ij)
+                corrections = self.model.corrections(atomic_numbers, convolutions)
+            if corrections and not derivatives:
+                g, g_d = self.model.readout(self.model.combine(list(corrections))), d_ij
+                norms = _norms(corrections)
+            else:
+                parameters = self.model.dense_parameters()
+                g, g_d, norms, _ = ops.schnet(
+                    *given, tables, self.model.contribution_weights, parameters, derivatives, False
+                )
         energies = self.model.offsets(g, atomic_numbers)
         if derivatives:
             g_d = g_d.double() * self.model.offsets.scale
@@ -172,7 +186,7 @@ class Engine:
             forces, virial = ops.pair_forces(
                 g_d, r_ij, d_ij, row_ptr, idx_j, geometry.idx_m, len(geometry.cells)
             )
-        return Evaluated(energies, forces, virial, norms, x_out)
+        return Evaluated(energies, forces, virial, norms, corrections)
 
     def _pair_term(
         self,
@@ -202,15 +216,19 @@ class Engine:
         """
         tables, grid = self.tables(d_ij)
         bins, weights = self._spline_weights(d_ij, grid)
-        pieces = self.model.cutoff_function.pieces
-        pairs = ops.Pairs(
-            d_ij, bins, weights, row_ptr, idx_j, grid.step, self.model.config.cutoff, pieces
-        )
+        return _convolutions(tables, self._pairs(d_ij, bins, weights, row_ptr, idx_j, grid))
 
-        def convolution(table: Tensor) -> Convolution:
-            return lambda x: ops.cfconv(x, table, pairs)
-
-        return [convolution(table) for table in tables]
+    def _pairs(
+        self,
+        d_ij: Tensor,
+        bins: Tensor,
+        weights: Tensor,
+        row_ptr: Tensor,
+        idx_j: Tensor,
+        grid: FilterGrid,
+    ) -> ops.Pairs:
+        cutoff, pieces = self.model.config.cutoff, self.model.cutoff_function.pieces
+        return ops.Pairs(d_ij, bins, weights, row_ptr, idx_j, grid.step, cutoff, pieces)
 
     def table_nodes(self, largest: float) -> TableNodes:
         """See `SchNet.table_nodes`."""
@@ -291,6 +309,20 @@ class Engine:
         return ops.spline_weights(
             d_ij.detach(), grid.step, self.model.config.cutoff, pieces, grid.n_rows, 2, dtype
         )
+
+
+def _convolutions(tables: Tensor, pairs: ops.Pairs) -> list[Convolution]:
+    """Each block's convolution, its filters interpolated in its table."""
+
+    def convolution(table: Tensor) -> Convolution:
+        return lambda x: ops.cfconv(x, table, pairs)
+
+    return [convolution(table) for table in tables]
+
+
+def _norms(corrections: Sequence[Tensor]) -> Tensor:
+    """(n_layers, n_atoms), without gradient."""
+    return torch.stack([torch.linalg.vector_norm(v.detach(), dim=1) for v in corrections])
 
 
 def forward_mode() -> bool:

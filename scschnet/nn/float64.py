@@ -8,13 +8,16 @@ from torch import Tensor, nn
 
 
 class Float64Buffers(nn.Module):
-    """A module whose buffers move to a device with `to`, but keep their dtype."""
+    """A module whose own buffers move to a device with `to`, but keep their dtype."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # Module.to goes through here. Take the device from it, and leave the dtype as it is.
-        for name, buffer in self._buffers.items():
-            if buffer is not None:
-                self._buffers[name] = buffer.to(fn(buffer).device)
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            moved = self._buffers[name]
+            if buffer is not None and moved is not None:
+                self._buffers[name] = buffer.to(moved.device)
         return self
 
 

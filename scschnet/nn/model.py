@@ -37,6 +37,7 @@ class SchNet(nn.Module):
 
     x_i^(0) = v_i^(0) = a[Z_i],   x_i^(l) = x_i^(l-1) + v_i^(l)              Eq. 1
     x_i^out = sum_l w^(l) v_i^(l)    (plain SchNet: every w^(l) = 1)         Eq. 3 and 4
+    x_p,i^out = sum_l w_p^(l) v_i^(l),   P_p = head_p(x_p^out)    for every property beside the energy
     E = sum_i [ g(x_i^out) * scale + shift + atomref[Z_i] ]                  Eq. 2
         + sum over pairs of phi(Z_i, Z_j, d_ij), if there is a pair term
     Nicoli et al. 2018, arXiv:1810.09751; SchNet: arXiv:1706.08566, doi:10.1063/1.5019779
@@ -60,6 +61,8 @@ class SchNet(nn.Module):
 
     contribution_weights: Tensor
     known: Tensor
+    head_weights: Tensor
+    """Of every head, (n_heads, n_interactions + 1); only where there are heads."""
 
     def __init__(
         self, config: ModelConfig, w_init: WeightInit = "uniform", filters: Filters = "spline"
@@ -79,7 +82,6 @@ class SchNet(nn.Module):
             Interaction(config.n_features, config.n_rbf) for _ in range(config.n_interactions)
         )
         self.readout = Readout(config.n_features)
-        self.heads = nn.ModuleDict({name: HEADS[name](config.n_features) for name in config.heads})
         self.offsets = EnergyOffsets(MAX_Z)
         known = torch.zeros(MAX_Z + 1, dtype=torch.bool)
         known[list(config.elements)] = True
@@ -89,6 +91,15 @@ class SchNet(nn.Module):
             self.contribution_weights = nn.Parameter(weights)
         else:
             self.register_buffer("contribution_weights", torch.ones_like(weights))
+        self.heads = nn.ModuleDict(
+            {one.name: HEADS[one.kind](config.n_features, MAX_Z) for one in config.heads}
+        )
+        if config.heads:
+            every = [_initial_weights(config.n_interactions + 1, w_init) for _ in config.heads]
+            if config.skip == "weighted":
+                self.head_weights = nn.Parameter(torch.stack(every))
+            else:
+                self.register_buffer("head_weights", torch.ones_like(torch.stack(every)))
         self.engine = Engine(self)
 
     def forward(
@@ -123,8 +134,9 @@ class SchNet(nn.Module):
             energy (n_structures,) eV; energies (n_atoms,) eV;
             forces (n_atoms, 3) = -dE/dr, eV/Å; stress (n_structures, 3, 3) = (1/V) dE/dstrain,
             eV/Å^3, tension positive, NaN for a structure without volume;
-            correction_norms ||v_i^(l)||, (n_interactions + 1, n_atoms), detached; and what every head makes of
-            x^out, by its name. All float64 but the last two.
+            correction_norms ||v_i^(l)||, (n_interactions + 1, n_atoms), detached; and every property
+            by its name, (n_structures, ...), in its unit. All float64 but the norms. A model that was not trained on
+            energies (`config.energy`) returns none, nor what is derived from them.
             As usual in torch, everything can be differentiated further if gradients are enabled and
             a parameter, `positions` or `cells` asks for one; under `torch.no_grad()` forces and
             stress are still computed, and nothing is kept. Forward mode (torch.func.jvp, jacfwd, hessian;
@@ -135,6 +147,8 @@ class SchNet(nn.Module):
             ValueError: naming elements that the model was not trained on.
         """
         self._check_elements(atomic_numbers)
+        has_energy = self.config.energy
+        forces, stress = forces and has_energy, stress and has_energy
         derivatives = forces or stress
         moving = torch.is_grad_enabled() and (positions.requires_grad or cells.requires_grad)
         geometry = Geometry(positions.double(), cells.double(), idx_m, idx_i, idx_j, shifts)
@@ -144,26 +158,32 @@ class SchNet(nn.Module):
             half = HalfList(*ops.half_list(idx_i, idx_j, shifts, len(atomic_numbers)))
             evaluate = self.engine.composed if moving else self.engine.fused
             evaluated = evaluate(atomic_numbers, geometry, half, derivatives)
-        energies, atom_forces, virial, norms, x_out = evaluated
-        result = {
-            "energies": energies,
-            "energy": _sums_of_structures(energies, idx_m, cells.shape[0]),
-        }
+        energies, atom_forces, virial, norms, layers = evaluated
+        result = {}
+        if has_energy:
+            result["energies"] = energies
+            result["energy"] = _sums_of_structures(energies, idx_m, cells.shape[0])
         if forces:
             result["forces"] = atom_forces
         if stress:
             result["stress"] = stress_of(virial, geometry[1])
         if correction_norms:
             result["correction_norms"] = norms
-        for name, head in self._heads():
+        for (name, head), x_out in zip(
+            self.named_heads(), self._representations(layers), strict=True
+        ):
             values = head.atom_values(x_out, atomic_numbers)
-            result[name] = head.pool(values, geometry[0], idx_m, cells.shape[0])
+            result[name] = head.pool(
+                values, geometry.positions, atomic_numbers, idx_m, cells.shape[0]
+            )
         return result
 
     def evaluate_padded(
         self, batch: PaddedBatch, nodes: TableNodes, forces: bool = True, stress: bool = False
     ) -> dict[str, Tensor]:
         """`forward` for a batch of fixed shape: nothing is read from the device, so a CUDA graph can hold it.
+
+        Of a model with heads the energy alone.
 
         Args:
             batch: structures and their half list, filled up with atoms and pairs that count nothing.
@@ -180,7 +200,7 @@ class SchNet(nn.Module):
         of_atoms = (batch.positions, batch.cells, batch.idx_m)
         geometry = Geometry(*of_atoms, pairs.idx_i, pairs.idx_j, pairs.shifts)
         half = HalfList(pairs.order, pairs.row_ptr, pairs.idx_j)
-        energies, atom_forces, virial, norms, x_out = self.engine.fused(
+        energies, atom_forces, virial, norms, _ = self.engine.fused(
             batch.atomic_numbers, geometry, half, forces or stress, nodes, pairs.alive
         )
         sums = torch.segment_reduce(energies, "sum", lengths=batch.sizes, unsafe=True)
@@ -189,10 +209,6 @@ class SchNet(nn.Module):
             result["forces"] = atom_forces
         if stress:
             result["stress"] = stress_in(virial[:-1], batch.volumes)
-        for name, head in self._heads():
-            values = head.atom_values(x_out, batch.atomic_numbers)
-            pooled = head.pool(values, batch.positions, batch.idx_m, len(batch.sizes) + 1)
-            result[name] = pooled[:-1]
         return result
 
     def table_nodes(self, largest: float) -> TableNodes:
@@ -269,6 +285,19 @@ class SchNet(nn.Module):
         """
         return filter_and_dense_parameters(self)[1]
 
+    def weights_by_property(self) -> dict[str, Tensor]:
+        """Contribution weights, (n_interactions + 1,), of the energy, if there is one, and of every property."""
+        weights = {"energy": self.contribution_weights} if self.config.energy else {}
+        if self.config.heads:
+            weights |= zip(self.heads.keys(), self.head_weights, strict=True)
+        return weights
+
+    def require_energy(self) -> None:
+        """Raise ValueError if the model has no energy, because it was trained on properties alone."""
+        if not self.config.energy:
+            names = ", ".join(one.name for one in self.config.heads)
+            raise ValueError(f"the model has no energy or forces: it was trained on {names} alone")
+
     def refine_filters(self) -> float:
         """Choose the step of the filter tables: the coarsest one that is accurate for the parameters as they are.
 
@@ -300,7 +329,15 @@ class SchNet(nn.Module):
         if not known:
             check_elements(atomic_numbers.tolist(), self.config.elements, "`atomic_numbers`")
 
-    def _heads(self) -> list[tuple[str, Head]]:
+    def _representations(self, corrections: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What each head reads, x_p^out = sum_l w_p^(l) v^(l), in one matrix product."""
+        if not self.heads:
+            return ()
+        layers = torch.stack(list(corrections))
+        return (self.head_weights @ layers.flatten(1)).unflatten(1, layers.shape[1:]).unbind()
+
+    def named_heads(self) -> list[tuple[str, Head]]:
+        """Every property and its head."""
         return [(name, cast(Head, head)) for name, head in self.heads.items()]
 
     def _blocks(self) -> list[Interaction]:

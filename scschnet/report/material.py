@@ -28,6 +28,7 @@ from scschnet.analysis.filters import (
 )
 from scschnet.analysis.importance import Importance, energy_importance, force_importance
 from scschnet.analysis.layers import LayerEnergies, completeness, layer_energies
+from scschnet.analysis.properties import PropertyContributions, property_contributions
 from scschnet.analysis.reach import Reach, reach
 from scschnet.analysis.unfamiliar import distorted
 from scschnet.checkpoint import load
@@ -73,18 +74,42 @@ class Cost:
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
-    """What a report shows; of several runs, the first gives all but the lists.
+class Trained:
+    """Runs and their errors, whatever they were trained on.
 
     Args:
         runs: one or more.
         metrics: of each run, column to values, a row per epoch.
-        contributions: of each run.
         tests: test.json of each run.
-        weights: normalized contribution weights of each run over held-out structures, (n_runs, n_layers).
-        groups: contribution weights per element, and per environment.
+        properties: contribution weights of every property.
         held_out: structures of the first run for all that follows.
         predictions: of `held_out`.
+    """
+
+    runs: list[Run]
+    metrics: list[dict[str, NDArray[np.float64]]]
+    tests: list[dict[str, Any]]
+    properties: PropertyContributions
+    held_out: StructureSet
+    predictions: Predictions
+
+    @property
+    def shown(self) -> dict[str, Shown]:
+        """Errors that are put first: per atom if the set asks for it and the runs, which may be old, know it."""
+        known = all(PER_ATOM.column in metrics for metrics in self.metrics)
+        tested = all(PER_ATOM.error in test for test in self.tests if "energy" in test)
+        per_atom = self.runs[0].structures.is_extensive and known and tested
+        return shown_errors(per_atom, self.runs[0].model.config.heads)
+
+
+@dataclass(frozen=True, eq=False)
+class Material(Trained):
+    """What a report shows of models with an energy; of several runs, the first gives all but the lists.
+
+    Args:
+        contributions: of each run.
+        weights: normalized contribution weights of each run over held-out structures, (n_runs, n_layers).
+        groups: contribution weights per element, and per environment.
         layers: layer energies of `held_out`.
         incomplete: relative error of their sum.
         molecule: one structure of `held_out`, with its layer energies.
@@ -98,14 +123,9 @@ class Material:
         cost: of the first run.
     """
 
-    runs: list[Run]
-    metrics: list[dict[str, NDArray[np.float64]]]
     contributions: list[Contributions]
-    tests: list[dict[str, Any]]
     weights: NDArray[np.float64]
     groups: tuple[GroupContributions, GroupContributions | None]
-    held_out: StructureSet
-    predictions: Predictions
     layers: LayerEnergies
     incomplete: float
     molecule: tuple[StructureSet, NDArray[np.float64]]
@@ -118,16 +138,9 @@ class Material:
     scores: dict[str, NDArray[np.float64]]
     cost: Cost
 
-    @property
-    def shown(self) -> dict[str, Shown]:
-        """Errors that are put first: per atom if the set asks for it and the runs, which may be old, know it."""
-        known = all(PER_ATOM.column in metrics for metrics in self.metrics)
-        tested = all(PER_ATOM.error in test for test in self.tests if "energy" in test)
-        return shown_errors(self.runs[0].structures.is_extensive and known and tested)
 
-
-def gather(paths: Sequence[Path]) -> Material:
-    """Read runs and compute what a report shows.
+def gather(paths: Sequence[Path]) -> Trained:
+    """Read runs and compute what a report shows; without an energy no `Material`.
 
     Args:
         paths: run folders.
@@ -146,19 +159,27 @@ def gather(paths: Sequence[Path]) -> Material:
         raise ValueError(f"runs must have the same number of blocks, got {sorted(shapes)}")
     first = runs[0]
     held_out = evenly(first.held_out, ATOMS, FRAMES)
-    chosen = held_out.select([choose_structure(held_out)])
     has_forces = bool(held_out.labeled["forces"].all())
+    trained = (
+        runs,
+        metrics,
+        [RunFolder(path).read_test() for path in paths],
+        property_contributions(paths),
+        held_out,
+        predict(first.model, held_out, forces=has_forces),
+    )
+    if len({run.model.config.energy for run in runs}) > 1:
+        raise ValueError("runs must all have an energy, or none, got both")
+    if not first.model.config.energy:
+        return Trained(*trained)
+    chosen = held_out.select([choose_structure(held_out)])
     statistics, scores = _familiarity(first, held_out)
     big_enough = held_out.n_atoms.max() > 1
     return Material(
-        runs,
-        metrics,
+        *trained,
         contributions,
-        [RunFolder(path).read_test() for path in paths],
         np.stack([_weights(run) for run in runs]),
         (_elements(runs), _environments(runs)),
-        held_out,
-        predict(first.model, held_out, forces=has_forces),
         layer_energies(first.model, held_out),
         completeness(first.model, held_out),
         (chosen, layer_energies(first.model, chosen).layers),

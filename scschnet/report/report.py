@@ -9,7 +9,7 @@ from scschnet.analysis import plots
 from scschnet.files import replacing
 from scschnet.report import page, sections, words
 from scschnet.report.figures import Gallery
-from scschnet.report.material import gather
+from scschnet.report.material import Material, Trained, gather
 
 
 def write_report(runs: Sequence[str | os.PathLike[str]], path: str | os.PathLike[str]) -> Path:
@@ -36,20 +36,7 @@ def write_report(runs: Sequence[str | os.PathLike[str]], path: str | os.PathLike
     folder.mkdir(exist_ok=True)
     output = sections.PageOutput(Gallery(), folder)
     with plots.figure_style():
-        parts = [
-            sections.summary(material),
-            sections.errors(material, output),
-            sections.contributions(material, output),
-            sections.layer_section(material, output),
-            sections.shapley(material, output),
-            sections.reach_section(material, output),
-            sections.filter_section(material, output),
-            sections.familiarity(material, output),
-            sections.data(material, output),
-            sections.learning(material, output),
-            sections.cost(material),
-            sections.settings(material),
-        ]
+        parts = _sections(material, output)
     names = ", ".join(run.path.name for run in material.runs)
     content = page.document(
         f"Report: {names}",
@@ -61,6 +48,29 @@ def write_report(runs: Sequence[str | os.PathLike[str]], path: str | os.PathLike
     with replacing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
     return Path(path)
+
+
+def _sections(m: Trained, output: sections.PageOutput) -> list[page.Section]:
+    """Those of what there is: most are about energies. Empty ones are left out."""
+    end = [sections.data(m, output), sections.learning(m, output)]
+    if not isinstance(m, Material):
+        first = [sections.property_summary(m), sections.errors(m, output)]
+        return [*first, sections.properties(m, output), *end, sections.settings(m)]
+    parts = [
+        sections.summary(m),
+        sections.errors(m, output),
+        sections.contributions(m, output),
+        sections.properties(m, output),
+        sections.layer_section(m, output),
+        sections.shapley(m, output),
+        sections.reach_section(m, output),
+        sections.filter_section(m, output),
+        sections.familiarity(m, output),
+        *end,
+        sections.cost(m),
+        sections.settings(m),
+    ]
+    return [part for part in parts if part.body]
 
 
 def data_folder(path: str | os.PathLike[str]) -> Path:

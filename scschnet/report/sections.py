@@ -18,13 +18,14 @@ from scschnet.analysis.contributions import (
     summarize,
     write_summary,
 )
+from scschnet.analysis.properties import draw_properties, write_properties
 from scschnet.analysis.tables import write_table
 from scschnet.data import evenly
 from scschnet.elements import symbol
-from scschnet.quantities import ERRORS
+from scschnet.quantities import error_units
 from scschnet.report import audit, page, words
 from scschnet.report.figures import Gallery, ranking
-from scschnet.report.material import Material, hashes
+from scschnet.report.material import Material, Trained, hashes
 from scschnet.report.molecule import draw_molecule
 from scschnet.runs.contributions import layer_names
 
@@ -96,7 +97,7 @@ def summary(m: Material) -> page.Section:
     return page.Section("summary", "Summary", body)
 
 
-def data(m: Material, output: PageOutput) -> page.Section:
+def data(m: Trained, output: PageOutput) -> page.Section:
     """What the model was trained on."""
     run = m.runs[0]
     train = run.part("train")
@@ -144,7 +145,7 @@ def _histogram(output: PageOutput, name: str, label: str, values: Any) -> str:
     )
 
 
-def learning(m: Material, output: PageOutput) -> page.Section:
+def learning(m: Trained, output: PageOutput) -> page.Section:
     """Losses and errors by epoch."""
     columns = {
         "loss": [("train_loss", 1.0, "training"), ("val_loss", 1.0, "validation")],
@@ -178,7 +179,7 @@ def learning(m: Material, output: PageOutput) -> page.Section:
     return page.Section("learning", "Learning curves", page.figures(*drawn))
 
 
-def _draw_learning(axes: Any, m: Material, shown: list[tuple[str, float, str]], label: str) -> None:
+def _draw_learning(axes: Any, m: Trained, shown: list[tuple[str, float, str]], label: str) -> None:
     for (column, factor, name), color in zip(shown, LEARNING_COLORS, strict=False):
         for k, metrics in enumerate(m.metrics):
             axes.plot(
@@ -194,11 +195,11 @@ def _draw_learning(axes: Any, m: Material, shown: list[tuple[str, float, str]], 
     plots.legend_above(axes, len(shown))
 
 
-def errors(m: Material, output: PageOutput) -> page.Section:
+def errors(m: Trained, output: PageOutput) -> page.Section:
     """Test errors and parity."""
     rows = []
     for run, test in zip(m.runs, m.tests, strict=True):
-        for name in ERRORS:
+        for name in error_units(run.model.config.heads):
             for unit, values in test.get(name, {}).items():
                 if unit != "n":
                     pair = (f"{values['mae']:.4g}", f"{values['rmse']:.4g}")
@@ -290,6 +291,49 @@ def contributions(m: Material, output: PageOutput) -> page.Section:
         rows,
     )
     return page.Section("weights", "Contribution weights", body + page.figures(*drawn))
+
+
+def properties(m: Trained, output: PageOutput) -> page.Section:
+    """How the contribution weights of properties differ; nothing where the energy is all there is."""
+    found = m.properties
+    if found.names == ("energy",):
+        return page.Section("properties", "Properties", "")
+    table = write_properties(output.folder / "properties.csv", found)
+    seen = "; ".join(
+        f"{name}: v{row.argmax()}" for name, row in zip(found.names, found.shares, strict=True)
+    )
+    drawn = output.figure(
+        lambda axes: draw_properties(axes, found),
+        "Contribution weights of properties",
+        f"Heat map; the largest layer of each: {seen}.",
+        "Share of each layer in the normalized contribution weights of each property, at the last epoch; all share the "
+        "blocks, and each has its own weights and readout.",
+        table,
+        (9.5, 2.4 + 0.55 * len(found.names)),
+    )
+    depths = zip(found.names, found.depth, strict=True)
+    body = page.table(
+        "Mean layer, sum of l times its share",
+        ("property", "layer"),
+        [(n, f"{d:.2f}") for n, d in depths],
+    )
+    return page.Section("properties", "Properties", body + page.figures(drawn))
+
+
+def property_summary(m: Trained) -> page.Section:
+    """Test errors of a model without an energy."""
+    items = [
+        (
+            f"{name} MAE, test",
+            f"{shown.factor * test[name][shown.stored_unit]['mae']:.3g}",
+            shown.unit,
+            "",
+        )
+        for test in m.tests[:1]
+        for name, shown in m.shown.items()
+        if name in test
+    ]
+    return page.Section("summary", "Summary", page.cards(items))
 
 
 def layer_section(m: Material, output: PageOutput) -> page.Section:
@@ -544,7 +588,7 @@ def cost(m: Material) -> page.Section:
     return page.Section("cost", "Cost", page.facts("Time and size", rows))
 
 
-def settings(m: Material) -> page.Section:
+def settings(m: Trained) -> page.Section:
     """Everything needed to do it again."""
     run = m.runs[0]
     options = sorted(

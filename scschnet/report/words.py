@@ -6,10 +6,10 @@ from scschnet.analysis.contributions import summarize
 from scschnet.analysis.importance import disagreements, rank_correlation
 from scschnet.analysis.reach import radii
 from scschnet.elements import symbol
-from scschnet.report.material import Material
+from scschnet.report.material import Material, Trained
 
 
-def headline(m: Material) -> str:
+def headline(m: Trained) -> str:
     """What was trained on what, in one line."""
     model, run = m.runs[0].model.config, m.runs[0]
     kind = "sc-SchNet" if model.skip == "weighted" else "SchNet"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from scschnet.files import replacing
 from scschnet.kinds import Kind, expect
 from scschnet.nn.basis import RadialBasisName
 from scschnet.nn.cutoff import CutoffFunctionName
+from scschnet.nn.head import HEADS
 from scschnet.nn.pair_term import RepulsionName
+from scschnet.properties import Property, parse_properties
 from scschnet.quantities import NAMES
 
 PresetName = Literal["quick", "md17", "paper-md17", "paper-qm9"]
@@ -25,7 +28,7 @@ EMBEDDED = "embedded MD17 ethanol"
 OF_FRESH_WEIGHTS = ("w_init", "readout_start", "output_scale", "atomic_energies")
 OF_INIT = ("init_fingerprint", "offsets", "new_elements")
 LISTS = ("data", "data_weights")
-READING = ("units", *(f"{name}_key" for name in NAMES))
+READING = ("units", *(f"{name}_key" for name in NAMES))  # and `heads`, whose labels are read
 # What options were, in effect, in runs from before there was a choice.
 FIXED_BEFORE: dict[str, Any] = {"optimizer": "adam", "loss": "total", "stress_weight": 0.0}
 
@@ -55,6 +58,8 @@ class TrainConfig:
     """Name of the forces in the file, for example REF_forces; empty: the file's default."""
     stress_key: str = ""
     """Name of the stress in the file, or of a virial, which is converted; empty: the file's default."""
+    properties: tuple[str, ...] = ()
+    """What to train on: names such as mu homo r2 (QM9's), NAME:KIND (sum, mean, dipole, dipole_norm, extent) for values taken as they stand, and energy, forces, stress, which are left out unless named; empty: these three alone."""
     units: str = ""
     """Units of a file that does not state them, for example 'kcal/mol, Angstrom', or ase (eV, Å)."""
     out: str = ""
@@ -119,6 +124,8 @@ class TrainConfig:
     """Weight of the energy: the loss is rho MSE(energy) + (1 - rho) MSE(force components); 1 trains on energies alone."""
     stress_weight: float = -1.0
     """Weight of the stress: adds stress_weight MSE(stress) to the loss; 0 leaves it out; -1: 1 if every structure has stress, else 0."""
+    property_weights: str = ""
+    """Weights of properties in the loss, such as 'mu=2 homo=0.5', times the mean square error over that of the training labels around their offsets; 1 where not named."""
 
     # ---- optimization
     epochs: int = 60
@@ -187,6 +194,21 @@ class TrainConfig:
             raise ValueError(f"`ema` must lie between 0 and 1, 1 excluded, got {self.ema}")
         if not 0.0 < self.lr < float("inf"):
             raise ValueError(f"`lr` must be positive, got {self.lr}")
+        for given in self.heads:
+            if given.kind not in HEADS:
+                raise ValueError(
+                    f"`properties` {given.name} must be of one of the kinds {', '.join(HEADS)}, got {given.kind}"
+                )
+        if not any(weight for weight in self.label_weights.values()):
+            raise ValueError(
+                f"`properties` must leave something to train on, got {' '.join(self.properties)} with a "
+                f"`rho` of {self.rho:g}"
+            )
+
+    @property
+    def heads(self) -> tuple[Property, ...]:
+        """The properties beside energy, forces and stress."""
+        return parse_properties(text for text in self.properties if text not in NAMES)
 
     def _check_data_weights(self) -> None:
         weights = self.data_weights
@@ -210,7 +232,33 @@ class TrainConfig:
     @property
     def label_weights(self) -> dict[str, float]:
         """Weight of every quantity in the loss; zero: not trained on. (Of stress -1 until it is resolved.)"""
-        return {"energy": self.rho, "forces": 1.0 - self.rho, "stress": self.stress_weight}
+        weights = {"energy": self.rho, "forces": 1.0 - self.rho, "stress": self.stress_weight}
+        if self.properties:
+            weights = {name: w if name in self.properties else 0.0 for name, w in weights.items()}
+        return weights | {given.name: 1.0 for given in self.heads} | self._property_weights()
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether the model is trained on energies or their derivatives."""
+        return any(self.label_weights[name] != 0 for name in NAMES)
+
+    def _property_weights(self) -> dict[str, float]:
+        """Those of the option."""
+        weights = {}
+        names = [given.name for given in self.heads]
+        for part in self.property_weights.replace(",", " ").split():
+            name, _, text = part.partition("=")
+            try:
+                weight = float(text)
+            except ValueError:
+                weight = math.nan
+            if name not in names or not 0.0 < weight < math.inf:
+                raise ValueError(
+                    "`property_weights` must be like 'mu=2 homo=0.5', positive and of `properties`, "
+                    f"got {part!r}"
+                )
+            weights[name] = weight
+        return weights
 
     @property
     def source(self) -> str:
@@ -300,7 +348,9 @@ def read_config(path: Path) -> dict[str, Any]:
             continue
         if name in ("n_train", "n_val", "n_test") and type(value) is float:
             continue
-        if isinstance(default, float) and type(value) is int:
+        if isinstance(default, tuple) and type(value) is list:
+            options[name] = tuple(str(one) for one in value)
+        elif isinstance(default, float) and type(value) is int:
             options[name] = float(value)
         elif type(value) is not type(default):
             raise ValueError(f"{path}: `{name}` must be {type(default).__name__}, got {value!r}")

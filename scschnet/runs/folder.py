@@ -46,7 +46,8 @@ class EpochMetrics:
     def columns(self) -> dict[str, Any]:
         """Name of a column to its value, nan where there is no such error."""
         values: dict[str, Any] = {}
-        for name in ERRORS:
+        losses = {name for name in self.validation if name.startswith("loss_")}
+        for name in {**ERRORS, **self.validation}.keys() - losses:
             error = self.validation.get(name, MISSING)
             values |= {f"val_{name}_mae": error.mae, f"val_{name}_rmse": error.rmse}
         return vars(self) | values
@@ -67,6 +68,12 @@ METRICS_HEADER = [
     "seconds",
     *_ERRORS[2 * len(FIRST) :],
 ]
+
+
+def metrics_header(config: TrainConfig) -> list[str]:
+    """The columns of metrics.csv; those of properties are the last."""
+    columns = (f"val_{given.name}_{kind}" for given in config.heads for kind in ("mae", "rmse"))
+    return [*METRICS_HEADER, *columns]
 
 
 class RunFolder:
@@ -110,7 +117,7 @@ class RunFolder:
         try:
             run._check_free()
             save_split(run.split, split)
-            _write_rows(run.metrics, METRICS_HEADER, [])
+            _write_rows(run.metrics, metrics_header(config), [])
             _write_rows(run.contributions, COLUMNS, [])
             write_config(run.config, config)
         finally:
@@ -135,7 +142,9 @@ class RunFolder:
                 f"`out` must be a new folder, but {self.path} holds a run; go on with it by --resume {self.path}"
             )
         paths = [value for value in vars(self).values() if isinstance(value, Path)]
-        written = [self.path / name for name in ("report.html", "contributions.png")]
+        written = [
+            self.path / name for name in ("report.html", "contributions.png", "properties.png")
+        ]
         for file in [*paths, *written]:
             if file != self.path and file.exists():
                 raise FileExistsError(
@@ -148,8 +157,10 @@ class RunFolder:
             header = next(csv.reader(file))  # a run begun by an older scschnet has fewer columns
         columns = metrics.columns()
         _append_rows(self.metrics, [[columns[name] for name in header]])
-        rows = [[metrics.epoch, *dataclasses.astuple(layer)] for layer in contributions]
-        _append_rows(self.contributions, rows)
+        with self.contributions.open(newline="") as file:
+            header = next(csv.reader(file))
+        rows = [{"epoch": metrics.epoch, **dataclasses.asdict(one)} for one in contributions]
+        _append_rows(self.contributions, [[row[name] for name in header] for row in rows])
 
     def forget_after(self, epoch: int) -> None:
         """Drop rows of later epochs, written after the checkpoint that a run goes on from."""

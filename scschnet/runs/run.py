@@ -14,6 +14,7 @@ from scschnet.data.readers import detected_format
 from scschnet.data.split import PARTS
 from scschnet.kinds import expect_data_of_run
 from scschnet.nn import SchNet
+from scschnet.quantities import NAMES
 from scschnet.runs.config import READING, TrainConfig, read_run_config
 from scschnet.runs.folder import RunFolder
 
@@ -86,16 +87,20 @@ def read_data(config: TrainConfig) -> StructureSet:
         FileNotFoundError, ValueError: if a file cannot be read, or the files do not go together.
     """
     if not config.data:
+        if config.heads:
+            raise ValueError(
+                f"`properties` {config.heads[0].name} must be in the data, but the embedded set has energies and "
+                "forces alone; name a file with --data"
+            )
         return data.embedded.load()
     how: dict[str, Any] = {name: getattr(config, name) or None for name in READING}
+    how["properties"] = [text for text in config.properties if text not in NAMES] or None
     stated = [detected_format(Path(file)) == "hdf5" for file in config.data]
-    return data.join(
-        [
-            data.read(file, **({} if states and not all(stated) else how))
-            for file, states in zip(config.data, stated, strict=True)
-        ],
-        config.data_weights,
-    )
+    files = []
+    for file, states in zip(config.data, stated, strict=True):
+        asked = {"properties": how["properties"]} if states and not all(stated) else how
+        files.append(data.read(file, **asked))
+    return data.join(files, config.data_weights)
 
 
 def in_float64(model: SchNet) -> SchNet:

@@ -76,6 +76,8 @@ def resident_step(
         return None
     if config.filters == "dense":
         reason = "there is no such step with dense filters"
+    elif config.heads:
+        reason = "there is no such step with properties, whose layers are evaluated block by block"
     elif not ops.runs_on(device):
         reason = f"the operators were not built for {device.type}"
     else:

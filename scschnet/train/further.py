@@ -13,7 +13,7 @@ from torch import Tensor
 from scschnet.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
 from scschnet.data import StructureSet, evenly
 from scschnet.elements import symbols
-from scschnet.evaluate import error, predict
+from scschnet.evaluate import energies_of, error, predict
 from scschnet.kinds import Kind, expect
 from scschnet.nn import SchNet
 from scschnet.runs.config import OF_FRESH_WEIGHTS, TrainConfig
@@ -70,7 +70,15 @@ def read_before(config: TrainConfig) -> Checkpoint:
                 f"`{name}` must be {value!r}, that of the model in {config.init_from}, got "
                 f"{getattr(config, name)!r}; leave it out: a training that begins from a model keeps its shape"
             )
-    return load_checkpoint(checkpoint_path(config.init_from))
+    before = load_checkpoint(checkpoint_path(config.init_from))
+    of_model = before.model.config
+    if (config.heads, config.has_energy) != (of_model.heads, of_model.energy):
+        names = [*(("energy",) if of_model.energy else ()), *(head.name for head in of_model.heads)]
+        raise ValueError(
+            f"`properties` must be those of the model in {config.init_from}, {' '.join(names)}, got "
+            f"{' '.join(config.properties) or 'energy alone'}"
+        )
+    return before
 
 
 def further_model(
@@ -138,7 +146,7 @@ def _fit_offsets(model: SchNet, part: StructureSet, fitted: NDArray[np.int64]) -
     part = part.select(part.labeled["energy"] & np.isin(part.elements, fitted).any())
     if part.energy is None or not len(part):
         return
-    rest = part.energy - predict(model, part, forces=False).energy
+    rest = part.energy - energies_of(model, part)
     composition = np.zeros((len(part), len(fitted)))
     of_fitted = np.isin(part.atomic_numbers, fitted)
     columns = np.searchsorted(fitted, part.atomic_numbers[of_fitted])

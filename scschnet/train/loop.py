@@ -130,8 +130,8 @@ class Training:
         else:
             self.run = RunFolder(resume)
             self.split = load_split(self.run.split, len(self.structures))
-        self.loss = self._make_loss()
         told, model = self._start(before)
+        self.loss = self._make_loss(model)
         if resume is None:
             self.run = RunFolder.create(config, self.split) if processes.is_first else RunFolder()
         self.shortest = nearest_pairs(self.structures.select(self.split.train))
@@ -183,8 +183,9 @@ class Training:
         if self.config.init_from:
             self._save(self.run.last, with_training=True)
 
-    def _make_loss(self) -> Loss:
-        loss = Loss(self.config, self.structures.select(self.split.train))
+    def _make_loss(self, model: SchNet) -> Loss:
+        spreads = {name: float(head.spread) for name, head in model.named_heads()}
+        loss = Loss(self.config, self.structures.select(self.split.train), spreads)
         loss.check_validation(self.structures.select(self.split.val))
         return loss
 
@@ -252,7 +253,7 @@ class Training:
     def _in_units(self, found: dict[str, Error]) -> dict[str, Any]:
         """Errors as test.json has them."""
         return {
-            name: in_units(name, error)
+            name: in_units(name, error, self.config.heads)
             for name, error in found.items()
             if name != "energy_per_atom" or self.structures.is_extensive
         }
@@ -292,7 +293,7 @@ class Training:
         self._check(state.step, loss.item(), state.clip_gradient())
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        state.contributions.add(model.contribution_weights, norms)
+        state.contributions.add(state.contribution_weights, norms)
         state.loss_sum += loss.item() * len(chosen)
         state.optimizer.step()
         state.step += 1
@@ -362,8 +363,8 @@ class Training:
         )
         self._warn_of_lost_network(train_loss)
         if self.processes.is_first:
-            weights = state.model.contribution_weights.detach()
-            self.run.append(metrics, state.contributions.rows(weights))
+            rows = state.contributions.rows(state.contribution_weights)
+            self.run.append(metrics, rows)
         if is_best:
             self._save(self.run.best, with_training=False)
         self._save(self.run.last, with_training=True)

@@ -1,5 +1,8 @@
 """The training loss, of a batch and of the validation part."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,26 +10,29 @@ from torch import Tensor
 
 from scschnet.data import Batch, StructureSet
 from scschnet.evaluate import Predictions, error
-from scschnet.quantities import NAMES, ON_DEMAND, QUANTITIES, Error, Quantity
+from scschnet.quantities import NAMES, ON_DEMAND, Error, Quantity
 from scschnet.runs.config import TrainConfig
 from scschnet.train.resident import Labels
 
 
 class Loss:
-    """Weighted mean square errors of energy, forces and stress.
+    """Weighted mean square errors of energy, forces, stress and the properties that heads learn.
 
     `per_atom`: rho MSE(E / n) + (1 - rho) MSE(F) + stress_weight MSE(V sigma / n), with n atoms in the volume V:
     energy and virial of an atom, so that large structures do not drown small ones and the weights mean
     the same for every size. `total`: rho MSE(E) + (1 - rho) MSE(F) + stress_weight MSE(sigma), the
     loss of Schuett et al. 2018, doi:10.1063/1.5019779.
+    A property p adds weight_p MSE(p) / spread_p^2, with the spread of the training labels around the offsets of its
+    head, so that properties in any units count alike.
 
     Means run over all entries that have a label: structures for E, components for F and sigma. The
     weight of a structure multiplies the squares of all its errors. The losses of the shares of a
     batch add up to its loss.
 
     Args:
-        config: options `loss`, `rho` and `stress_weight`.
+        config: options `loss`, `rho`, `stress_weight`, `properties` and `property_weights`.
         structures: the training part.
+        spreads: of every property.
 
     Attributes:
         weights: of the mean squares of energy, forces and stress; zero: not trained on.
@@ -35,24 +41,31 @@ class Loss:
         ValueError: if the training part has none of the labels that the weights ask for.
     """
 
-    def __init__(self, config: TrainConfig, structures: StructureSet) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        structures: StructureSet,
+        spreads: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         self.per_atom = config.loss == "per_atom"
         self.weights = config.label_weights
+        self.spreads = spreads
         labeled = structures.comparable
         self._scaled: dict[Quantity, float] = {}
         self._is_partial: dict[Quantity, bool] = {}
-        for quantity in QUANTITIES:
-            name, weight = quantity.name, self.weights[quantity.name]
+        for quantity in structures.quantities:
+            name, weight = quantity.name, self.weights.get(quantity.name, 0.0)
             rows = structures.n_atoms if quantity.per_atom else np.ones(len(structures))
             share = float(rows[labeled[name]].sum() / max(rows.sum(), 1))
             if weight > 0 and share == 0:
                 raise ValueError(f"no structure of the training part has {name}")
-            self._scaled[quantity] = weight / share if weight > 0 else 0.0
+            squared = spreads.get(name, 1.0) ** 2
+            self._scaled[quantity] = weight / (share * squared) if weight > 0 else 0.0
             self._is_partial[quantity] = not labeled[name].all()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of energy, forces and stress that are trained on."""
+        """What is trained on."""
         return tuple(name for name, weight in self.weights.items() if weight > 0)
 
     @property
@@ -80,7 +93,7 @@ class Loss:
         """
         terms = []
         for quantity, weight in self._scaled.items():
-            label = getattr(labels, quantity.name)
+            label = quantity.of(labels)
             if weight == 0.0 or label is None:
                 continue
             difference = result[quantity.name] - label
@@ -103,7 +116,7 @@ class Loss:
             n_rows = n_atoms if quantity.per_atom else n_structures
             terms.append(squares.sum() * (weight / quantity.size) / n_rows)
         if not terms:
-            return result["energy"].new_zeros(())
+            return labels.volumes.new_zeros(())
         return sum(terms[1:], terms[0])
 
     def check_validation(self, structures: StructureSet) -> None:
@@ -130,12 +143,16 @@ class Loss:
             structures: the structures, with labels.
 
         Returns:
-            loss_energy, loss_forces, loss_stress: those that are trained on.
+            loss_energy, loss_forces, loss_stress, loss_mu ...: those that are trained on.
         """
         found = {}
-        for quantity in QUANTITIES:
-            predicted, label = getattr(predictions, quantity.name), structures.label(quantity)
-            if self.weights[quantity.name] > 0 and predicted is not None and label is not None:
+        for quantity in structures.quantities:
+            predicted, label = quantity.of(predictions), structures.label(quantity)
+            if (
+                self.weights.get(quantity.name, 0.0) > 0
+                and predicted is not None
+                and label is not None
+            ):
                 factor = self._factors(quantity, structures).reshape(-1, *quantity.ones)
                 found[f"loss_{quantity.name}"] = error(predicted * factor, label * factor)
         return found
@@ -158,6 +175,7 @@ class Loss:
         factors = np.ones(len(structures))
         if structures.weights is not None:
             factors = np.sqrt(structures.weights)
+        factors = factors / self.spreads.get(quantity.name, 1.0)
         if self.per_atom and quantity.is_extensive:
             factors = factors / np.maximum(structures.n_atoms, 1)
             if quantity.needs_volume:
@@ -177,4 +195,5 @@ def labels_of(batch: Batch) -> Labels:
         volumes=torch.linalg.det(batch.cells).abs(),
         idx_m=batch.idx_m,
         weights=batch.weights,
+        properties=batch.properties,
     )

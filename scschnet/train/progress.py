@@ -108,7 +108,7 @@ class Progress:
 
     def _errors(self, metrics: EpochMetrics) -> str:
         parts = []
-        for name, shown in shown_errors(self.per_atom).items():
+        for name, shown in shown_errors(self.per_atom, self.config.heads).items():
             mae = metrics.validation.get(shown.error, MISSING).mae
             if not math.isnan(mae):
                 parts.append(f"{name} {mae * shown.factor:.3f} {shown.unit}")

@@ -52,6 +52,8 @@ def without_trailing_blocks(model: SchNet, blocks: int, structures: StructureSet
         if not name.startswith(tuple(f"interactions.{k}." for k in range(blocks, n)))
     }
     state["contribution_weights"] = state["contribution_weights"][: blocks + 1]
+    if "head_weights" in state:
+        state["head_weights"] = state["head_weights"][:, : blocks + 1]
     state["readout.hidden.bias"] += (total / max(len(structures.positions), 1)).to(
         state["readout.hidden.bias"].dtype
     )

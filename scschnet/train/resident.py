@@ -1,8 +1,8 @@
 """The training structures on the device that trains, and the gathering of padded batches from them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from scschnet.evaluate import Predictions
 from scschnet.nn import SchNet
 from scschnet.nn.geometry import pair_vectors
 from scschnet.nn.padded import PaddedBatch, PaddedPairs
+from scschnet.properties import Property
 from scschnet.quantities import NAMES, QUANTITIES
 
 ATOMS_AT_A_TIME = 20_000  # of which lists are made at once
@@ -58,6 +59,7 @@ class Labels:
         volumes: (n_structures,), Å^3; zero or NaN for a structure without volume.
         idx_m: (n_atoms,) int64, structure of each atom.
         weights: of each structure in the loss, a row for every number in `idx_m`; None: all one.
+        properties: each (n_structures, ...), in its unit; NaN: no label.
     """
 
     energy: Tensor | None
@@ -67,6 +69,7 @@ class Labels:
     volumes: Tensor
     idx_m: Tensor
     weights: Tensor | None
+    properties: dict[Property, Tensor] = field(default_factory=dict)
 
 
 class Places:
@@ -202,7 +205,7 @@ class ResidentData:
             volumes=self._volumes.index_select(0, chosen[:-1]),
         )
         rows = {q.name: atoms if q.per_atom else chosen[:-1] for q in QUANTITIES}
-        found = {
+        found: dict[str, Any] = {
             name: None if label is None else label.index_select(0, rows[name])
             for name, label in self._labels.items()
         }
@@ -289,7 +292,8 @@ class ResidentPredictor:
             for quantity, part in parts.items():
                 rows = result[quantity.name]
                 part.append(rows[:n_atoms] if quantity.per_atom else rows)
-        return Predictions(**{q.name: torch.cat(part).cpu().numpy() for q, part in parts.items()})
+        found: dict[str, Any] = {q.name: torch.cat(part).cpu().numpy() for q, part in parts.items()}
+        return Predictions(**found)
 
 
 def _rows(offsets: Tensor, structure: Tensor, places: Tensor, array: Tensor) -> Tensor:

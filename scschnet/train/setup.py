@@ -21,7 +21,7 @@ from scschnet.kinds import Kind, expect
 from scschnet.nn import ModelConfig, SchNet
 from scschnet.nn.cutoff import CUTOFF_FUNCTIONS
 from scschnet.nn.geometry import pair_vectors
-from scschnet.quantities import QUANTITIES
+from scschnet.nn.head import HEADS
 from scschnet.runs.config import PRESETS, TrainConfig
 from scschnet.runs.run import read_data
 
@@ -42,7 +42,7 @@ def read_structures(config: TrainConfig) -> StructureSet:
         expect(file, Kind.STRUCTURES, Kind.OTHER, option="data")
     structures = read_data(config)
     name = ", ".join(config.data) or "the embedded set"
-    for quantity in QUANTITIES:
+    for quantity in structures.quantities:
         label = quantity.name
         if config.label_weights[label] > 0 and not structures.labeled[label].any():
             hint = "; --rho 1 trains on energies alone" if label == "forces" else ""
@@ -50,6 +50,7 @@ def read_structures(config: TrainConfig) -> StructureSet:
                 f"{name} has {label} for none of {len(structures)} structures, but {quantity.trained_on} "
                 f"asks for it{data.label_hint(structures, label) or hint}"
             )
+    _check_properties(config, structures)
     periodic = int(structures.pbc.any(axis=1).sum())
     if periodic and not CUTOFF_FUNCTIONS[config.cutoff_function].smooth:
         raise ValueError(
@@ -58,6 +59,21 @@ def read_structures(config: TrainConfig) -> StructureSet:
             f"{config.cutoff:g} Å; take --preset quick, or --cutoff-function cosine --cutoff 5 --rbf-range 0"
         )
     return structures
+
+
+def _check_properties(config: TrainConfig, structures: StructureSet) -> None:
+    """Check that labels of properties have the shape of their heads, and a meaning."""
+    for given in config.heads:
+        kind, shape = HEADS[given.kind], structures.properties[given].shape[1:]
+        if shape != kind.shape:
+            raise ValueError(
+                f"`properties` {given.name} must have the shape {kind.shape} of a {given.kind}, got {shape}"
+            )
+        if kind.is_of_molecules and structures.pbc.any():
+            raise ValueError(
+                f"`properties` {given.name} is of molecules, but {int(structures.pbc.any(axis=1).sum())} of "
+                f"{len(structures)} structures are periodic, for which a {given.kind} means nothing"
+            )
 
 
 def resolve(config: TrainConfig, structures: StructureSet) -> TrainConfig:
@@ -74,8 +90,9 @@ def resolve(config: TrainConfig, structures: StructureSet) -> TrainConfig:
     if config.init_from:
         chosen["init_from"] = str(Path(config.init_from).resolve())
     if config.stress_weight < 0:
-        every = structures.comparable["stress"].all()
-        chosen["stress_weight"] = 1.0 if every and len(structures) else 0.0
+        every = structures.comparable["stress"].all() and len(structures)
+        asked = not config.properties or "stress" in config.properties
+        chosen["stress_weight"] = 1.0 if every and asked else 0.0
     if not config.split_file:
         n = len(structures)
         names = ("n_train", "n_val", "n_test")
@@ -257,12 +274,15 @@ def build_model(config: TrainConfig, structures: StructureSet, train: NDArray[np
             elements=tuple(int(z) for z in part.elements),
             **{name: getattr(config, name) for name in MODEL_OPTIONS - {"rbf_range"}},
             rbf_range=config.rbf_range or None,
+            heads=config.heads,
+            energy=config.has_energy,
         ),
         w_init=config.w_init,
         filters=config.filters,
     )
     if config.readout_start == "matched":
         match_readout(model)
+    fit_heads(model, part)
     if model.pair_term is not None:
         model.pair_term.fit(shortest_distances(part, model.config.elements, config.cutoff))
     shift, spread, atomref = fit_offsets(
@@ -334,15 +354,37 @@ def without_pair_term(model: SchNet, structures: StructureSet) -> StructureSet:
     return replace(structures, energy=structures.energy - phi)
 
 
+def fit_heads(model: SchNet, structures: StructureSet) -> None:
+    """Let every head take its offsets, scale and spread from the structures that have its property.
+
+    Args:
+        model: its heads are those of the properties.
+        structures: the training part.
+
+    Raises:
+        ValueError: naming a property that none of them has.
+    """
+    for given, (name, head) in zip(model.config.heads, model.named_heads(), strict=True):
+        some = structures.select(structures.labeled[name] & (structures.n_atoms > 0))
+        if not len(some):
+            raise ValueError(f"no structure of the training part has {name}")
+        arrays = (some.properties[given], some.positions, some.atomic_numbers, some.idx_m)
+        head.fit(*(torch.from_numpy(array) for array in arrays))
+
+
 def match_readout(model: SchNet) -> None:
     """Let a fresh model's output be as large as that of SchNet, whatever its contribution weights sum to.
 
     Weights that sum to one make x^out, and with it the output and all gradients, L+1 times smaller than
     SchNet's; the first layer of the readout is multiplied by (L+1) / sum_l w^(l) to make up for it.
     """
-    weights = model.contribution_weights
+    pairs = [(model.readout, model.contribution_weights)]
+    if model.config.heads:
+        readouts = [head.readout for _, head in model.named_heads()]
+        pairs += zip(readouts, model.head_weights, strict=True)
     with torch.no_grad():
-        model.readout.hidden.weight.mul_(len(weights) / weights.sum())
+        for readout, weights in pairs:
+            readout.hidden.weight.mul_(len(weights) / weights.sum())
 
 
 def lone_atoms(config: TrainConfig, structures: StructureSet) -> dict[int, float]:

@@ -45,7 +45,7 @@ class TrainingState:
         self.averaged_parameters: list[Tensor] = list(self.averaged.parameters())
         self.optimizer = self._make_optimizer()
         self.plateau = Plateau()
-        self.contributions = ContributionStatistics(model.config.n_interactions + 1)
+        self.contributions = self._no_contributions()
         self.gradient_norms: list[float] = []
         self.epoch = 0
         self.step = 0
@@ -72,7 +72,16 @@ class TrainingState:
             self.model.refine_filters()
         self.step = 0
         self.loss_sum = 0.0
-        self.contributions = ContributionStatistics(self.model.config.n_interactions + 1)
+        self.contributions = self._no_contributions()
+
+    def _no_contributions(self) -> ContributionStatistics:
+        names = tuple(self.model.weights_by_property())
+        return ContributionStatistics(self.model.config.n_interactions + 1, names)
+
+    @property
+    def contribution_weights(self) -> Tensor:
+        """Those of all properties, without gradient, (n_properties, n_layers)."""
+        return torch.stack([w.detach() for w in self.model.weights_by_property().values()])
 
     @property
     def gradient(self) -> Tensor:

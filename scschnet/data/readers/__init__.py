@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import h5py
+from numpy.typing import NDArray
 
 from scschnet.data.habits import label_hint
 from scschnet.data.readers.ase_formats import read_ase
@@ -17,6 +18,7 @@ from scschnet.data.readers.qm9 import read_excluded, read_qm9_tar
 from scschnet.data.readers.raw import RawSet, converted
 from scschnet.data.structure import StructureSet
 from scschnet.kinds import Kind, expect
+from scschnet.properties import Property, parse_properties
 from scschnet.quantities import ANY_OF_THEM, NAMES
 from scschnet.units import Units, parse_units
 
@@ -35,6 +37,7 @@ def read(
     require: Sequence[str] = (),
     memory_map: bool = False,
     progress: bool = False,
+    properties: Sequence[str] | None = None,
 ) -> StructureSet:
     """Read structures and their labels; every value is checked and converted to eV and Å.
 
@@ -54,6 +57,7 @@ def read(
         require: names of quantities at least one structure must have.
         memory_map: for HDF5: leave the arrays on disk; values are then not checked on opening.
         progress: show a bar on stderr for formats that take long.
+        properties: names of properties to read, too, such as "mu", or NAME:KIND (scschnet.properties); HDF5 has its own.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -69,15 +73,17 @@ def read(
     kind = format or detected_format(file)
     keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
     _check_options(kind, keys, exclude is not None, memory_map)
+    wanted = parse_properties(properties or ())
     if kind == "npz":
-        raw = read_npz(file, keys)
+        raw = read_npz(file, keys, wanted)
     elif kind == "qm9":
         listed = os.fspath(exclude) if isinstance(exclude, os.PathLike) else exclude
-        raw = read_qm9_tar(file, energy_key, listed, progress)
+        raw = read_qm9_tar(file, energy_key, listed, progress, wanted)
     elif kind == "hdf5":
         raw = read_hdf5(file, memory_map)
+        raw.properties = _chosen(raw, wanted)
     else:
-        raw = read_ase(file, None if kind == "ase" else kind, keys, progress)
+        raw = read_ase(file, None if kind == "ase" else kind, keys, progress, wanted)
     structures = converted(raw, _as_units(units), check_values=not memory_map)
     _check_required(structures, require, raw)
     return structures
@@ -109,6 +115,19 @@ def _check_options(kind: str, keys: dict[str, str | None], exclude: bool, memory
     for name, key in keys.items():
         if key is not None and (kind == "hdf5" or (kind == "qm9" and name != "energy")):
             raise ValueError(f"`{name}_key` must be left out for a file of {kind}, got {key!r}")
+
+
+def _chosen(raw: RawSet, wanted: Sequence[Property]) -> dict[Property, NDArray]:
+    """Those of a file's properties that are wanted, or all if none is named."""
+    if not wanted:
+        return raw.properties
+    there = {given.name: given for given in raw.properties}
+    for given in wanted:
+        if given.name not in there:
+            raise ValueError(
+                f"`properties` must be among {', '.join(there) or 'none'} for {raw.source}, got {given.name}"
+            )
+    return {given: raw.properties[there[given.name]] for given in wanted}
 
 
 def _check_required(structures: StructureSet, require: Sequence[str], raw: RawSet) -> None:

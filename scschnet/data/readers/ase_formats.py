@@ -11,7 +11,7 @@ Voigt order is xx, yy, zz, yz, xz, xy.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from scschnet.data.habits import field_of, key_options, note_of
 from scschnet.data.readers.raw import RawSet
+from scschnet.properties import Property
 from scschnet.quantities import NAMES, QUANTITIES
 from scschnet.units import ASE_UNITS, Units
 
@@ -144,6 +145,7 @@ def read_ase(
     format: str | None,
     asked: dict[str, str | None],
     progress: bool = False,
+    properties: Sequence[Property] = (),
 ) -> RawSet:
     """Read every frame of a file.
 
@@ -153,6 +155,7 @@ def read_ase(
         asked: for each quantity its name in the file (or that of a virial in place of a stress, which is
             converted); None: that of the quantity itself.
         progress: show a bar on stderr.
+        properties: to be read, too, each under its name; a frame may be without.
 
     Raises:
         ValueError: if ASE cannot read it, a named label is in no frame, or a label is malformed.
@@ -183,6 +186,9 @@ def read_ase(
     units = database.units(labels.keys) if database and database.declares_units else None
     raw = _raw_set(path.name, frames, labels, units or _ase_units(format, labels))
     raw.info["format"] = format
+    raw.properties = {given: _property(path.name, frames, given) for given in properties}
+    if database and database.declares_units:
+        raw.property_units = database.metadata["_property_unit_dict"]
     if not (database and database.declares_units):
         raw.unstated = frozenset(
             field_of(label, labels.keys[label])
@@ -234,6 +240,26 @@ def _weights(source: str, frames: list[Frame]) -> NDArray[np.float64] | None:
             weights[index] = _label_array(values[0], (), where)
             found = True
     return weights if found else None
+
+
+def _property(source: str, frames: list[Frame], given: Property) -> NDArray[np.float64]:
+    """Values of a property, a row for each frame, NaN where a frame has none."""
+    found: dict[int, NDArray[np.float64]] = {}
+    for index, frame in enumerate(frames):
+        value = {**frame.others, **frame.results}.get(given.name)
+        if value is not None:
+            where = f"`{given.name}` in structure {index} of {source}"
+            shape = np.shape(value) if not found else next(iter(found.values())).shape
+            found[index] = _label_array(value, () if shape == (1,) else shape, where)
+    if not found:
+        raise ValueError(
+            f"`properties` must be in {source}, got {given.name}, which is in none of its "
+            f"{len(frames)} frames"
+        )
+    values = np.full((len(frames), *next(iter(found.values())).shape), np.nan)
+    for index, value in found.items():
+        values[index] = value
+    return values
 
 
 def _isolated(source: str, frames: list[Frame]) -> NDArray[np.bool_] | None:

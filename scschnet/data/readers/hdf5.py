@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scschnet.data.readers.raw import RawSet
 from scschnet.data.structure import StructureSet
 from scschnet.files import replacing
+from scschnet.properties import Property
 from scschnet.quantities import NAMES, QUANTITIES
 from scschnet.units import Units
 
@@ -42,6 +43,7 @@ _DTYPES: dict[str, type] = {
 _BOOLEANS = ("pbc", "isolated")
 # Datasets begin at multiples of 64 bytes, so that memory maps of them are aligned.
 _ALIGNED = {"alignment_threshold": 64, "alignment_interval": 64}
+PROPERTIES = "properties"  # a group
 _REQUIRED = ("positions", "atomic_numbers", "atom_ptr", "cells", "pbc")
 _OPTIONAL = (*NAMES, "atomref", "weights", "isolated")
 
@@ -110,6 +112,12 @@ def _write_structures(file: h5py.File, structures: StructureSet) -> None:
             dataset.attrs["crc32"] = zlib.crc32(data.data)
             if name in UNITS:
                 _write_text(dataset, "unit", UNITS[name])
+    for given, values in structures.properties.items():
+        data = np.ascontiguousarray(values)
+        dataset = file.create_dataset(f"{PROPERTIES}/{given.name}", data=data)
+        dataset.attrs["crc32"] = zlib.crc32(data.data)
+        for name in ("kind", "unit"):
+            _write_text(dataset, name, getattr(given, name) or " ")
 
 
 def read_hdf5(path: Path, memory_map: bool = False) -> RawSet:
@@ -130,6 +138,7 @@ def read_hdf5(path: Path, memory_map: bool = False) -> RawSet:
                 for name in (*_REQUIRED, *_OPTIONAL)
                 if name in file or name in _REQUIRED
             }
+            properties = _properties(path, file, memory_map)
     except (OSError, RuntimeError, KeyError, TypeError, UnicodeError) as error:
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise
@@ -141,7 +150,28 @@ def read_hdf5(path: Path, memory_map: bool = False) -> RawSet:
                 raise ValueError(f"`{name}` in {path.name} must hold 0 and 1, got {largest}")
             arrays[name] = arrays[name].astype(bool)
     units = Units(energy="eV", length="Å")
-    return RawSet(path.name, **arrays, units=units, partial=True, info=info)
+    return RawSet(
+        path.name,
+        **arrays,
+        properties=properties,
+        property_units={given.name: given.unit for given in properties},
+        units=units,
+        partial=True,
+        info=info,
+    )
+
+
+def _properties(path: Path, file: h5py.File, memory_map: bool) -> dict[Property, NDArray]:
+    """Those in the file, under the kind and unit they were written with."""
+    found: dict[Property, NDArray] = {}
+    for name in file.get(PROPERTIES, ()):
+        dataset = file[PROPERTIES][name]
+        kind, unit = (_text(dataset, key) for key in ("kind", "unit"))
+        if not kind or not unit:
+            raise ValueError(f"`{name}` in {path.name} must have a kind and a unit, got none")
+        given = Property(name, kind, unit.strip())
+        found[given] = _array(path, file, f"{PROPERTIES}/{name}", memory_map, given.unit or " ")
+    return found
 
 
 def _checked_header(name: str, file: h5py.File) -> dict[str, str]:
@@ -178,17 +208,18 @@ def _text(owner: h5py.File | h5py.Dataset, name: str) -> str | None:
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
-def _array(path: Path, file: h5py.File, name: str, memory_map: bool) -> NDArray[Any]:
+def _array(
+    path: Path, file: h5py.File, name: str, memory_map: bool, unit: str | None = None
+) -> NDArray[Any]:
     dataset = file.get(name)
+    unit = unit or UNITS.get(name)
     expected = np.dtype(_DTYPES.get(name, np.float64))
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"`{path.name}` must have a dataset `{name}`, got none")
     if dataset.dtype != expected:
         raise ValueError(f"`{name}` in {path.name} must be {expected} numbers, got {dataset.dtype}")
-    if _text(dataset, "unit") != UNITS.get(name):
-        raise ValueError(
-            f"`{name}` in {path.name} must be in {UNITS.get(name)}, got {_text(dataset, 'unit')}"
-        )
+    if _text(dataset, "unit") != unit:
+        raise ValueError(f"`{name}` in {path.name} must be in {unit}, got {_text(dataset, 'unit')}")
     if dataset.chunks or dataset.external or dataset.is_virtual:
         raise ValueError(f"`{name}` in {path.name} must be stored contiguously, got other storage")
     if dataset.id.get_storage_size() != dataset.size * expected.itemsize:

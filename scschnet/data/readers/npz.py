@@ -11,6 +11,7 @@ import difflib
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from scschnet.data.habits import field_of, note_of
 from scschnet.data.readers.raw import RawSet
 from scschnet.kinds import POSITION_KEYS
+from scschnet.properties import Property
 from scschnet.quantities import QUANTITIES, Quantity
 from scschnet.units import Units
 
@@ -30,13 +32,16 @@ QM9_ENERGY = "U0"
 _DESCRIPTIVE = {"type", "md5", "atomref_z"}
 
 
-def read_npz(path: Path, asked: dict[str, str | None]) -> RawSet:
+def read_npz(
+    path: Path, asked: dict[str, str | None], properties: Sequence[Property] = ()
+) -> RawSet:
     """Read one archive; nothing pickled is ever loaded.
 
     Args:
         path: the .npz file.
         asked: for each quantity the key of its values (of a virial in place of a stress, which is converted);
             None: its usual keys, and U0 as the last one for energies.
+        properties: to be read, too, each under its name.
 
     Raises:
         ValueError: if the file is damaged, a key is missing or a shape does not fit.
@@ -48,7 +53,7 @@ def read_npz(path: Path, asked: dict[str, str | None]) -> RawSet:
         content.seek(0)
         try:
             with np.load(content, allow_pickle=False) as file:
-                return _Archive(path.name, file).raw_set(asked)
+                return _Archive(path.name, file).raw_set(asked, properties)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
             raise ValueError(f"`{path.name}` must be a whole .npz archive, got {error}") from error
 
@@ -60,7 +65,7 @@ class _Archive:
         self.name, self.file = name, file
         self.read: set[str] = set()
 
-    def raw_set(self, asked: dict[str, str | None]) -> RawSet:
+    def raw_set(self, asked: dict[str, str | None], properties: Sequence[Property]) -> RawSet:
         positions = self.required("positions", POSITION_KEYS)
         if positions.ndim not in (2, 3):
             raise self.misshapen(self.found(POSITION_KEYS), "(N, n, 3) or (atoms, 3)", positions)
@@ -96,6 +101,8 @@ class _Archive:
             if weights is None
             else self.shaped(weights, self.get(weights), (n_frames,)),
             isolated=self.isolated(n_frames),
+            properties={given: self.property_values(given, n_frames) for given in properties},
+            property_units=_units_by_key(self.text("units") or ""),
             units=self.units(keys["energy"]),
             info=self.info(keys, atomref),
         )
@@ -202,6 +209,15 @@ class _Archive:
         if quantity.shape == (3, 3) and values.shape == (*rows, 9):
             values = values.reshape(*rows, 3, 3)
         return self.shaped(key, values, (*rows, *quantity.shape)).reshape(-1, *quantity.shape)
+
+    def property_values(self, given: Property, n_frames: int) -> NDArray:
+        """A row for each frame; numbers also as (N, 1)."""
+        key = self.named("properties", given.name)
+        assert key is not None
+        values = self.get(key)
+        if values.ndim == 0 or len(values) != n_frames:
+            raise self.misshapen(key, f"({n_frames}, ...)", values)
+        return values[:, 0] if values.shape == (n_frames, 1) else values
 
     def isolated(self, n_frames: int) -> NDArray[np.bool_] | None:
         if "isolated" not in self.file.files:

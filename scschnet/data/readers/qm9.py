@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tarfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from lzma import LZMAError
 from pathlib import Path
 from typing import IO, cast
@@ -20,6 +20,7 @@ from ase.data import atomic_numbers as number_of
 from tqdm import tqdm
 
 from scschnet.data.readers.raw import RawSet
+from scschnet.properties import Property
 from scschnet.units import Units
 
 PROPERTIES = (
@@ -37,8 +38,15 @@ ATOMREF: dict[str, dict[int, float]] = {
     "G": {1: -0.510927, 6: -37.861317, 7: -54.598897, 8: -75.079532, 9: -99.733544},
 }
 
-Molecule = tuple[list[int], list[float], float]
-"""Atomic numbers, coordinates (3 per atom), and the property asked for."""
+UNITS = dict.fromkeys(ENERGIES, "Ha") | {
+    "mu": "D",
+    "alpha": "a0^3",
+    "r2": "a0^2",
+    "Cv": "cal/(mol K)",
+}
+
+Molecule = tuple[list[int], list[float], list[float]]
+"""Atomic numbers, coordinates (3 per atom), and the energy and the properties asked for."""
 
 _MEMBER = re.compile(r"(?:^|/)dsgdb9nsd_(\d{6})\.xyz$")
 _HEADER_LINES = 9  # of the published list of uncharacterized molecules; its last line is a footer
@@ -49,6 +57,7 @@ def read_qm9_tar(
     energy_key: str | None = None,
     exclude: str | Path | Collection[int] | None = None,
     progress: bool = False,
+    properties: Sequence[Property] = (),
 ) -> RawSet:
     """Read the archive, compressed or not, molecules in the order of their numbers.
 
@@ -57,15 +66,21 @@ def read_qm9_tar(
         energy_key: one of U0, U, H, G, homo, lumo, gap, zpve; None: U0.
         exclude: numbers (from 1) of molecules to leave out, or the file that lists them.
         progress: show a bar on stderr.
+        properties: to be read, too.
 
     Raises:
-        ValueError: if the archive is damaged or a file in it does not follow the format.
+        ValueError: if the archive has no such property, is damaged, or a file in it does not follow the format.
     """
     key = energy_key or "U0"
     if key not in ENERGIES:
         raise ValueError(f"`energy_key` must be one of {', '.join(ENERGIES)}, got {key!r}")
+    for given in properties:
+        if given.name not in PROPERTIES:
+            raise ValueError(
+                f"`properties` must be among {', '.join(PROPERTIES)} for {path.name}, got {given.name}"
+            )
     excluded = _excluded_indices(exclude)
-    column = PROPERTIES.index(key)
+    columns = [PROPERTIES.index(name) for name in (key, *(given.name for given in properties))]
     molecules: dict[int, Molecule] = {}
     others = n_excluded = 0
     bar = tqdm(total=N_MOLECULES, unit=" molecules", disable=not progress, leave=False)
@@ -81,11 +96,11 @@ def read_qm9_tar(
         elif index in molecules:
             raise ValueError(f"{path.name} must hold each molecule once, got {name} twice")
         else:
-            molecules[index] = _parsed(name, content, column)
+            molecules[index] = _parsed(name, content, columns)
     bar.close()
     if not molecules and not n_excluded:
         raise ValueError(f"{path.name} must hold dsgdb9nsd_XXXXXX.xyz files, got none")
-    raw = _joined(path.name, key, molecules)
+    raw = _joined(path.name, key, molecules, properties)
     raw.info["molecules"] = f"{len(molecules) + n_excluded} in the archive, {n_excluded} excluded"
     if others:
         raw.info["ignored"] = f"{others} archive members that are no dsgdb9nsd_XXXXXX.xyz"
@@ -170,7 +185,7 @@ def _check_end(rest: IO[bytes]) -> None:
             raise tarfile.ReadError("a block of zeros stands where its header should be")
 
 
-def _parsed(name: str, content: bytes, column: int) -> Molecule:
+def _parsed(name: str, content: bytes, columns: list[int]) -> Molecule:
     """One file of the archive."""
     try:
         lines = content.decode("ascii").replace("*^", "e").split("\n")
@@ -183,23 +198,29 @@ def _parsed(name: str, content: bytes, column: int) -> Molecule:
             raise ValueError(f"fewer than {n_atoms} lines of element, x, y, z, charge")
         numbers = [number_of[row[0]] for row in rows]
         coordinates = [float(value) for row in rows for value in row[1:4]]
-        return numbers, coordinates, float(properties[column])
+        return numbers, coordinates, [float(properties[column]) for column in columns]
     except (ValueError, KeyError, IndexError) as error:
         raise ValueError(f"{name} must be a QM9 xyz file, got {error}") from None
 
 
-def _joined(source: str, key: str, molecules: dict[int, Molecule]) -> RawSet:
+def _joined(
+    source: str, key: str, molecules: dict[int, Molecule], properties: Sequence[Property]
+) -> RawSet:
     ordered = [molecules[index] for index in sorted(molecules)]
     sizes = [len(numbers) for numbers, _, _ in ordered]
     atomref = np.zeros(max(ATOMREF["U0"]) + 1)
     for element, value in ATOMREF.get(key, {}).items():
         atomref[element] = value
+    values = np.array([row for _, _, row in ordered], dtype=np.float64)
+    values = values.reshape(len(ordered), 1 + len(properties))
     return RawSet(
         source=source,
         positions=np.array([x for _, xyz, _ in ordered for x in xyz]).reshape(-1, 3),
         atomic_numbers=np.array([z for numbers, _, _ in ordered for z in numbers], dtype=np.int64),
         atom_ptr=np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64),
-        energy=np.array([energy for _, _, energy in ordered], dtype=np.float64),
+        energy=values[:, 0],
+        properties={given: values[:, 1 + k] for k, given in enumerate(properties)},
+        property_units=UNITS,
         atomref=atomref if key in ATOMREF else None,
         units=Units("Ha", "Å"),
         info={

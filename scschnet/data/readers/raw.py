@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from scschnet.data.structure import StructureSet
 from scschnet.data.usable import check_usable
+from scschnet.properties import Property, same_unit
 from scschnet.quantities import NAMES
-from scschnet.units import KINDS, Units, length_factor
+from scschnet.units import KINDS, Units, energy_factor, length_factor
 
 
 @dataclass
@@ -21,6 +22,8 @@ class RawSet:
         source: file name for messages.
         virial: (n_structures, 3, 3), energy, minus the stress times the volume of the cell; instead
             of `stress`.
+        properties: each (n_structures, ...).
+        property_units: those that the file states, by name.
         units: what the file declares, or its format defines.
         usual_units: what is meant where neither the file nor the user says anything.
         unstated: labels whose units only the user can say, whatever the rest is in.
@@ -41,6 +44,8 @@ class RawSet:
     weights: NDArray | None = None
     isolated: NDArray | None = None
     virial: NDArray | None = None
+    properties: dict[Property, NDArray] = field(default_factory=dict)
+    property_units: dict[str, str] = field(default_factory=dict)
     units: Units = field(default_factory=Units)
     usual_units: Units = field(default_factory=Units)
     unstated: frozenset[str] = frozenset()
@@ -78,6 +83,10 @@ def converted(raw: RawSet, user_units: Units, check_values: bool = True) -> Stru
             **_labels(raw, units, cells),
             weights=raw.weights,
             isolated=raw.isolated,
+            properties={
+                given: _scaled(label, _property_factor(raw, given))
+                for given, label in raw.properties.items()
+            },
             info=raw.info | {"file": raw.source, "units as read": str(units)} | notes,
         )
         if check_values:
@@ -138,6 +147,25 @@ def _labels(raw: RawSet, units: Units, cells: NDArray) -> dict[str, NDArray | No
     return labels | {"atomref": _converted(raw.atomref, units, "energy")}
 
 
+def _property_factor(raw: RawSet, given: Property) -> float:
+    """What turns values of the file into the unit of a property."""
+    if not given.unit:
+        return 1.0
+    stated = raw.property_units.get(given.name)
+    if stated is None:
+        raise ValueError(
+            f"`properties` {given.name} must be in {given.unit}, but the file does not state its unit; "
+            f"{given.name}:{given.kind} takes its values as they stand"
+        )
+    if given.unit == "eV":
+        return energy_factor(stated)
+    if not same_unit(stated, given.unit):
+        raise ValueError(
+            f"`properties` {given.name} must be in {given.unit}, but the file states {stated}"
+        )
+    return 1.0
+
+
 def _converted(array: NDArray | None, units: Units, kind: str) -> NDArray[np.float64] | None:
     unit = units.of(kind)
     return None if array is None or unit is None else _scaled(array, KINDS[kind].factor(unit))
@@ -168,6 +196,7 @@ def _stored_precision(raw: RawSet) -> dict[str, str]:
 
 def _check_complete(structures: StructureSet) -> None:
     for name, labeled in structures.labeled.items():
-        if getattr(structures, name) is not None and not labeled.all():
+        known = getattr(structures, name, 0) is not None  # a property that was asked for is there
+        if known and not labeled.all():
             first = int(np.flatnonzero(~labeled)[0])
             raise ValueError(f"`{name}` must be finite, got nan in structure {first}")
