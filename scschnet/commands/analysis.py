@@ -32,6 +32,7 @@ from scschnet.analysis.layers import (
 from scschnet.analysis.pareto import Pruned, measure, plot_pareto
 from scschnet.analysis.reach import plot_reach, radii, reach
 from scschnet.analysis.tables import table_beside
+from scschnet.commands.modes import Modes
 from scschnet.data import evenly, read
 from scschnet.elements import symbol
 from scschnet.evaluate import norm_statistics
@@ -344,6 +345,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "filters": Filters,
     "unfamiliarity": Unfamiliarity,
     "prune": Prune,
+    "modes": Modes,
 }
 
 
