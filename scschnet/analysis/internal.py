@@ -148,8 +148,8 @@ class Motion:
             motions of molecules against each other.
         labels: such as "C-H stretch", "H-C-H bend", "torsion about C-O": the largest kind, and in it the
             class of coordinates that is displaced most.
-        curvature: d^2 r / ds^2 of the path on which internal coordinates change at constant rates, so that
-            bonds do not stretch in a bend or torsion, (n_modes, 3 n_atoms), 1/(amu Å) for displacements below.
+        curvature: d^2 r / ds^2 of the path on which bond lengths change at constant rates, and as nearly as they
+            can then angles, and then torsions, (n_modes, 3 n_atoms), 1/(amu Å), for orthonormal vectors.
     """
 
     fractions: NDArray[np.float64]
@@ -182,7 +182,7 @@ def motion(
     fractions = _fractions([slopes[: ends[0]], slopes[: ends[1]]], vectors)
     classes = coordinates.classes(structure.atomic_numbers)
     labels = _labels(fractions, np.split(rates, ends[:2], axis=1), classes)
-    curvature = -(bends @ np.linalg.pinv(slopes, rcond=RANK).T) / root
+    curvature = _curvature(np.split(slopes, ends[:2]), np.split(bends, ends[:2], axis=1)) / root
     return Motion(fractions, labels, curvature)
 
 
@@ -196,6 +196,28 @@ def _along(
 
     first, second = jvp(slope, positions, move)
     return first.numpy(), second.numpy()
+
+
+def _curvature(
+    slopes: list[NDArray[np.float64]], bends: list[NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Shortest curvature that undoes the second derivatives of stretches, then of bends, then of torsions.
+
+    Coordinates are redundant, so that not all can change at constant rates; what comes first has its way.
+
+    Args:
+        slopes: derivatives of each kind of coordinates, (n, 3 n_atoms), mass-weighted.
+        bends: their second derivatives along straight lines, (n_modes, n).
+    """
+    n = slopes[0].shape[1]
+    free, found = np.eye(n), np.zeros((len(bends[0]), n))
+    for slope, bend in zip(slopes, bends, strict=True):
+        left, sizes, right = np.linalg.svd(slope @ free, full_matrices=False)
+        kept = sizes > RANK * np.linalg.norm(slope)
+        undone = (bend + found @ slope.T) @ left[:, kept] / sizes[kept]
+        found -= undone @ right[kept]
+        free -= right[kept].T @ right[kept]
+    return found
 
 
 def _fractions(

@@ -111,7 +111,7 @@ def test_a_spring_by_hand():
     mu = 12.011 * 15.999 / (12.011 + 15.999) * _amu
     expected = np.sign(k) * np.sqrt(abs(k) / mu) / (2 * np.pi * _c) / 100
     assert found.frequencies[0] == pytest.approx(expected, rel=1e-4)
-    assert abs(expected) > 100  # the model does bind or repel here
+    assert abs(expected) > 50  # the model does bind or repel here
 
 
 @pytest.mark.parametrize(
@@ -264,11 +264,11 @@ def test_no_thermochemistry_where_a_mode_is_imaginary(bent):
 
 def test_linear_molecules_and_crystals_have_thermochemistry():
     model = binding_model()
-    atoms = molecule("CO2")
+    atoms = molecule("CO")
     atoms.calc = ScSchNetCalculator(model)
     relax(atoms)
     found = normal_modes(model, set_of(atoms))
-    energies = thermochemistry(found, 300.0, 1e5, 2)
+    energies = thermochemistry(found, 300.0, 1e5, 1)
     k_t = 300.0 * kB
     quanta = found.frequencies * invcm
     warm = quanta / np.expm1(quanta / k_t)
