@@ -33,6 +33,7 @@ from scschnet.analysis.pareto import Measured, measure, plot_pareto
 from scschnet.analysis.properties import plot_properties, property_contributions
 from scschnet.analysis.reach import plot_reach, radii, reach
 from scschnet.analysis.tables import table_beside
+from scschnet.commands.modes import Modes
 from scschnet.data import evenly, read
 from scschnet.elements import symbol
 from scschnet.evaluate import norm_statistics
@@ -419,6 +420,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "unfamiliarity": Unfamiliarity,
     "prune": Prune,
     "sizes": Sizes,
+    "modes": Modes,
 }
 
 

@@ -1,0 +1,187 @@
+"""Vibrations drawn, tabulated, and as files that programs for looking at molecules animate."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scschnet.analysis import plots
+from scschnet.analysis.hessian import PAIR
+from scschnet.analysis.internal import KINDS
+from scschnet.analysis.modes import Modes, ModesOverRuns
+from scschnet.analysis.tables import table_beside, write_table
+from scschnet.elements import symbol
+from scschnet.files import replacing
+
+FRAMES = 20  # of one oscillation
+SWING = 0.3  # Å, largest displacement of an atom in it
+KIND_COLORS = {"stretch": "#33608c", "bend": "#b5651d", "torsion": "#2e7d32", "": "0.3"}
+
+
+def plot_modes(found: ModesOverRuns, path: str | os.PathLike[str]) -> Path:
+    """Draw every layer's share in every mode, and the mean layer against the frequency; a CSV goes beside it.
+
+    Raises:
+        ValueError: for a suffix other than .png, .pdf, .svg.
+        OSError: naming the file, if it cannot be written.
+    """
+    plots.check_format(path)
+    n_modes = len(found.first.squares)
+    with plots.figure_style():
+        figure = plots.new_figure(2 * plots.COLUMN_WIDTH, 2.1 * plots.HEIGHT)
+        above, below = figure.subplots(2, 1, height_ratios=[1.0, 0.8])
+        draw_shares(above, found, font=6.0 if n_modes <= 36 else 4.0)
+        draw_depth(below, found)
+        plots.save_figure(figure, path)
+    write_modes(table_beside(path), found)
+    return Path(path)
+
+
+def draw_shares(axes: Any, found: ModesOverRuns, font: float = 6.0) -> None:
+    """A stack of shares for every mode, means over runs; negative ones hang below zero."""
+    first = found.first
+    shares = found.shares.mean(axis=0)
+    x = np.arange(len(shares))
+    up, down = np.zeros(len(shares)), np.zeros(len(shares))
+    colors = [*plots.layer_colors(sum(name != PAIR for name in first.names)), "0.6"]
+    for name, share, color in zip(first.names, shares.T, colors, strict=False):
+        axes.bar(x, share, 0.85, bottom=np.where(share >= 0, up, down), color=color, label=name)
+        up, down = up + np.maximum(share, 0), down + np.minimum(share, 0)
+    axes.axhline(0.0, color="0.3", linewidth=0.6)
+    axes.set_ylabel("share of ω²")
+    words = first.labels or ("",) * len(x)
+    mean = found.frequencies.mean(axis=0)
+    ticks = [f"{wavenumber(f)} {word}" for f, word in zip(mean, words, strict=True)]
+    axes.set_xticks(x, ticks, rotation=90, fontsize=font)
+    axes.tick_params(axis="x", length=0)
+    axes.margins(x=0.01)
+    plots.legend_above(axes, len(first.names))
+
+
+def draw_depth(axes: Any, found: ModesOverRuns) -> None:
+    """Mean layer of every mode against its frequency; bars are standard deviations over runs."""
+    frequencies, depth = found.frequencies, found.depth
+    several = len(frequencies) > 1
+    kinds = np.array([kind_of(found.first, k) for k in range(frequencies.shape[1])])
+    for kind, color in KIND_COLORS.items():
+        some = kinds == kind
+        if not some.any():
+            continue
+        axes.errorbar(
+            frequencies[:, some].mean(axis=0),
+            depth[:, some].mean(axis=0),
+            depth[:, some].std(axis=0, ddof=1) if several else None,
+            frequencies[:, some].std(axis=0, ddof=1) if several else None,
+            fmt="o",
+            color=color,
+            markersize=3,
+            linewidth=0.7,
+            label=kind or "mode",
+        )
+    axes.set_xlabel("frequency (1/cm)")
+    axes.set_ylabel("mean layer")
+    axes.legend(fontsize=6.5)
+
+
+def kind_of(modes: Modes, k: int) -> str:
+    """Stretch, bend or torsion: the largest share of the kinetic energy; empty for a periodic structure."""
+    return "" if modes.fractions is None else KINDS[int(modes.fractions[k].argmax())]
+
+
+def wavenumber(frequency: float) -> str:
+    """As chemists write it: 1234, and 56i for an imaginary one."""
+    return f"{frequency:.0f}" if frequency >= 0 else f"{-frequency:.0f}i"
+
+
+def write_modes(path: str | os.PathLike[str], found: ModesOverRuns) -> Path:
+    """Write a row per mode as CSV: means over runs, and sample standard deviations, empty for one run."""
+    first = found.first
+    n_runs = len(found.frequencies)
+    columns = [
+        "mode",
+        "kind",
+        "motion",
+        "frequency (1/cm)",
+        "std over runs (1/cm)",
+        "least overlap",
+    ]
+    columns += ["moving atoms", *(f"{kind} fraction" for kind in KINDS)]
+    columns += ["mean layer", "mean layer std"]
+    for name in first.names:
+        columns += [f"share {name}", f"share {name} std"]
+    columns += [f"straight share {name}, first run" for name in first.names]
+    columns += [f"frequency, run {run + 1} (1/cm)" for run in range(n_runs)]
+    columns += [f"mean layer, run {run + 1}" for run in range(n_runs)]
+
+    def both(values: Any) -> list[Any]:
+        return [values.mean(), values.std(ddof=1) if n_runs > 1 else ""]
+
+    rows = []
+    straight = first.straight / first.squares[:, None]
+    for k in range(len(first.squares)):
+        row = [k + 1, kind_of(first, k), first.labels[k] if first.labels else ""]
+        row += [*both(found.frequencies[:, k]), found.overlaps[:, k].min(), first.n_moving[k]]
+        row += list(first.fractions[k]) if first.fractions is not None else [""] * len(KINDS)
+        row += both(found.depth[:, k])
+        for share in found.shares[:, k].T:
+            row += both(share)
+        row += [*straight[k], *found.frequencies[:, k], *found.depth[:, k]]
+        rows.append(row)
+    return write_table(path, columns, rows)
+
+
+def write_vectors(path: str | os.PathLike[str], modes: Modes) -> Path:
+    """Write the relaxed structure as extended XYZ, with the displacement of every mode as three columns.
+
+    Displacements are q_k / sqrt(mass), scaled so that the farthest atom moves 1 Å. Frequencies in 1/cm, imaginary
+    ones negative, stand in the comment line.
+    """
+    moves = _moves(modes)
+    names = "".join(f":mode_{k + 1}:R:3" for k in range(len(moves)))
+    listed = " ".join(f"{f:.4f}" for f in modes.frequencies)
+    comment = f'Properties=species:S:1:pos:R:3{names} frequencies="{listed}"{_cell(modes)}'
+    values = np.concatenate([modes.structure.positions[None], moves], axis=0)
+    with replacing(path) as temporary:
+        temporary.write_text(_frame(modes, comment, values.transpose(1, 0, 2)), encoding="utf-8")
+    return Path(path)
+
+
+def write_animation(path: str | os.PathLike[str], modes: Modes) -> Path:
+    """Write one oscillation of every mode, one after the other, as frames of an extended XYZ file.
+
+    Every frame has the displacement as columns, too, as Jmol and others draw it.
+    """
+    text = []
+    for k, move in enumerate(_moves(modes)):
+        word = f" {modes.labels[k]}" if modes.labels else ""
+        name = f"mode {k + 1}: {wavenumber(modes.frequencies[k])} 1/cm{word}"
+        comment = f'Properties=species:S:1:pos:R:3:move:R:3 name="{name}"{_cell(modes)}'
+        for step in range(FRAMES):
+            at = modes.structure.positions + SWING * np.sin(2 * np.pi * step / FRAMES) * move
+            text.append(_frame(modes, comment, np.stack([at, move], axis=1)))
+    with replacing(path) as temporary:
+        temporary.write_text("".join(text), encoding="utf-8")
+    return Path(path)
+
+
+def _moves(modes: Modes) -> Any:
+    moves = modes.vectors.reshape(len(modes.vectors), -1, 3) / np.sqrt(modes.masses)[:, None]
+    return moves / np.linalg.norm(moves, axis=2).max(axis=1)[:, None, None]
+
+
+def _cell(modes: Modes) -> str:
+    if not modes.structure.pbc.any():
+        return ' pbc="F F F"'
+    lattice = " ".join(f"{x:.10g}" for x in modes.structure.cells[0].ravel())
+    flags = " ".join("T" if axis else "F" for axis in modes.structure.pbc[0])
+    return f' Lattice="{lattice}" pbc="{flags}"'
+
+
+def _frame(modes: Modes, comment: str, values: Any) -> str:
+    """One frame; values (n_atoms, n_columns, 3)."""
+    rows = [
+        f"{symbol(int(z)):2} " + " ".join(f"{x:.8f}" for x in row.ravel())
+        for z, row in zip(modes.structure.atomic_numbers, values, strict=True)
+    ]
+    return "\n".join([str(len(rows)), comment, *rows]) + "\n"

@@ -1,0 +1,180 @@
+"""`python -m scschnet.analysis modes`: its options, and what it prints and writes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from ase import Atoms
+from numpy.typing import NDArray
+
+from scschnet.analysis import modes as a
+from scschnet.analysis import plots
+from scschnet.analysis.importance import rank_correlation
+from scschnet.analysis.internal import KINDS
+from scschnet.analysis.mode_figures import (
+    kind_of,
+    plot_modes,
+    wavenumber,
+    write_animation,
+    write_vectors,
+)
+from scschnet.analysis.modes import (
+    ModesOverRuns,
+    completeness,
+    normal_modes,
+    over_runs,
+    relax,
+    thermochemistry,
+)
+from scschnet.analysis.tables import table_beside
+from scschnet.calculator import ScSchNetCalculator
+from scschnet.data import StructureSet, read
+from scschnet.kinds import Kind, expect
+from scschnet.runs.run import Run, read_run
+from scschnet.units import ENERGY
+
+FAR = 0.3  # Å rms: relaxed structures farther apart are perhaps other minima
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Harmonic vibrations of a relaxed structure, and how much of every one's stiffness each layer makes.
+
+    omega^2 of every mode is split over the layers, exactly. Of several runs (seeds) modes are matched, and means and
+    spreads are given. Draws the shares and the mean layer of every mode; a CSV, the modes as columns of an extended XYZ
+    file, and their animation go beside the figure. Frequencies are harmonic; those of a periodic structure are at Gamma.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders, one or more."""
+    structure: Path | None = None
+    """File with one structure to begin from; else the one of lowest energy that the first run held out."""
+    units: str = ""
+    """Units of a file that does not state them, for example 'kcal/mol, Angstrom'."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("modes.png")
+    """Figure to write: .png, .pdf or .svg."""
+    temperature: float = 298.15
+    """Temperature of the thermochemistry, K."""
+    pressure: float = 1e5
+    """Pressure of the ideal gas, Pa."""
+    symmetry_number: int = 1
+    """Rotations that leave the molecule as it is: 12 for benzene, 2 for water, 1 for ethanol."""
+
+    def __call__(self) -> None:
+        """Relax, differentiate, draw, write and print."""
+        plots.check_format(self.out)
+        for name in ("temperature", "pressure", "symmetry_number"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"`--{name.replace('_', '-')}` must be positive, got {getattr(self, name)}"
+                )
+        runs = [read_run(path) for path in self.runs]
+        start = self._start(runs[0])
+        found = over_runs([_relaxed_modes(run, start) for run in runs])
+        plot_modes(found, self.out)
+        print(modes_table(found))
+        self._print_thermochemistry(found.first)
+        self._warn(found)
+        files = [self.out, table_beside(self.out)]
+        files.append(write_vectors(self.out.with_suffix(".xyz"), found.first))
+        animation = self.out.with_name(f"{self.out.stem}-animated.xyz")
+        files.append(write_animation(animation, found.first))
+        print("\n" + "\n".join(map(str, files)))
+
+    def _start(self, run: Run) -> StructureSet:
+        if self.structure is None:
+            return lowest(run)
+        expect(self.structure, Kind.STRUCTURES, Kind.OTHER, option="--structure")
+        structures = read(self.structure, units=self.units or None)
+        if len(structures) != 1:
+            raise ValueError(
+                f"`--structure` must hold one structure, got {len(structures):,} in {self.structure}"
+            )
+        return structures
+
+    def _print_thermochemistry(self, modes: a.Modes) -> None:
+        found = thermochemistry(modes, self.temperature, self.pressure, self.symmetry_number)
+        if found is None:
+            print("no thermochemistry: a mode is imaginary, so this is no minimum")
+            return
+        print(f"to add to the potential energy at {self.temperature:g} K, first run:")
+        for name, value in found.items():
+            print(f"  {name:18}{value:10.4f} eV{value / ENERGY['kcal/mol']:10.2f} kcal/mol")
+
+    def _warn(self, found: ModesOverRuns) -> None:
+        for path, distance in zip(self.runs, found.distances, strict=True):
+            if distance > FAR:
+                print(
+                    f"note: {path} relaxes to atoms {distance:.2f} Å (rms) from those of {self.runs[0]}, "
+                    "perhaps another minimum"
+                )
+
+
+def lowest(run: Run) -> StructureSet:
+    """The held-out structure of lowest energy.
+
+    Raises:
+        ValueError: if energies cannot be compared, because structures hold different atoms or lack one.
+    """
+    structures = run.held_out
+    energy = structures.energy
+    sizes = {tuple(np.sort(structures.select([m]).atomic_numbers)) for m in range(len(structures))}
+    if len(sizes) > 1 or energy is None or not np.isfinite(energy).any():
+        raise ValueError(
+            f"give a structure with --structure: those of {run.path} hold different atoms or no energies, "
+            "so none is the lowest"
+        )
+    return structures.select([int(np.nanargmin(energy))])
+
+
+def _relaxed_modes(run: Run, start: StructureSet) -> a.Modes:
+    """Modes of a run's own minimum."""
+    atoms = Atoms(start.atomic_numbers, start.positions, cell=start.cells[0], pbc=start.pbc[0])
+    atoms.calc = ScSchNetCalculator(run.model)
+    relax(atoms)
+    ends = np.array([0, len(atoms)])
+    relaxed = StructureSet(atoms.positions, atoms.numbers, ends, cells=start.cells, pbc=start.pbc)
+    return normal_modes(run.model, relaxed)
+
+
+def modes_table(found: ModesOverRuns) -> str:
+    """Frequencies, kinds and shares of all modes, and whether soft ones live in later blocks, as text."""
+    first = found.first
+    several = len(found.frequencies) > 1
+    lines = [
+        f"{'1/cm':>8}{'±' if several else '':>6}  {'motion':20}{'atoms':>6}{'layer':>7}"
+        + "".join(f"{name:>10}" for name in first.names)
+    ]
+    mean, shares = found.frequencies.mean(axis=0), found.shares.mean(axis=0)
+    for k in range(len(mean)):
+        spread = f"{found.frequencies[:, k].std(ddof=1):6.0f}" if several else " " * 6
+        word = first.labels[k] if first.labels else ""
+        lines.append(
+            f"{wavenumber(mean[k]):>8}{spread}  {word:20}{first.n_moving[k]:6.1f}{found.depth[:, k].mean():7.2f}"
+            + "".join(f"{100 * share:8.1f} %" for share in shares[k])
+        )
+    lines.append("\nmean layer, sum l |share_l| / sum |share_l|")
+    kinds = np.array([kind_of(first, k) for k in range(len(mean))])
+    for kind in KINDS:
+        if (kinds == kind).any():
+            lines.append(f"  {kind:8} {spread_of(found.depth[:, kinds == kind].mean(axis=1))}")
+    if len(mean) > 2:
+        of_runs = [
+            rank_correlation(f, d) for f, d in zip(found.frequencies, found.depth, strict=True)
+        ]
+        lines.append(f"rank correlation of mean layer and frequency {spread_of(np.array(of_runs))}")
+        of_runs = [rank_correlation(first.n_moving, d) for d in found.depth]
+        lines.append(
+            f"rank correlation of mean layer and moving atoms {spread_of(np.array(of_runs))}"
+        )
+    lines.append(f"shares add up to omega^2 within {completeness(first):.0e} of it")
+    return "\n".join(lines)
+
+
+def spread_of(values: NDArray[np.float64]) -> str:
+    """Mean over runs, and the sample standard deviation if there are several."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f} over {len(values)} runs"
