@@ -20,8 +20,12 @@ OPTIONS = [
     *("--preset", "md17", "--cutoff", "5", "--rbf-range", "0", "--cutoff-function", "cosine"),
     *("--n-features", "64", "--lr", "2e-3", "--threads", "1", "--log-every", "1"),
 ]
-# molecules to train on: epochs and molecules per step
-SIZES = {5_000: ("20", "25"), 20_000: ("15", "50")}
+# molecules to train on: epochs, molecules per step, molecules for validation and to test
+SIZES = {
+    2_000: ("20", "20", "500", "4000"),
+    5_000: ("20", "25", "1000", "10000"),
+    20_000: ("15", "50", "1000", "10000"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Run:
 
     properties: tuple[str, ...]
     seed: int
-    n_train: int = 5_000
+    n_train: int
 
     @property
     def folder(self) -> str:
@@ -49,8 +53,8 @@ class Run:
         program = [sys.executable, "-m", "scschnet.train"]
         if (runs / self.folder / "config.toml").exists():
             return [*program, "--resume", str(runs / self.folder)]
-        epochs, batch_size = SIZES[self.n_train]
-        sizes = ("--n-train", str(self.n_train), "--n-val", "1000", "--n-test", "10000")
+        epochs, batch_size, n_val, n_test = SIZES[self.n_train]
+        sizes = ("--n-train", str(self.n_train), "--n-val", n_val, "--n-test", n_test)
         how = ("--epochs", epochs, "--batch-size", batch_size, "--seed", str(self.seed))
         where = ("--data", str(data), "--out", str(runs / self.folder))
         return [*program, *OPTIONS, *where, *sizes, *how, "--properties", *self.properties]
@@ -58,9 +62,13 @@ class Run:
 
 def plan() -> list[Run]:
     """All runs, those first that the others are compared with."""
-    together = [Run(ALL, seed) for seed in SEEDS]
-    alone = [Run((name,), seed) for seed in SEEDS for name in ALONE]
-    return [*together, *alone, *(Run(ALL, seed, 20_000) for seed in SEEDS)]
+    return [
+        Run(what, seed, n_train)
+        for n_train in SIZES
+        for group in ((ALL,), tuple((name,) for name in ALONE))
+        for seed in SEEDS
+        for what in group
+    ]
 
 
 def execute(run: Run, data: Path, runs: Path) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
 
+from torch import nn
+
 from scschnet.nn.basis import RADIAL_BASES, RadialBasisName
 from scschnet.nn.cutoff import CUTOFF_FUNCTIONS, CutoffFunctionName
 from scschnet.nn.head import HEADS
@@ -62,6 +64,8 @@ class ModelConfig:
                     f"`{name}` must lie between {SHORTEST:g} and {LONGEST:g} Å, got {length:g}"
                 )
         for head in self.heads:
+            if hasattr(nn.ModuleDict, head.name):
+                raise ValueError(f"`properties` must not be named {head.name}, a word of torch's")
             if head.kind not in HEADS:
                 raise ValueError(
                     f"`properties` {head.name} must be of one of the kinds {', '.join(HEADS)}, got {head.kind}"

@@ -23,12 +23,12 @@ PresetName = Literal["quick", "md17", "paper-md17", "paper-qm9"]
 Schedule = Literal["sgdr", "cosine", "plateau", "constant"]
 
 EMBEDDED = "embedded MD17 ethanol"
-# Options of how data are read.
 # Options that mean nothing for a model that is trained already, and those that are for such a model alone.
 OF_FRESH_WEIGHTS = ("w_init", "readout_start", "output_scale", "atomic_energies")
 OF_INIT = ("init_fingerprint", "offsets", "new_elements")
 LISTS = ("data", "data_weights")
-READING = ("units", *(f"{name}_key" for name in NAMES))  # and `heads`, whose labels are read
+# Options of how data are read, beside `properties`.
+READING = ("units", *(f"{name}_key" for name in NAMES))
 # What options were, in effect, in runs from before there was a choice.
 FIXED_BEFORE: dict[str, Any] = {"optimizer": "adam", "loss": "total", "stress_weight": 0.0}
 

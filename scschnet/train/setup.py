@@ -44,7 +44,7 @@ def read_structures(config: TrainConfig) -> StructureSet:
     name = ", ".join(config.data) or "the embedded set"
     for quantity in structures.quantities:
         label = quantity.name
-        if config.label_weights[label] > 0 and not structures.labeled[label].any():
+        if config.label_weights.get(label, 0.0) > 0 and not structures.labeled[label].any():
             hint = "; --rho 1 trains on energies alone" if label == "forces" else ""
             raise ValueError(
                 f"{name} has {label} for none of {len(structures)} structures, but {quantity.trained_on} "

@@ -167,6 +167,8 @@ def test_names_of_properties():
             parse_properties([wrong])
     with pytest.raises(ValueError, match="must name each once, got mu twice"):
         parse_properties(["mu", "mu:mean"])
+    with pytest.raises(ValueError, match="must not be named items, a word of torch's"):
+        make_model(heads=["items:sum"])
     with pytest.raises(ValueError, match="must name a property, since there is no energy"):
         make_model(energy=False)
 

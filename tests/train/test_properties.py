@@ -193,6 +193,14 @@ def test_standardization_is_undone(run):
         assert test[given.name][given.unit]["mae"] == pytest.approx(wrong, rel=1e-5)
 
 
+def test_properties_of_a_file_that_nobody_asked_for(tmp_path):
+    """HDF5 keeps them; a training on energies alone, and one on a part of them, lets them be."""
+    write_hdf5(tmp_path / "q.h5", read(FILE, properties=["mu", "homo"]))
+    out = training(tmp_path / "one", "energy", data=tmp_path / "q.h5")
+    assert properties_of(out) == ["energy"]
+    assert properties_of(training(tmp_path / "two", "homo", data=tmp_path / "q.h5")) == ["homo"]
+
+
 def test_the_loss_is_what_it_says(run):
     """sum_p weight_p MSE(p) / spread_p^2 over structures, per batch and of the validation part."""
     config = TrainConfig(

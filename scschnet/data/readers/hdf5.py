@@ -154,7 +154,7 @@ def read_hdf5(path: Path, memory_map: bool = False) -> RawSet:
         path.name,
         **arrays,
         properties=properties,
-        property_units={given.name: given.unit for given in properties},
+        property_units={given.name: given.unit for given in properties if given.unit},
         units=units,
         partial=True,
         info=info,
