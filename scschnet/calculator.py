@@ -4,7 +4,7 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -203,7 +203,7 @@ class ScSchNetCalculator(Calculator):
                 found = self._from_model(atoms, derivatives, has_volume)
             else:
                 found = self._from_file(self._exported, atoms, has_volume)
-        results = {name: value.cpu().numpy() for name, value in found.items()}
+        results: dict[str, Any] = {name: value.cpu().numpy() for name, value in found.items()}
         for name in {"energy", "energy_std"} & results.keys():
             results[name] = float(results[name])
         results["free_energy"] = results["energy"]
@@ -285,10 +285,10 @@ def _is_exported(path_or_model: object) -> TypeGuard[str | os.PathLike[str]]:
 def _norm_tables(path: str | os.PathLike[str], device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """What the unfamiliarity of a model, or of every member of a committee, needs; empty if one has none."""
     paths = member_folders(path) if is_committee(path) else [path]
-    found = [load_checkpoint(checkpoint_path(p)).metadata.get(KEY) for p in paths]
-    if None in found:
+    found = [load_checkpoint(checkpoint_path(p)).metadata for p in paths]
+    if not all(KEY in metadata for metadata in found):
         return []
-    tables = [NormStatistics.from_json(statistics).tables() for statistics in found]
+    tables = [NormStatistics.from_json(metadata[KEY]).tables() for metadata in found]
     return [(mean.to(device), whitening.to(device)) for mean, whitening in tables]
 
 

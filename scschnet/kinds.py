@@ -111,7 +111,9 @@ def expect_data_of_run(run: Path, data: str, remedy: str = "") -> None:
         ValueError: if it is no file of structures.
     """
     if data and not Path(data).exists():
-        where, edit = f"`data` in {run / 'config.toml'}", "write the whole path of the file there"
+        options = run / COMMITTEE_OPTIONS
+        options = options if options.is_file() else run / "config.toml"
+        where, edit = f"`data` in {options}", "write the whole path of the file there"
         told = f"there is no {data}"
         if not Path(data).is_absolute():  # written by an older scschnet
             told += f", which is relative to the folder where the training was started, not to {Path.cwd()}"

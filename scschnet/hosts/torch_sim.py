@@ -30,8 +30,10 @@ class ScSchNetModel(ModelInterface):  # type: ignore[misc]
         dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
-        given = isinstance(path_or_model, (SchNet, Committee))
-        model = path_or_model if given else load(path_or_model)
+        if isinstance(path_or_model, (SchNet, Committee)):
+            model = path_or_model
+        else:
+            model = load(path_or_model)
         self.model = model.requires_grad_(False).eval()
         self._dtype = dtype
         self._device = torch.device("cpu")
