@@ -113,8 +113,10 @@ def expect_data_of_run(run: Path, data: Sequence[str], remedy: str = "") -> None
     """
     for file in data:
         if not Path(file).exists():
+            options = run / COMMITTEE_OPTIONS
+            options = options if options.is_file() else run / "config.toml"
             where, edit = (
-                f"`data` in {run / 'config.toml'}",
+                f"`data` in {options}",
                 "write the whole path of the file there",
             )
             told = f"there is no {file}"

@@ -20,11 +20,13 @@ from scschnet.runs.config import (
     MAY_CHANGE_ON_RESUME,
     PRESETS,
     TrainConfig,
+    read_committee_config,
     read_config,
     read_run_config,
 )
 from scschnet.runs.folder import RunFolder
 from scschnet.runs.run import read_run
+from scschnet.train.committee import train_committee
 from scschnet.train.further import options_of
 from scschnet.train.loop import Interrupted, TrainingFailed, train
 
@@ -37,7 +39,8 @@ Defaults below are those of --preset quick; --preset NAME --help shows those of 
 on new structures, with --data OLD.h5 NEW.extxyz on both. A good learning rate is then --lr 1e-3.
 
 --config FILE.toml sets options by the names below, in TOML; the command line overrides it.
---resume DIR goes on with an interrupted run, whose options it takes; of them only --epochs, --patience,
+--committee 4 trains four members, which differ in their seeds; their mean is exported with error bars.
+--resume DIR goes on with an interrupted run or committee, whose options it takes; of them only --epochs, --patience,
 --device, --threads, --log-every and --step may be given another value."""
 
 
@@ -58,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
+        if invocation.config.committee > 1:
+            _train_committee(invocation)
+            return 0
         run = train(invocation.config, invocation.resume)
     except Interrupted as interrupted:
         print(f"stopped by {interrupted}; the state is saved, go on with --resume", file=sys.stderr)
@@ -67,16 +73,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if not run.test.exists():  # a process of torchrun that is not the first
         return 0
-    print(summary(run, invocation.config))
-    if invocation.config.heads:
+    show(run)
+    return 0
+
+
+def _train_committee(invocation: Invocation) -> None:
+    """Train all members, and say of each what is said of a run."""
+    members: list[RunFolder] = []
+
+    def finished(member: RunFolder) -> None:
+        members.append(member)
+        if not (member.path / "report.html").exists():
+            show(member)
+
+    folder = train_committee(invocation.config, invocation.resume, finished)
+    if not members:  # a process of torchrun that is not the first
+        return
+    _report([member.path for member in members], folder / "report.html")
+    print(f"committee  {folder}; python -m scschnet.export {folder} -o committee.pt")
+
+
+def show(run: RunFolder) -> None:
+    """Print the errors of a finished run, and leave its figure and its report in its folder."""
+    config = read_run_config(run.path)
+    print(summary(run, config))
+    if config.heads:
         drawn = plot_properties(property_contributions([run.path]), run.path / "properties.png")
         print(f"contribution weights  {drawn}")
-    elif invocation.config.skip == "weighted":
+    elif config.skip == "weighted":
         print(
             f"contribution weights  {plot_contributions([run.path], run.path / 'contributions.png')}"
         )
     describe(run)
-    return 0
 
 
 def describe(run: RunFolder) -> None:
@@ -85,7 +113,15 @@ def describe(run: RunFolder) -> None:
         trained = read_run(run.path)
         if trained.model.config.n_interactions:
             store_statistics(run.path, run_statistics(trained))
-        print(f"report  {write_report([run.path], run.path / 'report.html')}")
+    except (OSError, ValueError) as error:
+        print(f"note: no report: {error}", file=sys.stderr)
+    else:
+        _report([run.path], run.path / "report.html")
+
+
+def _report(runs: list[Path], path: Path) -> None:
+    try:
+        print(f"report  {write_report(runs, path)}")
     except (OSError, ValueError) as error:
         print(f"note: no report: {error}", file=sys.stderr)
 
@@ -131,8 +167,9 @@ def parse_command_line(arguments: Sequence[str]) -> Invocation:
         raise ValueError("`--resume` takes its options from the run folder; leave `--config` out")
     from_file: dict[str, Any] = {}
     if resume is not None:
-        expect(resume, Kind.RUN, option="--resume")
-        from_file = dataclasses.asdict(read_run_config(Path(resume)))
+        kind = expect(resume, Kind.RUN, Kind.COMMITTEE, option="--resume")
+        read = read_committee_config if kind is Kind.COMMITTEE else read_run_config
+        from_file = dataclasses.asdict(read(Path(resume)))
     elif config_file is not None:
         expect(config_file, Kind.OPTIONS, Kind.OTHER, option="--config")
         from_file = read_config(Path(config_file))

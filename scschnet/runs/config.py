@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import tomli_w
 
 from scschnet.files import replacing
-from scschnet.kinds import Kind, expect
+from scschnet.kinds import COMMITTEE_OPTIONS, Kind, expect
 from scschnet.nn.basis import RadialBasisName
 from scschnet.nn.cutoff import CutoffFunctionName
 from scschnet.nn.head import HEADS
@@ -76,6 +76,8 @@ class TrainConfig:
     """Seed of the initial weights, of the order of the batches and, unless --split-seed is given, of the split."""
     split_seed: int = -1
     """Seed of the split; -1: that of --seed. Models of a committee share --split-seed and differ in --seed."""
+    committee: int = 1
+    """Members of a committee, trained one after another with the seeds --seed, --seed + 1, ... on one split; their deviations are error bars."""
     atomic_energies: str = ""
     """Energies of isolated atoms, eV, such as 'H=-13.6 O=-2041.8'; empty: those in the data, else fitted."""
 
@@ -180,7 +182,7 @@ class TrainConfig:
                 )
         at_least = {"seed": 0, "split_seed": -1, "epochs": 1, "batch_size": 1}
         at_least |= {"restart_period": 1, "patience": 0, "threads": 0, "clip": 0, "log_every": 0}
-        at_least |= {"rbf_range": 0}
+        at_least |= {"rbf_range": 0, "committee": 1}
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}")
@@ -380,6 +382,24 @@ def read_run_config(folder: Path) -> TrainConfig:
     file = folder / "config.toml"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} is no run folder: it has no config.toml")
+    return _read_all(file)
+
+
+def read_committee_config(folder: Path) -> TrainConfig:
+    """The options of a committee, as `read_run_config` those of a run.
+
+    Args:
+        folder: the committee folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if the path is something else, or its options cannot be read.
+    """
+    expect(folder, Kind.COMMITTEE)
+    return _read_all(folder / COMMITTEE_OPTIONS)
+
+
+def _read_all(file: Path) -> TrainConfig:
     options = FIXED_BEFORE | read_config(file)
     return TrainConfig(**(PRESETS.get(options.get("preset", ""), {}) | options))
 

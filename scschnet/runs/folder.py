@@ -106,7 +106,7 @@ class RunFolder:
             BlockingIOError: if another training is in it.
             OSError: if it cannot be written.
         """
-        run = cls(Path(config.out) if config.out else _free_name(config))
+        run = cls(Path(config.out) if config.out else free_name(config))
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -199,7 +199,7 @@ class RunFolder:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _free_name(config: TrainConfig) -> Path:
+def free_name(config: TrainConfig) -> Path:
     """runs/NAME, or the first of runs/NAME-2, runs/NAME-3, ... that does not exist."""
     base = Path("runs") / (Path(config.data[-1]).stem if config.data else "ethanol")
     names = itertools.chain([base], (Path(f"{base}-{k}") for k in itertools.count(2)))

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from scschnet.checkpoint import SHORTEST, Checkpoint, load, load_checkpoint, save_checkpoint
-from scschnet.data import collate, load_split
+from scschnet.data import Split, StructureSet, collate, load_split
 from scschnet.data.fingerprint import fingerprint
 from scschnet.device import check_device
 from scschnet.evaluate import Error, Predictions, errors, errors_by_file, in_units, predict
@@ -44,6 +44,21 @@ LOST_FACTOR = 10.0  # a train loss so far above the best one, for LOST_PATIENCE 
 LOST_PATIENCE = 5
 # How often several processes ask each other whether one of them received a signal.
 STEPS_BETWEEN_SIGNAL_CHECKS = 32
+
+
+@dataclass(frozen=True)
+class Member:
+    """What a member of a committee shares with the others, and which one it is.
+
+    Args:
+        structures: the data.
+        split: of all members.
+        title: for messages, such as "member 2 of 4".
+    """
+
+    structures: StructureSet
+    split: Split
+    title: str
 
 
 class Interrupted(Exception):
@@ -81,10 +96,38 @@ def train(config: TrainConfig, resume: Path | None = None) -> RunFolder:
         TrainingFailed: if the loss or the gradients are no longer finite.
         ValueError, OSError: for unusable options, data or folders.
     """
+    processes = start_processes(config)
+    run = train_in(processes, config, resume)
+    processes.close()
+    return run
+
+
+def start_processes(config: TrainConfig) -> Processes:
+    """The processes of a training.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
     check_device(config.device)
-    processes = Processes(config.device)
+    return Processes(config.device)
+
+
+def train_in(
+    processes: Processes,
+    config: TrainConfig,
+    resume: Path | None,
+    member: Member | None = None,
+) -> RunFolder:
+    """`train` in processes that are there already.
+
+    Args:
+        processes: this process and its group.
+        config: all options.
+        resume: run folder to go on with, or None for a new run.
+        member: what it shares with the other members of a committee; None: it is no member.
+    """
     with _alone(resume, processes) as hold:
-        training = Training(config, processes, resume)
+        training = Training(config, processes, resume, member)
         if resume is None and processes.is_first:
             hold(training.run)
             training.keep_start()
@@ -96,7 +139,6 @@ def train(config: TrainConfig, resume: Path | None = None) -> RunFolder:
             while not training.is_done():
                 training.run_epoch(received)
         training.finish()
-    processes.close()
     return training.run
 
 
@@ -107,12 +149,19 @@ class Training:
         config: all options.
         processes: this process and its group.
         resume: run folder to go on with, or None for a new run.
+        member: what it shares with the other members of a committee; None: it is no member.
     """
 
-    def __init__(self, config: TrainConfig, processes: Processes, resume: Path | None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        processes: Processes,
+        resume: Path | None,
+        member: Member | None = None,
+    ) -> None:
         if resume is not None:
             expect_data_of_run(resume, config.data)
-        self.structures = read_structures(config)
+        self.structures = member.structures if member else read_structures(config)
         given, config = config, resolve(config, self.structures)
         if config.init_from and not config.init_fingerprint:
             config = replace(config, init_fingerprint=digest_of(config.init_from))
@@ -126,7 +175,7 @@ class Training:
             before = read_before(config)
         if resume is None:
             known = () if before is None else before.model.config.elements
-            self.split = choose_split(config, self.structures, known)
+            self.split = member.split if member else choose_split(config, self.structures, known)
         else:
             self.run = RunFolder(resume)
             self.split = load_split(self.run.split, len(self.structures))
@@ -149,6 +198,7 @@ class Training:
             self.state.epoch,
             silent=not processes.is_first,
             per_atom=self.structures.is_extensive,
+            title=member.title if member else "",
         )
         found = describe(config, self.structures, self.split, model.config.elements)
         self.progress.message("\n".join([f"{found}; run folder {self.run.path}", *told]))
@@ -231,11 +281,14 @@ class Training:
         self._end_epoch(validation, rates[-1])
 
     def finish(self) -> None:
-        """Evaluate the best parameters on the test part and write test.json."""
+        """Evaluate the best parameters on the test part and write test.json, unless it is there."""
         self.progress.close()
         if not self.processes.is_first:
             return
         test = self.split.test
+        known = self.run.read_test()
+        if known.get("epoch") == self.state.best_epoch and known.get("n_test") == len(test):
+            return  # a run that had been finished before
         content: dict[str, Any] = {"epoch": self.state.best_epoch, "n_test": len(test)}
         if len(test):
             model = load(self.run.best).to(self.processes.device)

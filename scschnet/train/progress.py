@@ -25,6 +25,7 @@ class Progress:
         epochs_done: epochs finished before (a resumed run).
         silent: show nothing (all processes but the first).
         per_atom: show energies per atom, in meV, as for structures of several sizes or periodic ones.
+        title: stands before every line, such as the member of a committee; empty: nothing.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class Progress:
         epochs_done: int = 0,
         silent: bool = False,
         per_atom: bool = False,
+        title: str = "",
     ) -> None:
+        self.title = f"{title}: " if title else ""
         self.config = config
         self.n_train = n_train
         self.started = time.perf_counter()
@@ -50,7 +53,8 @@ class Progress:
                 unit=" structures",
                 dynamic_ncols=True,
                 smoothing=0.05,
-                bar_format="{percentage:3.0f}% |{bar}| {elapsed} < {remaining}, {rate_fmt} {postfix}",
+                desc=title or None,
+                bar_format="{desc}{percentage:3.0f}% |{bar}| {elapsed} < {remaining}, {rate_fmt} {postfix}",
             )
 
     def step(self, n_structures: int) -> None:
@@ -75,6 +79,7 @@ class Progress:
 
     def message(self, text: str) -> None:
         """A line that stays."""
+        text = self.title + text
         if self.bar is not None:
             self.bar.write(text, file=sys.stderr)
         elif not self.silent:

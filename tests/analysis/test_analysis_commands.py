@@ -61,7 +61,7 @@ def test_what_cannot_be_read_is_named(run, tmp_path, capsys):
     config = (run / "config.toml").read_text()
     lost = tmp_path / "lost"
     lost.mkdir()
-    (lost / "config.toml").write_text(config.replace('data = []', 'data = "gone.npz"'))
+    (lost / "config.toml").write_text(config.replace("data = []", 'data = "gone.npz"'))
     assert main(["layers", str(lost)]) == 1
     assert "there is no gone.npz" in capsys.readouterr().err
     (lost / "config.toml").write_text("data = ")

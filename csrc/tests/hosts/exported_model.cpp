@@ -54,6 +54,14 @@ void print(const Evaluation& result) {
   print("base_energies", result.base_energies);
   print("atom_virial", result.atom_virial);
   if (result.unfamiliarity.defined()) print("unfamiliarity", result.unfamiliarity);
+  if (!result.forces_std.defined()) return;
+  print("energy_std", result.energy_std);
+  print("energies_std", result.energies_std);
+  print("forces_std", result.forces_std);
+  print("virial_std", result.virial_std);
+  print("energy_deviations", result.energy_deviations);
+  print("forces_deviations", result.forces_deviations);
+  print("virial_deviations", result.virial_deviations);
 }
 
 std::string answer(const std::function<void()>& call) {
