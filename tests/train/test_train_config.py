@@ -151,4 +151,7 @@ def test_resume_refuses_to_be_another_run(tmp_path, capsys):
     assert main(["--resume", str(tmp_path), "--lr", "1e-5"]) == 2
     assert "`lr` of a resumed run must stay 0.004, got 1e-05" in capsys.readouterr().err
     assert main(["--resume", str(tmp_path / "absent")]) == 2
-    assert "`--resume` must be a run folder or a committee of run folders, but there is no" in capsys.readouterr().err
+    assert (
+        "`--resume` must be a run folder or a committee of run folders, but there is no"
+        in capsys.readouterr().err
+    )
