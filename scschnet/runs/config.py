@@ -150,7 +150,7 @@ class TrainConfig:
             object.__setattr__(self, "data", (self.data,) if self.data else ())
         for name in LISTS:  # TOML has lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._check_data_weights()
+        self._check_data()
         self._check_init()
         for name, kind in get_type_hints(TrainConfig).items():
             choices = get_args(kind) if get_origin(kind) is Literal else ()
@@ -179,7 +179,7 @@ class TrainConfig:
         if not 0.0 < self.lr < float("inf"):
             raise ValueError(f"`lr` must be positive, got {self.lr}")
 
-    def _check_data_weights(self) -> None:
+    def _check_data(self) -> None:
         weights = self.data_weights
         if weights and len(weights) != len(self.data):
             raise ValueError(
