@@ -33,6 +33,7 @@ from scschnet.analysis.pareto import Pruned, measure, plot_pareto
 from scschnet.analysis.reach import plot_reach, radii, reach
 from scschnet.analysis.tables import table_beside
 from scschnet.commands.modes import Modes
+from scschnet.commands.walks import Walks
 from scschnet.data import evenly, read
 from scschnet.elements import symbol
 from scschnet.evaluate import norm_statistics
@@ -346,6 +347,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "unfamiliarity": Unfamiliarity,
     "prune": Prune,
     "modes": Modes,
+    "walks": Walks,
 }
 
 
