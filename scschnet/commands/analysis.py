@@ -34,6 +34,7 @@ from scschnet.analysis.properties import plot_properties, property_contributions
 from scschnet.analysis.reach import plot_reach, radii, reach
 from scschnet.analysis.tables import table_beside
 from scschnet.commands.modes import Modes
+from scschnet.commands.walks import Walks
 from scschnet.data import evenly, read
 from scschnet.elements import symbol
 from scschnet.evaluate import norm_statistics
@@ -421,6 +422,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "prune": Prune,
     "sizes": Sizes,
     "modes": Modes,
+    "walks": Walks,
 }
 
 
