@@ -79,7 +79,6 @@ def read_before(config: TrainConfig) -> Checkpoint:
     return before
 
 
-
 def _shape(config: ModelConfig) -> dict[str, Any]:
     """Options of a model as a training names them."""
     shape = {name: getattr(config, name) for name in MODEL_OPTIONS}
