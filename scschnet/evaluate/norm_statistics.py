@@ -46,7 +46,7 @@ def norm_statistics(model: SchNet, train: StructureSet, held_out: StructureSet) 
     means, whitenings, quantiles, sizes, tested = [], [], [], [], []
     for z in train.elements:
         norms = known[1:, train.atomic_numbers == z].T
-        mean, root = norms.mean(axis=0), _inverse_root(norms)
+        mean, root = norms.mean(axis=0), inverse_root(norms)
         others = new[1:, held_out.atomic_numbers == z].T
         calibrate = others if len(others) else norms
         distance = np.linalg.norm((calibrate - mean) @ root, axis=1)
@@ -67,7 +67,7 @@ def norm_statistics(model: SchNet, train: StructureSet, held_out: StructureSet) 
     )
 
 
-def _inverse_root(norms: NDArray[np.float64]) -> NDArray[np.float64]:
+def inverse_root(norms: NDArray[np.float64]) -> NDArray[np.float64]:
     """R with R R^T the inverse of the shrunk covariance of norms (n_atoms, n_blocks)."""
     n, n_blocks = norms.shape
     away = norms - norms.mean(axis=0)
