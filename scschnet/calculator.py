@@ -16,6 +16,9 @@ from scschnet.checkpoint import checkpoint_path, load, load_checkpoint
 from scschnet.elements import symbols
 from scschnet.neighbors import neighbor_list
 from scschnet.nn import SchNet
+from scschnet.nn import error_bars
+from scschnet.nn.error_bars import ErrorBars, ErrorStatistics
+from scschnet.nn.geometry import pair_vectors
 from scschnet.nn.unfamiliarity import KEY, NormStatistics, unfamiliarity
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -40,6 +43,9 @@ class ScSchNetCalculator(Calculator):
     Results, as ASE defines them: energy and free_energy, eV, the same number; energies (n_atoms,), eV;
     forces (n_atoms, 3), eV/Å; stress (6,), eV/Å^3, xx yy zz yz xz xy of (1/V) dE/dstrain, tension
     positive. All NumPy float64.
+    With forces and a checkpoint that has statistics of its errors, as every finished run does that validates energies and
+    forces: energy_std, eV; energies_std (n_atoms,), eV; forces_std (n_atoms,), eV/Å, the expected size of the error of
+    the force on every atom (scschnet.nn.error_bars).
 
     Attributes:
         unfamiliarity: of the last results, (n_atoms,) float64: above 1 an atom is stranger than 99 % of the
@@ -60,6 +66,7 @@ class ScSchNetCalculator(Calculator):
         "energies",
         "forces",
         "stress",
+        *error_bars.NAMES,
     ]
 
     def __init__(
@@ -79,12 +86,13 @@ class ScSchNetCalculator(Calculator):
         device: str | torch.device,
         dtype: str | torch.dtype | None,
     ) -> None:
-        statistics = None
+        statistics = errors = None
         if isinstance(path_or_model, SchNet):
             model = copy.deepcopy(path_or_model)
         elif isinstance(path_or_model, (str, os.PathLike)):
             model = load(path_or_model)
-            statistics = load_checkpoint(checkpoint_path(path_or_model)).metadata.get(KEY)
+            metadata = load_checkpoint(checkpoint_path(path_or_model)).metadata
+            statistics, errors = metadata.get(KEY), metadata.get(error_bars.KEY)
         else:
             raise TypeError(
                 "`path_or_model` must be a run folder, a checkpoint file or a SchNet, "
@@ -96,6 +104,9 @@ class ScSchNetCalculator(Calculator):
         if statistics is not None:
             mean, whitening = NormStatistics.from_json(statistics).tables()
             self._familiar = mean.to(self.device), whitening.to(self.device)
+        self._error_bars: ErrorBars | None = None
+        if errors is not None:
+            self._error_bars = ErrorBars(ErrorStatistics.from_json(errors)).to(self.device)
         self._known = np.array(self.model.config.elements)
         self._numbers = np.zeros(0, np.int64)  # of the atoms the next two tensors belong to
         self._atomic_numbers = self._tensor(self._numbers)
@@ -147,16 +158,27 @@ class ScSchNetCalculator(Calculator):
                 "stress needs a cell with three independent vectors, got "
                 f"cell {atoms.cell.tolist()}"
             )
-        derivatives = "forces" in properties or "stress" in properties
+        bars = any(name in properties for name in error_bars.NAMES)
+        if bars and self._error_bars is None:
+            raise PropertyNotImplementedError(
+                "the model has no error bars: python -m scschnet.analysis error-bars RUN adds them"
+            )
+        derivatives = bars or "forces" in properties or "stress" in properties
         with torch.inference_mode(False):
             self._keep_elements(atoms.numbers)
         with torch.inference_mode(False), torch.no_grad():
+            inputs = self._inputs(atoms)
+            wanted = derivatives and self._error_bars is not None
             found = self.model(
-                *self._inputs(atoms),
+                *inputs,
                 forces=derivatives,
                 stress=derivatives and has_volume,
                 correction_norms=self._familiar is not None,
+                representation=wanted,
             )
+            x_out = found.pop("representation", None)
+            if x_out is not None and self._error_bars is not None:
+                found |= self._bars(self._error_bars, x_out, inputs)
             norms = found.pop("correction_norms", None)
             if norms is not None and self._familiar is not None:
                 scores = unfamiliarity(norms, self._atomic_numbers, *self._familiar)
@@ -164,6 +186,8 @@ class ScSchNetCalculator(Calculator):
         results = {name: value.cpu().numpy() for name, value in found.items()}
         results["energy"] = float(results["energy"][0])
         results["free_energy"] = results["energy"]
+        if "energy_std" in results:
+            results["energy_std"] = float(results["energy_std"])
         if "stress" in results:
             results["stress"] = full_3x3_to_voigt_6_stress(results["stress"][0])
         self.results = results
@@ -181,6 +205,16 @@ class ScSchNetCalculator(Calculator):
         self._numbers = numbers.copy()
         self._atomic_numbers = self._tensor(numbers.astype(np.int64))
         self._idx_m = torch.zeros_like(self._atomic_numbers)
+
+    def _bars(
+        self, bars: ErrorBars, x_out: Tensor, inputs: tuple[Tensor, ...]
+    ) -> dict[str, Tensor]:
+        """The error bars of the structure that `inputs` describe."""
+        positions, numbers, idx_m, cells, idx_i, idx_j, shifts = inputs
+        r_ij = pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts)
+        d_ij = torch.linalg.vector_norm(r_ij, dim=1)
+        trial = bars.trial_forces(idx_i, idx_j, r_ij, d_ij, len(numbers), half=False)
+        return dict(zip(error_bars.NAMES, bars(x_out, numbers, trial), strict=True))
 
     def _inputs(self, atoms: Atoms) -> tuple[Tensor, ...]:
         """The arguments of the model, neighbor list included."""

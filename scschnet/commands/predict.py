@@ -28,7 +28,8 @@ class Options:
 
     Frames are read and written one by one, so that a trajectory of any length fits. What a frame holds stays in it;
     labels of its own are kept as REF_energy, REF_forces and REF_stress. Every atom gets its unfamiliarity, if the
-    model has statistics of its training set: above 1 it is stranger than 99 % of the held-out atoms.
+    model has statistics of its training set: above 1 it is stranger than 99 % of the held-out atoms; and, if the model
+    knows its errors, error bars: energy_std and, per atom, energies_std and forces_std.
     """
 
     run: tyro.conf.Positional[Path]
@@ -106,5 +107,10 @@ def _with_results(atoms: Atoms, calculator: ScSchNetCalculator) -> Atoms:
         results["stress"] = atoms.get_stress()
     if calculator.unfamiliarity is not None:
         atoms.arrays["unfamiliarity"] = calculator.unfamiliarity.copy()
+    found = calculator.results
+    if "energy_std" in found:
+        atoms.info["energy_std"] = found["energy_std"]
+        for name in ("energies_std", "forces_std"):
+            atoms.arrays[name] = found[name].copy()
     atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms

@@ -3,7 +3,9 @@
 The equations are in scschnet.nn.error_bars.
 """
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,9 +14,9 @@ from numpy.typing import NDArray
 from scschnet.data import StructureSet, evenly
 from scschnet.evaluate import predict
 from scschnet.evaluate.corrections import batches, corrections
-from scschnet.evaluate.norm_statistics import inverse_root
+from scschnet.evaluate.norm_statistics import inverse_root, store_metadata
 from scschnet.nn import SchNet
-from scschnet.nn.error_bars import POWERS, ErrorBars, ErrorStatistics, trial_forces
+from scschnet.nn.error_bars import KEY, POWERS, ErrorBars, ErrorStatistics, trial_forces
 from scschnet.runs.run import Run
 
 ATOMS = 20_000  # at most about so many atoms of each part are looked at
@@ -22,6 +24,7 @@ REACH = 5.0  # Å; of the trial forces, or the cutoff if that is shorter
 QUANTILE = 0.99
 FOLDS = 5
 PENALTIES = (10.0, 30.0, 100.0, 300.0, 1000.0)
+COVERED = (0.5, 1.0, 1.5, 2.0, 3.0)  # multiples of an error bar at which coverage is counted
 FLOOR = 0.02  # of the rms error: smaller errors, such as those of forces that symmetry makes zero, are all alike
 
 
@@ -206,3 +209,32 @@ def run_error_statistics(run: Run) -> ErrorStatistics:
     return error_statistics(
         run.model, evenly(run.part("train"), ATOMS), evenly(run.part("val"), ATOMS)
     )
+
+
+def store_error_statistics(path: str | os.PathLike[str], statistics: ErrorStatistics) -> Path:
+    """Write statistics into the metadata of a run's best.pt; its parameters stay as they are.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: if it cannot be read or written.
+    """
+    return store_metadata(path, KEY, statistics.to_json())
+
+
+def coverage(ratios: NDArray[np.float64]) -> list[float]:
+    """Shares of errors that are at most `COVERED` times their error bar.
+
+    Args:
+        ratios: of an error and its error bar.
+    """
+    return [float((ratios <= multiple).mean()) for multiple in COVERED]
+
+
+def expected_coverage(n: int) -> list[float]:
+    """The same for errors of `n` independent normal components, whose root mean square is the error bar.
+
+    Args:
+        n: 1 for an energy, 3 for a force.
+    """
+    half = torch.tensor(n / 2, dtype=torch.float64)
+    square = torch.tensor(COVERED, dtype=torch.float64).square() * half
+    return torch.special.gammainc(half, square).tolist()

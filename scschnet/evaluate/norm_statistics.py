@@ -6,6 +6,7 @@ The score itself, with its equation, is in scschnet.nn.unfamiliarity.
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,8 +113,12 @@ def store_statistics(path: str | os.PathLike[str], statistics: NormStatistics) -
     Raises:
         FileNotFoundError, ValueError, OSError: if it cannot be read or written.
     """
+    return store_metadata(path, KEY, statistics.to_json())
+
+
+def store_metadata(path: str | os.PathLike[str], key: str, content: dict[str, Any]) -> Path:
+    """Write one entry of the metadata of a run's best.pt, as `store_statistics`."""
     file = checkpoint_path(path)
     checkpoint = load_checkpoint(file)
-    metadata = checkpoint.metadata | {KEY: statistics.to_json()}
-    save_checkpoint(file, replace(checkpoint, metadata=metadata))
+    save_checkpoint(file, replace(checkpoint, metadata=checkpoint.metadata | {key: content}))
     return file

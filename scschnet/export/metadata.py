@@ -12,6 +12,8 @@ import scschnet
 from scschnet.checkpoint import checkpoint_path, load_checkpoint
 from scschnet.elements import symbol
 from scschnet.nn import SchNet
+from scschnet.nn import error_bars
+from scschnet.nn.error_bars import ErrorStatistics
 from scschnet.nn.unfamiliarity import KEY, NormStatistics
 from scschnet.runs.config import EMBEDDED
 from scschnet.runs.contributions import layers_at
@@ -51,6 +53,7 @@ class Source:
         layer_norms: of each layer, mean_norm and normalized_weight of its epoch; empty if unknown.
         versions: of the programs it was trained with.
         statistics: of the norms of the corrections over the training set; None if unknown.
+        errors: of its energies and forces on the validation set; None if unknown.
     """
 
     model: SchNet
@@ -58,6 +61,7 @@ class Source:
     layer_norms: list[dict[str, float | None]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     statistics: NormStatistics | None = None
+    errors: ErrorStatistics | None = None
 
 
 def read_source(path: Path) -> Source:
@@ -85,7 +89,10 @@ def read_source(path: Path) -> Source:
         training["errors"] = errors
     norms = _layer_norms(path, found.get("epoch"))
     statistics = NormStatistics.from_json(found[KEY]) if KEY in found else None
-    return Source(checkpoint.model, training, norms, found.get("versions", {}), statistics)
+    errors_of = found.get(error_bars.KEY)
+    bars = None if errors_of is None else ErrorStatistics.from_json(errors_of)
+    versions = found.get("versions", {})
+    return Source(checkpoint.model, training, norms, versions, statistics, bars)
 
 
 def describe(source: Source) -> dict[str, Any]:
@@ -95,7 +102,7 @@ def describe(source: Source) -> dict[str, Any]:
         elements, symbols, cutoff (Å), cutoff_function, n_interactions, n_features, n_rbf, radial_basis, repulsion,
         skip, dtype,
         ghost_range (Å), units, layers, training, versions, unfamiliarity (atoms of each element that its statistics
-        come from; None: there are none).
+        come from; None: there are none), error_bars (whether results have them).
     """
     model, config = source.model, source.model.config
     n = config.n_interactions
@@ -122,6 +129,7 @@ def describe(source: Source) -> dict[str, Any]:
             **{f"trained with {name}": value for name, value in source.versions.items()},
         },
         "unfamiliarity": _atoms_seen(source.statistics),
+        "error_bars": source.errors is not None,
     }
 
 

@@ -79,7 +79,7 @@ def export(
     source = Source(model) if isinstance(model, SchNet) else read_source(Path(model))
     source, filters = _prepared(source, dtype)
     if host != "any":  # it has no use for more than energy and forces
-        source = replace(source, statistics=None)
+        source = replace(source, statistics=None, errors=None)
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -132,8 +132,8 @@ def _potential(
     source: Source, symbols: list[str], portable: bool, place: torch.device
 ) -> PortablePotential | FullPotential:
     if portable:
-        return PortablePotential(source.model, symbols, source.statistics).moved_to(place)
-    return FullPotential(source.model, symbols, source.statistics)
+        return PortablePotential(source.model, symbols, source.statistics, source.errors).moved_to(place)
+    return FullPotential(source.model, symbols, source.statistics, source.errors)
 
 
 def _called_by(

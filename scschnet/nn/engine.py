@@ -60,7 +60,7 @@ class Evaluated(NamedTuple):
     norms: Tensor
     """of the corrections, (n_interactions + 1, n_atoms)"""
     x_out: Tensor
-    """the representation, (n_atoms, n_features); of no meaning where no head reads it"""
+    """the representation, (n_atoms, n_features); of no meaning where neither a head reads it nor it is asked for"""
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ class Engine:
         derivatives: bool,
         nodes: TableNodes | None = None,
         alive: Tensor | None = None,
+        representation: bool = False,
     ) -> Evaluated:
         """The network in one operator, on the half list; differentiable once, in the parameters."""
         pairs, row_ptr, idx_j = half
@@ -143,7 +144,7 @@ class Engine:
         bins, weights = self._spline_weights(d_ij, grid)
         if alive is not None:
             weights = weights * alive[:, None]
-        read_out = len(self.model.heads) > 0
+        read_out = representation or len(self.model.heads) > 0
         given = (self.model.embedding(atomic_numbers), row_ptr, idx_j, bins, weights)
         if kept is not None and d_ij.device.type == "cpu":
             network = (kept.tables, self.model.contribution_weights, kept.dense, kept.packed)

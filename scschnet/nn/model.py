@@ -98,6 +98,7 @@ class SchNet(nn.Module):
         forces: bool = True,
         stress: bool = False,
         correction_norms: bool = False,
+        representation: bool = False,
     ) -> dict[str, Tensor]:
         """Energies of a batch of structures, and their derivatives.
 
@@ -113,13 +114,14 @@ class SchNet(nn.Module):
             forces: whether to return forces.
             stress: whether to return the stress.
             correction_norms: whether to return the norms of the corrections.
+            representation: whether to return x^out.
 
         Returns:
             energy (n_structures,) eV; energies (n_atoms,) eV;
             forces (n_atoms, 3) = -dE/dr, eV/Å; stress (n_structures, 3, 3) = (1/V) dE/dstrain,
             eV/Å^3, tension positive, NaN for a structure without volume;
-            correction_norms ||v_i^(l)||, (n_interactions + 1, n_atoms), detached; and what every head makes of
-            x^out, by its name. All float64 but the last two.
+            correction_norms ||v_i^(l)||, (n_interactions + 1, n_atoms), detached; representation x_i^out,
+            (n_atoms, n_features); and what every head makes of x^out, by its name. All float64 but the last three.
             As usual in torch, everything can be differentiated further if gradients are enabled and
             a parameter, `positions` or `cells` asks for one; under `torch.no_grad()` forces and
             stress are still computed, and nothing is kept. Forward mode (torch.func.jvp, jacfwd, hessian;
@@ -133,8 +135,12 @@ class SchNet(nn.Module):
             evaluated = self.engine.composed(atomic_numbers, geometry, None, derivatives)
         else:
             half = HalfList(*ops.half_list(idx_i, idx_j, shifts, len(atomic_numbers)))
-            evaluate = self.engine.composed if moving else self.engine.fused
-            evaluated = evaluate(atomic_numbers, geometry, half, derivatives)
+            if moving:
+                evaluated = self.engine.composed(atomic_numbers, geometry, half, derivatives)
+            else:
+                evaluated = self.engine.fused(
+                    atomic_numbers, geometry, half, derivatives, representation=representation
+                )
         energies, atom_forces, virial, norms, x_out = evaluated
         result = {
             "energies": energies,
@@ -146,6 +152,8 @@ class SchNet(nn.Module):
             result["stress"] = stress_of(virial, geometry[1])
         if correction_norms:
             result["correction_norms"] = norms
+        if representation:
+            result["representation"] = x_out
         for name, head in self._heads():
             values = head.atom_values(x_out, atomic_numbers)
             result[name] = head.pool(values, geometry[0], idx_m, cells.shape[0])
