@@ -20,6 +20,9 @@ ERRORS_OF_ZIPFILE = (
 )
 
 
+MARKED_AS_FOLDER = 0x10  # in the attributes of MS-DOS
+
+
 def checked_records(data: bytes) -> dict[str, str]:
     """Names of all records without and with the folder they lie in, each compared with its checksum.
 
@@ -32,6 +35,16 @@ def checked_records(data: bytes) -> dict[str, str]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         wrong = archive.testzip()
         if wrong is not None:
-            name = "".join(c if c.isprintable() else "?" for c in wrong)  # it may be damaged, too
-            raise zipfile.BadZipFile(f"the checksum of its record {name} is wrong")
+            raise zipfile.BadZipFile(f"the checksum of its record {_printable(wrong)} is wrong")
+        for record in archive.infolist():
+            # torch takes such a record for one without content, and gives whatever memory held before.
+            if record.external_attr & MARKED_AS_FOLDER:
+                raise zipfile.BadZipFile(
+                    f"its record {_printable(record.filename)} is marked as a folder"
+                )
         return {name.partition("/")[2]: name for name in archive.namelist()}
+
+
+def _printable(name: str) -> str:
+    """A name out of a file that may be damaged, fit for a sentence."""
+    return "".join(c if c.isprintable() else "?" for c in name)

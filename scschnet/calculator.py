@@ -27,8 +27,11 @@ from scschnet.elements import check_elements
 from scschnet.export import ExportedModel, load_exported
 from scschnet.kinds import Kind, kind_of
 from scschnet.neighbors import neighbor_list
-from scschnet.nn import SchNet
+from scschnet.nn import SchNet, error_bars
 from scschnet.nn.committee import Committee
+from scschnet.nn.error_bars import NAMES as ERROR_BARS
+from scschnet.nn.error_bars import ErrorBars, ErrorStatistics
+from scschnet.nn.geometry import pair_vectors
 from scschnet.nn.unfamiliarity import KEY, NormStatistics, unfamiliarity
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -36,7 +39,6 @@ COINCIDENT = (
     1e-6  # Å; closer atoms are on one point up to rounding, and their force has no direction
 )
 INPUTS = ("positions", "numbers", "cell", "pbc")
-ERROR_BARS = ("energy_std", "energies_std", "forces_std")
 ENERGIES = ("energy", "free_energy", "energies", "forces", "stress")
 
 
@@ -71,11 +73,13 @@ class ScSchNetCalculator(Calculator):
 
     Results, as ASE defines them: energy and free_energy, eV, the same number; energies (n_atoms,), eV;
     forces (n_atoms, 3), eV/Å; stress (6,), eV/Å^3, xx yy zz yz xz xy of (1/V) dE/dstrain, tension
-    positive. All NumPy float64. A committee gives error bars besides: energy_std, eV; energies_std
-    (n_atoms,), eV; and with the forces forces_std (n_atoms,), eV/Å (docs/uncertainty.md). Besides, every property
-    that a model was trained on, by its name and in its unit: one called `dipole`, of ASE's files, is ASE's `dipole`,
-    e Å. A model that was not trained on energies has its properties alone; those that mean something for molecules
-    only are left out of periodic structures.
+    positive. All NumPy float64. Besides, every property that a model was trained on, by its name and in its unit: one
+    called `dipole`, of ASE's files, is ASE's `dipole`, e Å. A model that was not trained on energies has its properties
+    alone; those that mean something for molecules only are left out of periodic structures.
+
+    Error bars of a committee, or with forces of a checkpoint that has statistics of its errors, as every finished run
+    has that validates energies and forces: energy_std, eV; energies_std (n_atoms,), eV; forces_std (n_atoms,), eV/Å, the
+    expected size of the error of the force on every atom (docs/uncertainty.md).
 
     Attributes:
         unfamiliarity: of the last results, (n_atoms,) float64: above 1 an atom is stranger than 99 % of the
@@ -104,6 +108,7 @@ class ScSchNetCalculator(Calculator):
         self.device = torch.device(device)
         self._exported: ExportedModel | None = None
         self._familiar: list[tuple[Tensor, Tensor]] = []
+        self._error_bars: ErrorBars | None = None  # of a single model
         if _is_exported(path_or_model):
             self._take_exported(path_or_model, _torch_dtype(dtype))
         else:
@@ -118,11 +123,15 @@ class ScSchNetCalculator(Calculator):
         path_or_model: str | os.PathLike[str] | SchNet | Committee,
         dtype: torch.dtype | None,
     ) -> None:
+        errors = None
         if isinstance(path_or_model, (SchNet, Committee)):
             model = copy.deepcopy(path_or_model)
         elif isinstance(path_or_model, (str, os.PathLike)):
             model = load(path_or_model)
             self._familiar = _norm_tables(path_or_model, self.device)
+            if isinstance(model, SchNet):
+                metadata = load_checkpoint(checkpoint_path(path_or_model)).metadata
+                errors = metadata.get(error_bars.KEY)
         else:
             raise TypeError(
                 "`path_or_model` must be a run folder, a checkpoint file or a SchNet, "
@@ -132,7 +141,9 @@ class ScSchNetCalculator(Calculator):
         self._elements = self.model.config.elements
         energies = ENERGIES if model.config.energy else ()
         self.implemented_properties = [*energies, *(name for name, _ in model.named_heads())]
-        if isinstance(model, Committee):
+        if errors is not None:
+            self._error_bars = ErrorBars(ErrorStatistics.from_json(errors)).to(self.device)
+        if errors is not None or isinstance(model, Committee):
             self._promise_error_bars()
 
     def _take_exported(self, path: str | os.PathLike[str], dtype: torch.dtype | None) -> None:
@@ -202,7 +213,18 @@ class ScSchNetCalculator(Calculator):
                 raise PropertyNotImplementedError(
                     f"{name} means nothing for a periodic structure, got pbc {atoms.pbc.tolist()}"
                 )
-        derivatives = not {"forces", "stress", "forces_std"}.isdisjoint(properties)
+        for name in ERROR_BARS:
+            if name in properties and name not in self.implemented_properties:
+                raise PropertyNotImplementedError(
+                    "the model has no error bars: python -m scschnet.analysis error-bars RUN adds them, and "
+                    "python -m scschnet.train --committee 4 trains a committee"
+                )
+        wanted = (
+            {"forces", "stress", "forces_std"}
+            if self._error_bars is None
+            else {*ERROR_BARS, "forces", "stress"}
+        )
+        derivatives = not wanted.isdisjoint(properties)
         with torch.inference_mode(False):
             self._keep_elements(atoms.numbers)
         with torch.inference_mode(False), torch.no_grad():
@@ -221,12 +243,16 @@ class ScSchNetCalculator(Calculator):
         self.results = results
 
     def _from_model(self, atoms: Atoms, derivatives: bool, has_volume: bool) -> dict[str, Tensor]:
+        inputs = self._inputs(atoms)
+        bars = self._error_bars if derivatives else None
         found = self.model(
-            *self._inputs(atoms),
+            *inputs,
             forces=derivatives,
             stress=derivatives and has_volume,
             correction_norms=bool(self._familiar),
+            **({} if bars is None else {"representation": True}),
         )
+        of_bars = {} if bars is None else self._bars(bars, found.pop("representation"), inputs)
         if self._familiar:
             norms = found.pop("correction_norms")
             of_members = norms.reshape(len(self._familiar), -1, norms.shape[-1])
@@ -237,7 +263,18 @@ class ScSchNetCalculator(Calculator):
             self.unfamiliarity = torch.stack(scores).mean(0).cpu().numpy()
         heads = [name for name, _ in self.model.named_heads()]
         of_structure = {"energy", "energy_std", "stress", *heads}
-        return {name: v[0] if name in of_structure else v for name, v in found.items()}
+        results = {name: v[0] if name in of_structure else v for name, v in found.items()}
+        return results | of_bars
+
+    def _bars(
+        self, bars: ErrorBars, x_out: Tensor, inputs: tuple[Tensor, ...]
+    ) -> dict[str, Tensor]:
+        """The error bars of the structure that `inputs` describe."""
+        positions, numbers, idx_m, cells, idx_i, idx_j, shifts = inputs
+        r_ij = pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts)
+        d_ij = torch.linalg.vector_norm(r_ij, dim=1)
+        trial = bars.trial_forces(idx_i, idx_j, r_ij, d_ij, len(numbers), half=False)
+        return dict(zip(ERROR_BARS, bars(x_out, numbers, trial), strict=False))
 
     def _from_file(
         self, exported: ExportedModel, atoms: Atoms, has_volume: bool
@@ -252,6 +289,10 @@ class ScSchNetCalculator(Calculator):
         if has_volume:
             results["stress"] = -found["virial"] / atoms.get_volume()
         return results
+
+    def names_of_properties(self) -> list[str]:
+        """What the model predicts beside energies, forces, stress and error bars."""
+        return [] if self._exported is not None else [name for name, _ in self.model.named_heads()]
 
     def _of_molecules(self) -> list[str]:
         """Properties that mean nothing for a periodic structure."""

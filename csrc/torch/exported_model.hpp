@@ -28,9 +28,10 @@ struct Evaluation {
   // (n_atoms,) eV/Å; virial_std (3, 3) eV, of a committee alone.
   at::Tensor energy_std, energies_std, forces_std, virial_std;
 
-  // The deviations themselves, of a committee alone: (n_members,), (n_members, n_atoms, 3) and
-  // (n_members, 3, 3). A host with ghosts, or with several processes, adds these to their owners as
-  // it does with forces, energies and virials, and takes the root mean squares itself.
+  // The deviations themselves, of a committee: (n_members,), (n_members, n_atoms, 3) and
+  // (n_members, 3, 3); of one model (n_features,) of the energy alone. A host with ghosts, or with
+  // several processes, adds these to their owners as it does with forces, energies and virials, and
+  // takes the root mean squares itself.
   at::Tensor energy_deviations, forces_deviations, virial_deviations;
 
   // with Extras::layers: energies = base_energies + layer_energies.sum(0)

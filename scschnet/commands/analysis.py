@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scschnet.analysis import contributions as c
 from scschnet.analysis import environments as e
+from scschnet.analysis import error_bars as errorbars
 from scschnet.analysis import plots, sizes, unfamiliar
 from scschnet.analysis.filters import pair_energies, plot_filters, squeeze, summarize_filters
 from scschnet.analysis.importance import (
@@ -37,7 +38,7 @@ from scschnet.commands.modes import Modes
 from scschnet.commands.walks import Walks
 from scschnet.data import evenly, read
 from scschnet.elements import symbol
-from scschnet.evaluate import norm_statistics
+from scschnet.evaluate import error_statistics, norm_statistics
 from scschnet.files import write_any_text
 from scschnet.kinds import Kind, expect
 from scschnet.runs.config import read_run_config
@@ -335,6 +336,33 @@ class Unfamiliarity:
 
 
 @dataclass(frozen=True)
+class ErrorBars:
+    """Error bars of energies and forces from this one model; stores what makes them in the run's best.pt, for ASE and export.
+
+    Prints which share of the errors on test structures they cover, against what is expected of normal errors.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    out: Annotated[Path, out_option()] = Path("error-bars.png")
+    """Figure to write: .png, .pdf or .svg."""
+
+    def __call__(self) -> None:
+        """Store, draw, write and print."""
+        plots.check_format(self.out)
+        run = read_run(self.run)
+        statistics = error_statistics.run_error_statistics(run)
+        print(error_statistics.store_error_statistics(self.run, statistics))
+        found = errorbars.ratios(run.model, evenly(run.held_out, 20_000), statistics)
+        errorbars.plot_coverage(found, self.out)
+        print("within this many error bars   " + "".join(f"{k:8g}" for k in errorbars.COVERED))
+        for name, covered, expected in errorbars.coverages(found):
+            print(f"{name + ', found':30}" + "".join(f"{share:8.3f}" for share in covered))
+            print(f"{name + ', expected':30}" + "".join(f"{share:8.3f}" for share in expected))
+        _print_files(self.out)
+
+
+@dataclass(frozen=True)
 class Prune:
     """Drop trailing blocks, train the rest a little more, and show error against cost.
 
@@ -419,6 +447,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "reach": Reach,
     "filters": Filters,
     "unfamiliarity": Unfamiliarity,
+    "error-bars": ErrorBars,
     "prune": Prune,
     "sizes": Sizes,
     "modes": Modes,

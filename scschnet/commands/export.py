@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {failure}", file=sys.stderr)
         return 1
     bars = metadata.get("error_bars")
-    what = f"committee of {bars['n_members']}, " if bars else ""
+    what = f"committee of {bars['n_members']}, " if bars and "n_members" in bars else ""
     print(
         f"{options.out}: {what}{', '.join(metadata['symbols'])}, {metadata['n_interactions']} blocks, cutoff "
         f"{metadata['cutoff']:g} Å, {metadata['dtype']}"

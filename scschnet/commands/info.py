@@ -158,7 +158,9 @@ def _training(training: dict[str, Any]) -> dict[str, str]:
 
 def _error_bars(bars: dict[str, Any] | None) -> str:
     if bars is None:
-        return "none; a committee has some: python -m scschnet.train --committee 4"
+        return "none; python -m scschnet.analysis error-bars RUN adds some"
+    if bars["kind"] != "committee":
+        return f"of one model, calibrated on {sum(bars['n_val']):,} validation atoms"
     factors = bars["factors"]
     return (
         f"deviations of a committee of {bars['n_members']} from its mean, times {factors['energy']:.3g} for energies and "

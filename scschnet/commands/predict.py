@@ -29,7 +29,8 @@ class Options:
     Frames are read and written one by one, so that a trajectory of any length fits. What a frame holds stays in it;
     labels of its own are kept as REF_energy, REF_forces, REF_stress and REF_ before names of properties. Every atom
     gets its unfamiliarity, if the model has statistics of its training set: above 1 it is stranger than 99 % of the
-    held-out atoms. A committee gives error bars, energy_std, and of every atom energies_std and forces_std.
+    held-out atoms; and, if the model knows its errors or is a committee, error bars: energy_std and, per atom,
+    energies_std and forces_std.
     """
 
     run: tyro.conf.Positional[Path]
@@ -109,12 +110,12 @@ def _with_results(atoms: Atoms, calculator: ScSchNetCalculator) -> Atoms:
             place[f"REF_{name}"] = known[name]
     atoms.calc = calculator
     results = {}
-    if calculator.model.config.energy:
+    if "energy" in calculator.implemented_properties:
         results["forces"] = atoms.get_forces()  # brings the energy along
         results["energy"] = atoms.get_potential_energy()
         with suppress(PropertyNotImplementedError):  # a cell without volume
             results["stress"] = atoms.get_stress()
-    for name, _ in calculator.model.named_heads():
+    for name in calculator.names_of_properties():
         if name in known or name in atoms.info:
             atoms.info[f"REF_{name}"] = known.get(name, atoms.info.get(name))
         atoms.info.pop(name, None)

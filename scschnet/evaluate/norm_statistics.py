@@ -6,6 +6,7 @@ The score itself, with its equation, is in scschnet.nn.unfamiliarity.
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def norm_statistics(model: SchNet, train: StructureSet, held_out: StructureSet) 
     means, whitenings, quantiles, sizes, tested = [], [], [], [], []
     for z in train.elements:
         norms = known[1:, train.atomic_numbers == z].T
-        mean, root = norms.mean(axis=0), _inverse_root(norms)
+        mean, root = norms.mean(axis=0), inverse_root(norms)
         others = new[1:, held_out.atomic_numbers == z].T
         calibrate = others if len(others) else norms
         distance = np.linalg.norm((calibrate - mean) @ root, axis=1)
@@ -67,7 +68,7 @@ def norm_statistics(model: SchNet, train: StructureSet, held_out: StructureSet) 
     )
 
 
-def _inverse_root(norms: NDArray[np.float64]) -> NDArray[np.float64]:
+def inverse_root(norms: NDArray[np.float64]) -> NDArray[np.float64]:
     """R with R R^T the inverse of the shrunk covariance of norms (n_atoms, n_blocks)."""
     n, n_blocks = norms.shape
     away = norms - norms.mean(axis=0)
@@ -112,8 +113,12 @@ def store_statistics(path: str | os.PathLike[str], statistics: NormStatistics) -
     Raises:
         FileNotFoundError, ValueError, OSError: if it cannot be read or written.
     """
+    return store_metadata(path, KEY, statistics.to_json())
+
+
+def store_metadata(path: str | os.PathLike[str], key: str, content: dict[str, Any]) -> Path:
+    """Write one entry of the metadata of a run's best.pt, as `store_statistics`."""
     file = checkpoint_path(path)
     checkpoint = load_checkpoint(file)
-    metadata = checkpoint.metadata | {KEY: statistics.to_json()}
-    save_checkpoint(file, replace(checkpoint, metadata=metadata))
+    save_checkpoint(file, replace(checkpoint, metadata=checkpoint.metadata | {key: content}))
     return file

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from scschnet.export.potential import FullPotential
 from scschnet.export.torchscript import torchscript_deprecation_ignored
+from scschnet.nn.error_bars import NAMES
 
 # All arithmetic that counts is inside of scschnet's operators, which choose their instructions when they run; the rest
 # is compiled for any CPU of the kind, quickly.
@@ -25,14 +26,16 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def outputs(has_statistics: bool) -> tuple[str, ...]:
+def outputs(has_statistics: bool, has_error_bars: bool = False) -> tuple[str, ...]:
     """Names of the results, in order.
 
     Args:
         has_statistics: whether the model has statistics of its training set.
+        has_error_bars: whether it has statistics of its errors.
     """
     always = ("energy", "energies", "forces", "virial", "correction_norms")
-    return (*always, "unfamiliarity") if has_statistics else always
+    scores = ("unfamiliarity",) if has_statistics else ()
+    return (*always, *scores, *(NAMES if has_error_bars else ()))
 
 
 class PairCall(nn.Module):
@@ -45,7 +48,7 @@ class PairCall(nn.Module):
     def __init__(self, potential: FullPotential) -> None:
         super().__init__()
         self.potential = potential
-        self.outputs = outputs(potential.has_statistics)
+        self.outputs = outputs(potential.has_statistics, potential.has_error_bars)
         potential.checked = False
         potential.weights.kept = False
 

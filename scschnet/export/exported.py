@@ -142,7 +142,10 @@ class CompiledModel(ExportedModel):
             values = self.run([atomic_numbers, idx_i, idx_j, r_ij, local])
         except RuntimeError as error:
             raise ValueError(first_line(error)) from error
-        names = outputs(self.metadata.get("unfamiliarity") is not None)
+        names = outputs(
+            self.metadata.get("unfamiliarity") is not None,
+            bool(self.metadata.get("error_bars")),
+        )
         result = dict(zip(names, values, strict=True))
         if not bool(torch.isfinite(result["energy"] + result["virial"].sum())):
             raise ValueError("the results are not finite: atoms must lie on different points")

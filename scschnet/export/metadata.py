@@ -13,8 +13,9 @@ import torch
 import scschnet
 from scschnet.checkpoint import checkpoint_path, load_checkpoint
 from scschnet.elements import symbol
-from scschnet.nn import SchNet
+from scschnet.nn import SchNet, error_bars
 from scschnet.nn.committee import Factors
+from scschnet.nn.error_bars import ErrorStatistics
 from scschnet.nn.unfamiliarity import KEY, NormStatistics
 from scschnet.runs.config import EMBEDDED
 from scschnet.runs.contributions import layers_at
@@ -56,6 +57,7 @@ class Source:
         versions: of the programs it was trained with.
         statistics: of the norms of the corrections over the training set; None if unknown.
         units: of energy and length.
+        errors: of its energies and forces on the validation set; None if unknown.
     """
 
     model: SchNet
@@ -64,6 +66,7 @@ class Source:
     versions: dict[str, str] = field(default_factory=dict)
     statistics: NormStatistics | None = None
     units: dict[str, str] = field(default_factory=lambda: dict(UNITS))
+    errors: ErrorStatistics | None = None
 
 
 def read_source(path: Path) -> Source:
@@ -93,7 +96,9 @@ def read_source(path: Path) -> Source:
     norms = _layer_norms(path, found.get("epoch"))
     statistics = NormStatistics.from_json(found[KEY]) if KEY in found else None
     units = found.get("units", UNITS)
-    return Source(checkpoint.model, training, norms, found.get("versions", {}), statistics, units)
+    versions, errors_of = found.get("versions", {}), found.get(error_bars.KEY)
+    bars = None if errors_of is None else ErrorStatistics.from_json(errors_of)
+    return Source(checkpoint.model, training, norms, versions, statistics, units, bars)
 
 
 def describe(source: Source) -> dict[str, Any]:
@@ -103,7 +108,7 @@ def describe(source: Source) -> dict[str, Any]:
         elements, symbols, cutoff (Å), cutoff_function, n_interactions, n_features, n_rbf, radial_basis, repulsion,
         skip, energy (whether there is one), properties (name, kind, unit and contribution weights of each), dtype,
         ghost_range (Å), units, layers, training, versions, unfamiliarity (atoms of each element that its statistics
-        come from; None: there are none).
+        come from; None: there are none), error_bars (None, or kind and n_val, validation atoms of each element).
     """
     model, config = source.model, source.model.config
     n = config.n_interactions
@@ -132,6 +137,9 @@ def describe(source: Source) -> dict[str, Any]:
             **{f"trained with {name}": value for name, value in source.versions.items()},
         },
         "unfamiliarity": _atoms_seen(source.statistics),
+        "error_bars": None
+        if source.errors is None
+        else {"kind": "one model", "n_val": source.errors.n_val},
     }
 
 

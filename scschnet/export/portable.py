@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from scschnet.export.potential import Potential, dense_parameters, filter_tables_of
 from scschnet.nn import SchNet
+from scschnet.nn.error_bars import ErrorStatistics
 from scschnet.nn.unfamiliarity import NormStatistics, unfamiliarity
 
 # The six quintic B-splines on a cell of a uniform grid, as polynomials of t from t^0 to t^5, times 120.
@@ -31,6 +32,7 @@ class PortablePotential(Potential):
         model: as for `Potential`.
         symbols: of its elements, for messages.
         statistics: as for `Potential`.
+        errors: as for `Potential`.
     """
 
     dense: list[Tensor]
@@ -39,9 +41,13 @@ class PortablePotential(Potential):
     spline_slopes: Tensor
 
     def __init__(
-        self, model: SchNet, symbols: list[str], statistics: NormStatistics | None = None
+        self,
+        model: SchNet,
+        symbols: list[str],
+        statistics: NormStatistics | None = None,
+        errors: ErrorStatistics | None = None,
     ) -> None:
-        super().__init__(model, symbols, statistics)
+        super().__init__(model, symbols, statistics, errors)
         self.dense = dense_parameters(model)
         self.register_buffer("tables", filter_tables_of(model))
         splines = torch.tensor(QUINTIC_SPLINES, dtype=torch.float64).t() / 120.0

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from scschnet.nn import SchNet
 from scschnet.nn.config import MAX_Z
+from scschnet.nn.error_bars import ErrorBars, ErrorStatistics
 from scschnet.nn.filter_table import FilterGrid, filter_tables
 from scschnet.nn.unfamiliarity import NormStatistics
 
@@ -29,6 +30,9 @@ class Potential(nn.Module):
             from `forward`, which knows positions, NAME too, the property of the structure, (...)
         of a model that was not trained on energies neither these nor what is derived from them; `forward_pairs` fails
         with statistics of the training set: unfamiliarity (n_local,), see scschnet.nn.unfamiliarity
+        with statistics of its errors: energy_std (), of the sum of the local energies, and energies_std (n_local,), eV;
+            forces_std (n_atoms,), eV/Å, zero on ghosts; energy_deviations (n_features,), eV, which a host adds up over
+            its processes, and whose root mean square is energy_std, see scschnet.nn.error_bars
 
     Subclasses define the methods that raise NotImplementedError here. How they store the centers of a half list
     is their own matter.
@@ -37,6 +41,7 @@ class Potential(nn.Module):
         model: on the CPU, in its final dtype, its filter step chosen (`SchNet.refine_filters`).
         symbols: of its elements, for messages.
         statistics: of the norms of the corrections over the training set; None: unknown.
+        errors: of its energies and forces on the validation set; None: unknown.
     """
 
     contribution_weights: Tensor
@@ -54,7 +59,11 @@ class Potential(nn.Module):
     head_weights: Tensor
 
     def __init__(
-        self, model: SchNet, symbols: list[str], statistics: NormStatistics | None = None
+        self,
+        model: SchNet,
+        symbols: list[str],
+        statistics: NormStatistics | None = None,
+        errors: ErrorStatistics | None = None,
     ) -> None:
         super().__init__()
         config, offsets = model.config, model.offsets
@@ -73,6 +82,8 @@ class Potential(nn.Module):
         self.has_energy = config.energy
         head_weights = model.head_weights if self.has_heads else torch.zeros(0)
         self.register_buffer("head_weights", head_weights.detach().clone())
+        self.has_error_bars = errors is not None
+        self.error_bars = None if errors is None else ErrorBars(errors)
         self.register_buffer("contribution_weights", model.contribution_weights.detach().clone())
         known = torch.zeros(MAX_Z + 2, dtype=torch.bool)  # the last row: no element at all
         known[list(config.elements)] = True
@@ -218,7 +229,7 @@ class Potential(nn.Module):
             splines,
             n_local,
             halo,
-            layers or self.has_heads,
+            layers or self.has_heads or self.has_error_bars,
         )
         offsets = self.offsets.index_select(0, rows.narrow(0, 0, n_local))
         energies = torch.addcmul(offsets, g.double(), self.scale)
@@ -253,6 +264,20 @@ class Potential(nn.Module):
             result["unfamiliarity"] = self.unfamiliarity(
                 result["correction_norms"], atomic_numbers.narrow(0, 0, n_local)
             )
+        if self.error_bars is not None:
+            weights = self.contribution_weights.to(corrections.dtype)
+            x_out = (weights.unsqueeze(1).unsqueeze(2) * corrections).sum(0)
+            trial = self.error_bars.trial_forces(
+                self.idx_i(centers), idx_j, r_ij, d_ij, n_atoms, True
+            )
+            bars = self.error_bars(
+                x_out, atomic_numbers.narrow(0, 0, n_local), trial.narrow(0, 0, n_local)
+            )
+            result["energy_std"], result["energies_std"] = bars[0], bars[1]
+            forces_std = bars[2].new_zeros([n_atoms])  # ghosts have theirs where they are local
+            forces_std.narrow(0, 0, n_local).copy_(bars[2])
+            result["forces_std"] = forces_std
+            result["energy_deviations"] = bars[3]
         if self.has_heads:
             shape = [self.head_weights.size(0), n_local, corrections.size(2)]
             representations = torch.matmul(self.head_weights, corrections.flatten(1)).view(shape)
@@ -462,12 +487,17 @@ class FullPotential(Potential):
         model: as for `Potential`.
         symbols: of its elements, for messages.
         statistics: as for `Potential`.
+        errors: as for `Potential`.
     """
 
     def __init__(
-        self, model: SchNet, symbols: list[str], statistics: NormStatistics | None = None
+        self,
+        model: SchNet,
+        symbols: list[str],
+        statistics: NormStatistics | None = None,
+        errors: ErrorStatistics | None = None,
     ) -> None:
-        super().__init__(model, symbols, statistics)
+        super().__init__(model, symbols, statistics, errors)
         tables = filter_tables_of(model)
         self.weights = Weights(tables, self.contribution_weights, dense_parameters(model))
 

@@ -106,6 +106,8 @@ def export(
     if host != "any" or any(source.statistics is None for source in sources):
         # such a host has no use for more than energy and forces
         sources = [replace(source, statistics=None) for source in sources]
+    if host != "any" or factors is not None:  # a committee has its own error bars
+        sources = [replace(source, errors=None) for source in sources]
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -190,8 +192,10 @@ def _potential(
     source: Source, symbols: list[str], portable: bool, place: torch.device
 ) -> PortablePotential | FullPotential:
     if portable:
-        return PortablePotential(source.model, symbols, source.statistics).moved_to(place)
-    return FullPotential(source.model, symbols, source.statistics)
+        return PortablePotential(source.model, symbols, source.statistics, source.errors).moved_to(
+            place
+        )
+    return FullPotential(source.model, symbols, source.statistics, source.errors)
 
 
 def _called_by(

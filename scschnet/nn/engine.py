@@ -61,7 +61,7 @@ class Evaluated(NamedTuple):
     norms: Tensor
     """of the corrections, (n_interactions + 1, n_atoms)"""
     corrections: Sequence[Tensor]
-    """v^(0) to v^(L), (n_atoms, n_features) each; of no meaning where no head reads them"""
+    """v^(0) to v^(L), (n_atoms, n_features) each; of no meaning where neither a head reads them nor x^out is asked for"""
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,7 @@ class Engine:
         derivatives: bool,
         nodes: TableNodes | None = None,
         alive: Tensor | None = None,
+        representation: bool = False,
     ) -> Evaluated:
         """The network in one operator, on the half list; differentiable once, in the parameters.
 
@@ -148,7 +149,7 @@ class Engine:
         bins, weights = self._spline_weights(d_ij, grid)
         if alive is not None:
             weights = weights * alive[:, None]
-        read_out = len(self.model.heads) > 0
+        read_out = representation or len(self.model.heads) > 0
         corrections: Sequence[Tensor] = ()
         given = (self.model.embedding(atomic_numbers), row_ptr, idx_j, bins, weights)
         if kept is not None and d_ij.device.type == "cpu":

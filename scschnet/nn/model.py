@@ -114,6 +114,7 @@ class SchNet(nn.Module):
         forces: bool = True,
         stress: bool = False,
         correction_norms: bool = False,
+        representation: bool = False,
     ) -> dict[str, Tensor]:
         """Energies of a batch of structures, and their derivatives.
 
@@ -129,14 +130,16 @@ class SchNet(nn.Module):
             forces: whether to return forces.
             stress: whether to return the stress.
             correction_norms: whether to return the norms of the corrections.
+            representation: whether to return x^out.
 
         Returns:
             energy (n_structures,) eV; energies (n_atoms,) eV;
             forces (n_atoms, 3) = -dE/dr, eV/Å; stress (n_structures, 3, 3) = (1/V) dE/dstrain,
             eV/Å^3, tension positive, NaN for a structure without volume;
-            correction_norms ||v_i^(l)||, (n_interactions + 1, n_atoms), detached; and every property
-            by its name, (n_structures, ...), in its unit. All float64 but the norms. A model that was not trained on
-            energies (`config.energy`) returns none, nor what is derived from them.
+            correction_norms ||v_i^(l)||, (n_interactions + 1, n_atoms), detached; representation x_i^out of the energy,
+            (n_atoms, n_features); and every property by its name, (n_structures, ...), in its unit. All float64 but the
+            norms and x^out. A model that was not trained on energies (`config.energy`) returns none, nor what is derived
+            from them.
             As usual in torch, everything can be differentiated further if gradients are enabled and
             a parameter, `positions` or `cells` asks for one; under `torch.no_grad()` forces and
             stress are still computed, and nothing is kept. Forward mode (torch.func.jvp, jacfwd, hessian;
@@ -156,8 +159,12 @@ class SchNet(nn.Module):
             evaluated = self.engine.composed(atomic_numbers, geometry, None, derivatives)
         else:
             half = HalfList(*ops.half_list(idx_i, idx_j, shifts, len(atomic_numbers)))
-            evaluate = self.engine.composed if moving else self.engine.fused
-            evaluated = evaluate(atomic_numbers, geometry, half, derivatives)
+            if moving:
+                evaluated = self.engine.composed(atomic_numbers, geometry, half, derivatives)
+            else:
+                evaluated = self.engine.fused(
+                    atomic_numbers, geometry, half, derivatives, representation=representation
+                )
         energies, atom_forces, virial, norms, layers = evaluated
         result = {}
         if has_energy:
@@ -169,6 +176,8 @@ class SchNet(nn.Module):
             result["stress"] = stress_of(virial, geometry[1])
         if correction_norms:
             result["correction_norms"] = norms
+        if representation:
+            result["representation"] = self.combine(list(layers))
         for (name, head), x_out in zip(
             self.named_heads(), self._representations(layers), strict=True
         ):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from scschnet.analysis import error_bars as errorbars
 from scschnet.analysis.environments import (
     GroupContributions,
     element_contributions,
@@ -36,6 +37,7 @@ from scschnet.data import StructureSet, collate, evenly
 from scschnet.evaluate import Predictions, predict
 from scschnet.evaluate.norm_statistics import run_statistics, unfamiliarity_of
 from scschnet.kinds import Kind, expect
+from scschnet.nn import error_bars
 from scschnet.nn.unfamiliarity import KEY, NormStatistics
 from scschnet.quantities import Shown, shown_errors
 from scschnet.report.molecule import choose_structure
@@ -120,6 +122,7 @@ class Material(Trained):
         pairs: distances and energies of two lone atoms, by elements.
         statistics: of norms, or None without blocks.
         scores: unfamiliarity of held-out and distorted atoms.
+        covered: errors over error bars of held-out structures; None where the run has no error bars.
         cost: of the first run.
     """
 
@@ -136,6 +139,7 @@ class Material(Trained):
     pairs: PairEnergies
     statistics: NormStatistics | None
     scores: dict[str, NDArray[np.float64]]
+    covered: errorbars.Ratios | None
     cost: Cost
 
 
@@ -190,6 +194,7 @@ def gather(paths: Sequence[Path]) -> Trained:
         pair_energies(first.model),
         statistics,
         scores,
+        _covered(first, held_out),
         _cost(first, metrics[0]),
     )
 
@@ -253,6 +258,13 @@ def _familiarity(
     return statistics, {
         name: unfamiliarity_of(run.model, some, statistics) for name, some in sets.items()
     }
+
+
+def _covered(run: Run, held_out: StructureSet) -> errorbars.Ratios | None:
+    if error_bars.KEY not in run.metadata:
+        return None
+    statistics = error_bars.ErrorStatistics.from_json(run.metadata[error_bars.KEY])
+    return errorbars.ratios(run.model, held_out, statistics)
 
 
 def _cost(run: Run, metrics: dict[str, NDArray[np.float64]]) -> Cost:

@@ -11,6 +11,7 @@ import torch
 
 import scschnet
 from scschnet.analysis import environments, filters, importance, layers, parity, plots, unfamiliar
+from scschnet.analysis import error_bars as errorbars
 from scschnet.analysis import reach as reaching
 from scschnet.analysis.contributions import (
     draw_contributions,
@@ -571,6 +572,43 @@ def familiarity(m: Material, output: PageOutput) -> page.Section:
         table,
     )
     return page.Section("familiarity", "Unfamiliar atoms", body + page.figures(drawn))
+
+
+def error_bars(m: Material, output: PageOutput) -> page.Section:
+    """Error bars against errors."""
+    if m.covered is None:
+        none = "There are none: python -m scschnet.analysis error-bars RUN adds them, from validation energies and forces."
+        return page.Section("error-bars", "Error bars", page.paragraph(none))
+    body = page.paragraph(
+        "From this one model: the expected size of the error of the energy (prediction rigidity) and of the force on every "
+        "atom (a regression on validation errors). Calibrated on the validation part, tested here on held-out structures."
+    )
+    rows = list(errorbars.coverages(m.covered))
+    body += page.table(
+        "Share of errors within a multiple of their error bar, found and (expected of normal errors)",
+        ("", "n", *(f"{k:g}" for k in errorbars.COVERED)),
+        [
+            (
+                name,
+                f"{len(m.covered[name]):,}",
+                *(
+                    f"{100 * a:.1f} % ({100 * b:.1f} %)"
+                    for a, b in zip(found, expected, strict=True)
+                ),
+            )
+            for name, found, expected in rows
+        ],
+    )
+    covered = m.covered
+    drawn = output.figure(
+        lambda axes: errorbars.draw_coverage(axes, covered),
+        "Coverage of error bars",
+        "Share of errors within a multiple of their error bar, found against expected.",
+        "Share of errors within 0.5, 1, 1.5, 2 and 3 error bars, against that of normal errors. Above the line, error bars "
+        "are too long; below, too short.",
+        errorbars.write_coverage(output.folder / "error-bars.csv", covered),
+    )
+    return page.Section("error-bars", "Error bars", body + page.figures(drawn))
 
 
 def cost(m: Material) -> page.Section:

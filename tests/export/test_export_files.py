@@ -579,6 +579,22 @@ def test_flipped_bits(file, whole, tmp_path):
     assert refused > len(places) / 3
 
 
+def test_a_record_marked_as_a_folder_is_refused(file, tmp_path):
+    """One bit of the directory, outside of all checksums: torch then reads whatever memory held before."""
+    data = file.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        n_records = len(archive.infolist())
+    entry, seen = data.find(b"PK\x01\x02"), 0
+    while entry >= 0:
+        marked = bytearray(data)
+        marked[entry + 38] |= 0x10
+        (tmp_path / "m.pt").write_bytes(marked)
+        with pytest.raises(ValueError, match=r"its record \S+ is marked as a folder"):
+            load_exported(tmp_path / "m.pt")
+        entry, seen = data.find(b"PK\x01\x02", entry + 4), seen + 1
+    assert seen == n_records
+
+
 def test_names_in_damaged_files_are_printable(file, tmp_path):
     """Both names of the first record and its checksum."""
     data = bytearray(file.read_bytes())

@@ -50,8 +50,8 @@ void ComputeScschnetUncertainty::init() {
     error->all(
         FLERR,
         "compute scschnet/uncertainty needs a model with error bars, which {} does not have: "
-        "train several members, python -m scschnet.train --committee 4, and export them into "
-        "one file",
+        "python -m scschnet.analysis error-bars RUN adds them to a run, python -m scschnet.train "
+        "--committee 4 trains a committee",
         pair()->file());
   }
 }

@@ -37,6 +37,13 @@ void ErrorBars::finish(const double* energy_deviations, const double* virial_dev
   std::transform(forces.begin(), forces.end(), forces.begin(), root);
 }
 
+void ErrorBars::finish_energy(const double* energy_deviations, double unit) {
+  std::vector<double> all(n_members_);
+  MPI_Allreduce(energy_deviations, all.data(), n_members_, MPI_DOUBLE, MPI_SUM, world_);
+  const double squares = std::inner_product(all.begin(), all.end(), all.begin(), 0.0);
+  energy = unit * std::sqrt(squares / n_members_);
+}
+
 std::array<double, 3> extremes(MPI_Comm world, const std::vector<double>& values) {
   constexpr double none = -std::numeric_limits<double>::infinity();
   double largest[2] = {none, none}, sums[2] = {0.0, static_cast<double>(values.size())};

@@ -517,12 +517,22 @@ void PairScschnet::unfamiliarity(double* to) {
 }
 
 bool PairScschnet::has_error_bars() const {
-  return model_ && lone_atom().forces_deviations.defined();
+  return model_ && lone_atom().forces_std.defined();
 }
 
 ErrorBars PairScschnet::error_bars() {
   const Evaluation& result = evaluation_of_this_step();
-  const auto n_members = static_cast<int>(result.forces_deviations.size(0));
+  const auto n_members = static_cast<int>(result.energy_deviations.size(0));
+  if (!result.forces_deviations.defined()) {
+    ErrorBars bars(world, atom->nlocal, n_members);
+    const auto* of_rows = result.forces_std.const_data_ptr<double>();
+    for (int row = 0; row < rows_.n_local(); ++row) {
+      bars.in_model[rows_.atom(row)] = true;
+      bars.forces[rows_.atom(row)] = units_.electronvolt / units_.angstrom * of_rows[row];
+    }
+    bars.finish_energy(result.energy_deviations.const_data_ptr<double>(), units_.electronvolt);
+    return bars;
+  }
   const auto* forces = result.forces_deviations.const_data_ptr<double>();
   ErrorBars bars(world, atom->nlocal, n_members);
   for (int k = 0; k < n_members; ++k) {
