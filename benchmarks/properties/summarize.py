@@ -2,26 +2,49 @@
 
 python benchmarks/properties/summarize.py --runs FOLDER
 
-writes results/errors.csv, results/weights.csv, results/tables.md and figures beside this file.
+writes errors.csv, weights.csv, tables.md and figures into the folder results beside this file. Errors are those of
+finished runs; weights are compared at the last epoch that all seeds of a case have, finished or not.
 """
 
 import argparse
 import csv
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from run import ALL, ALONE, SEEDS, SIZES, Run
+from run import ALL, SIZES, Run, plan
 
 from scschnet.analysis.properties import PropertyContributions, plot_properties
 from scschnet.properties import KNOWN
 from scschnet.runs.contributions import read_contributions
 
-HERE = Path(__file__).parent
-# SchNet of Schuett et al. 2018, doi:10.1063/1.5019779, one model a property, 110,000 molecules; meV for energies
+RESULTS = Path(__file__).parent / "results"
+# SchNet of Schuett et al. 2018, doi:10.1063/1.5019779, a model for each property; meV for energies
 PUBLISHED = dict(
     zip(ALL, (14, 0.033, 0.235, 41, 34, 63, 0.073, 1.7, 19, 14, 14, 0.033), strict=True)
 )
+
+
+class Case(NamedTuple):
+    """Runs that differ in their seed alone."""
+
+    n_train: int
+    properties: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """What they are."""
+        return "together" if len(self.properties) > 1 else "alone"
+
+
+def cases() -> dict[Case, list[Run]]:
+    """The runs of the plan by case."""
+    found: dict[Case, list[Run]] = {}
+    for run in plan():
+        found.setdefault(Case(run.n_train, run.properties), []).append(run)
+    return found
 
 
 def unit_of(name: str) -> str:
@@ -29,45 +52,35 @@ def unit_of(name: str) -> str:
     return "meV" if KNOWN[name].unit == "eV" else KNOWN[name].unit
 
 
-def finished(runs: Path) -> list[Run]:
-    """The runs that have ended."""
-    every = [
-        Run(what, seed, n)
-        for n in SIZES
-        for what in (ALL, *((p,) for p in ALONE))
-        for seed in SEEDS
-    ]
-    return [run for run in every if (runs / run.folder / "test.json").exists()]
+def errors(runs: Path) -> dict[tuple[Case, str], np.ndarray]:
+    """Test MAE of the finished runs, (n_seeds,), by case and property."""
+    found: dict[tuple[Case, str], list[float]] = {}
+    for case, of_seeds in cases().items():
+        for run in of_seeds:
+            file = runs / run.folder / "test.json"
+            test = json.loads(file.read_text()) if file.exists() else {}
+            for name in case.properties:
+                if name in test:
+                    mae = test[name][unit_of(name)]["mae"]
+                    found.setdefault((case, name), []).append(mae)
+    return {key: np.array(values) for key, values in found.items()}
 
 
-def errors(runs: Path, found: list[Run]) -> dict[tuple[int, str, str], list[float]]:
-    """Test MAE of every seed, by molecules, all or alone, and property."""
-    values: dict[tuple[int, str, str], list[float]] = {}
-    for run in found:
-        test = json.loads((runs / run.folder / "test.json").read_text())
-        what = "all" if len(run.properties) > 1 else "alone"
-        for name in run.properties:
-            values.setdefault((run.n_train, what, name), []).append(
-                test[name][unit_of(name)]["mae"]
-            )
-    return values
+def weights(runs: Path, case: Case, of_seeds: list[Run]) -> tuple[int, np.ndarray]:
+    """The epoch at which the seeds are compared, and w_hat, (n_seeds, n_properties, n_layers); none: epoch 0."""
+    tables = [runs / run.folder for run in of_seeds if (runs / run.folder / "last.pt").exists()]
+    found = [[read_contributions(table, name) for name in case.properties] for table in tables]
+    if not found:
+        return 0, np.zeros((0, len(case.properties), 0))
+    epoch = min(int(one[0].epochs[-1]) for one in found)
+    rows = [[one.normalized_weight[one.epochs == epoch][0] for one in each] for each in found]
+    return epoch, np.array(rows)
 
 
-def weights(runs: Path, found: list[Run]) -> dict[tuple[int, str, str], np.ndarray]:
-    """w_hat at the last epoch, (n_seeds, n_layers), by the same."""
-    values: dict[tuple[int, str, str], list[np.ndarray]] = {}
-    for run in found:
-        what = "all" if len(run.properties) > 1 else "alone"
-        for name in run.properties:
-            last = read_contributions(runs / run.folder, name).normalized_weight[-1]
-            values.setdefault((run.n_train, what, name), []).append(last)
-    return {key: np.stack(rows) for key, rows in values.items()}
-
-
-def depths(of_seeds: np.ndarray) -> np.ndarray:
-    """Mean layer of the shares, for each seed."""
-    shares = np.abs(of_seeds) / np.abs(of_seeds).sum(axis=1, keepdims=True)
-    return shares @ np.arange(of_seeds.shape[1])
+def depths(w_hat: np.ndarray) -> np.ndarray:
+    """Mean layer of the shares, over the last axis."""
+    shares = np.abs(w_hat) / np.abs(w_hat).sum(axis=-1, keepdims=True)
+    return shares @ np.arange(w_hat.shape[-1])
 
 
 def cell(values: np.ndarray, digits: str) -> str:
@@ -76,64 +89,86 @@ def cell(values: np.ndarray, digits: str) -> str:
     return f"{values.mean():{digits}}{spread}"
 
 
+def write(name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table of the results."""
+    with (RESULTS / name).open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def error_table(wrong: dict[tuple[Case, str], np.ndarray]) -> list[str]:
+    """Errors beside the published ones."""
+    columns = [(n, words) for n in SIZES for words in ("together", "alone")]
+    columns = [c for c in columns if any((case.n_train, case.words) == c for case, _ in wrong)]
+    heads = [f"{n:,} {words}" for n, words in columns]
+    lines = [f"| | unit | {' | '.join(heads)} | SchNet, 110,000 alone |"]
+    lines.append("|---" * (len(columns) + 3) + "|")
+    for name in ALL:
+        of_columns = [
+            next(
+                (
+                    v
+                    for (case, p), v in wrong.items()
+                    if p == name and (case.n_train, case.words) == c
+                ),
+                None,
+            )
+            for c in columns
+        ]
+        cells = ["" if values is None else cell(values, ".3g") for values in of_columns]
+        lines.append(f"| {name} | {unit_of(name)} | {' | '.join(cells)} | {PUBLISHED[name]} |")
+    return lines
+
+
+def weight_table(case: Case, epoch: int, w_hat: np.ndarray) -> list[str]:
+    """Shares and depth of every property."""
+    n_seeds, _, n_layers = w_hat.shape
+    layers = " | ".join(f"v{layer}" for layer in range(n_layers))
+    shares = (np.abs(w_hat) / np.abs(w_hat).sum(axis=-1, keepdims=True)).mean(axis=0)
+    what = ", ".join(case.properties) if case.words == "alone" else "all twelve"
+    seeds = "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
+    lines = [
+        "",
+        f"{case.n_train:,} molecules, {what}, epoch {epoch} of {SIZES[case.n_train][0]}, {seeds}:",
+        "",
+    ]
+    lines += [f"| | {layers} | depth |", "|---" * (n_layers + 2) + "|"]
+    for k, name in enumerate(case.properties):
+        numbers = " | ".join(f"{100 * share:.0f}" for share in shares[k])
+        lines.append(f"| {name} | {numbers} | {cell(depths(w_hat)[:, k], '.2f')} |")
+    return lines
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True)
     runs = parser.parse_args().runs
-    found = finished(runs)
-    wrong, w_hat = errors(runs, found), weights(runs, found)
-    (HERE / "results").mkdir(exist_ok=True)
-    with (HERE / "results" / "errors.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("n_train", "together", "property", "unit", "seed_number", "mae"))
-        writer.writerows(
-            (*key, unit_of(key[2]), k, f"{value:.6g}")
-            for key, of_seeds in wrong.items()
-            for k, value in enumerate(of_seeds)
-        )
-    with (HERE / "results" / "weights.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("n_train", "together", "property", "seed_number", "layer", "w_hat"))
-        writer.writerows(
-            (*key, k, layer, f"{value:.6g}")
-            for key, of_seeds in w_hat.items()
-            for (k, layer), value in np.ndenumerate(of_seeds)
-        )
-    cases = sorted({key[:2] for key in wrong}, key=lambda case: (case[0], case[1]))
-    heads = [f"{n:,}, {what}" for n, what in cases]
-    lines = ["| property | unit | " + " | ".join(heads) + " | SchNet, 110,000, alone |"]
-    lines.append("|---" * (len(cases) + 3) + "|")
-    for name in ALL:
-        cells = [
-            cell(np.array(wrong[*case, name]), ".3g") if (*case, name) in wrong else ""
-            for case in cases
+    RESULTS.mkdir(exist_ok=True)
+    wrong = errors(runs)
+    rows = [
+        (case.n_train, case.words, name, unit_of(name), k, f"{value:.6g}")
+        for (case, name), values in wrong.items()
+        for k, value in enumerate(values)
+    ]
+    write("errors.csv", ("n_train", "how", "property", "unit", "run", "mae"), rows)
+    lines, rows = error_table(wrong), []
+    for case, of_seeds in cases().items():
+        epoch, w_hat = weights(runs, case, of_seeds)
+        if not len(w_hat):
+            continue
+        lines += weight_table(case, epoch, w_hat)
+        rows += [
+            (case.n_train, case.words, case.properties[p], k, epoch, layer, f"{value:.6g}")
+            for (k, p, layer), value in np.ndenumerate(w_hat)
         ]
-        lines.append(f"| {name} | {unit_of(name)} | {' | '.join(cells)} | {PUBLISHED[name]} |")
-    for case in cases:
-        names = [name for name in ALL if (*case, name) in w_hat]
-        mean = np.stack([w_hat[*case, name].mean(axis=0) for name in names])
-        std = np.stack([w_hat[*case, name].std(axis=0) for name in names])
-        n_seeds = len(w_hat[*case, names[0]])
-        of = PropertyContributions(tuple(names), mean, std, n_seeds)
-        plot_properties(of, HERE / "results" / f"weights_{case[0]}_{case[1]}.png")
-        (
-            HERE / "results" / f"weights_{case[0]}_{case[1]}.csv"
-        ).unlink()  # weights.csv has every seed
-        layers = [f"v{layer}" for layer in range(mean.shape[1])]
-        lines += [
-            "",
-            f"Shares of |w_hat|, %, {case[0]:,} molecules, {case[1]}, mean over {n_seeds} seeds; depth ± s.d.:",
-            "",
-        ]
-        lines += [
-            "| property | " + " | ".join(layers) + " | depth |",
-            "|---" * (len(layers) + 2) + "|",
-        ]
-        for name, row in zip(names, of.shares, strict=True):
-            numbers = " | ".join(f"{100 * share:.0f}" for share in row)
-            lines.append(f"| {name} | {numbers} | {cell(depths(w_hat[*case, name]), '.2f')} |")
-    (HERE / "results" / "tables.md").write_text("\n".join(lines) + "\n")
+        if case.words == "together":
+            of = PropertyContributions(ALL, w_hat.mean(axis=0), w_hat.std(axis=0), len(w_hat))
+            figure = plot_properties(of, RESULTS / f"weights_{case.n_train}.png")
+            figure.with_suffix(".csv").unlink()  # weights.csv has every seed
+    write("weights.csv", ("n_train", "how", "property", "run", "epoch", "layer", "w_hat"), rows)
+    (RESULTS / "tables.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
