@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Packages and modules of scschnet -> what of scschnet they may import (themselves always).
-LEAVES = {"archive", "units", "quantities", "elements", "files", "kinds"}
+LEAVES = {"archive", "callable", "units", "quantities", "elements", "files", "kinds"}
 ALLOWED = {
     "_C": set(),
     "ops": {"_C"},
@@ -24,13 +24,14 @@ ALLOWED = {
     "analysis": {"ops", "nn", "data", "neighbors", "checkpoint", "runs", "evaluate", *LEAVES},
     "report": {"nn", "data", "checkpoint", "runs", "evaluate", "analysis", *LEAVES},
     "export": {"nn", "checkpoint", "runs", *LEAVES},
+    "predict": {"nn", "data", "checkpoint", "evaluate", *LEAVES},
     "calculator": {"nn", "data", "neighbors", "checkpoint", *LEAVES},
     "hosts": {"ops", "nn", "checkpoint", "export", *LEAVES},
     "lammps": LEAVES,
 }
 ALLOWED["commands"] = set(ALLOWED)
 # What `python -m scschnet.X` runs: nothing but a call of scschnet.commands.X.
-SHIMS = {"info", "predict"}
+SHIMS = {"info"}
 # Third-party packages that only some rooms may use.
 ONLY_IN = {
     "ase": {

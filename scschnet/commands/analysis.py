@@ -1,11 +1,11 @@
-"""`python -m scschnet.analysis`: options of its commands, and what each prints and writes."""
+"""`scschnet analysis`: options of its commands, and what each prints and writes."""
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -32,21 +32,22 @@ from scschnet.analysis.layers import (
 from scschnet.analysis.pareto import Pruned, measure, plot_pareto
 from scschnet.analysis.reach import plot_reach, radii, reach
 from scschnet.analysis.tables import table_beside
+from scschnet.commands.line import (
+    Run,
+    Runs,
+    failed,
+    one_of,
+    optional,
+    out_option,
+    parse_one_of,
+)
 from scschnet.data import evenly, read
 from scschnet.elements import symbol
 from scschnet.evaluate import norm_statistics
-from scschnet.files import write_any_text
 from scschnet.kinds import Kind, expect
 from scschnet.runs.contributions import layer_names, read_contributions
 from scschnet.runs.run import read_run
 from scschnet.train.prune import prune
-
-Runs = tyro.conf.Positional[tuple[Path, ...]]
-
-
-def out_option() -> Any:
-    """`-o` as a short name of `--out`."""
-    return tyro.conf.arg(aliases=["-o"])
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,11 @@ class Trajectory:
     Draws how far each block's weight is from its mean over the trajectory; the weights go to a CSV.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
-    frames: tyro.conf.Positional[Path]
+    frames: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FRAMES")]
     """Trajectory: any file of structures that can be read."""
-    units: str = ""
+    units: Annotated[str, optional("UNITS")] = ""
     """Units of a file that does not state them, for example 'kcal/mol, Angstrom'."""
     out: Annotated[Path, out_option()] = Path("trajectory.png")
     """Figure to write: .png, .pdf or .svg."""
@@ -150,7 +151,7 @@ class Layers:
     Draws the mean of each element; the CSV beside the figure has every atom.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
     out: Annotated[Path, out_option()] = Path("layers.png")
     """Figure to write: .png, .pdf or .svg."""
@@ -184,7 +185,7 @@ class Shapley:
     after a refit of one energy per element, which a missing layer shifts.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
     out: Annotated[Path, out_option()] = Path("shapley.png")
     """Figure to write: .png, .pdf or .svg."""
@@ -217,7 +218,7 @@ class Reach:
     For the energy and for every layer's part of it; the radii that hold half, 90 and 99 % of it all.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
     out: Annotated[Path, out_option()] = Path("reach.png")
     """Figure to write: .png, .pdf or .svg."""
@@ -243,7 +244,7 @@ class Reach:
 class Filters:
     """Filters of every block, and whether the model repels below the shortest distances it was trained on."""
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
     out: Annotated[Path, out_option()] = Path("filters.png")
     """Figure to write: .png, .pdf or .svg."""
@@ -268,11 +269,11 @@ class Unfamiliarity:
     Compares held-out atoms with the same structures distorted, and with those of --other if given.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
-    other: Path | None = None
+    other: Annotated[Path | None, optional("FILE")] = None
     """Structures to compare with, of elements that the model knows."""
-    units: str = ""
+    units: Annotated[str, optional("UNITS")] = ""
     """Units of --other if it does not state them, for example 'kcal/mol, Angstrom'."""
     out: Annotated[Path, out_option()] = Path("unfamiliarity.png")
     """Figure to write: .png, .pdf or .svg."""
@@ -311,7 +312,7 @@ class Prune:
     Run folders RUN-K-blocks appear beside RUN; those that are there already are measured only.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
     blocks: tuple[int, ...] = (2,)
     """Numbers of blocks to keep, one or more."""
@@ -334,7 +335,7 @@ class Prune:
         _print_files(self.out)
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {
+COMMANDS: dict[str, type] = {
     "contributions": Contributions,
     "elements": Elements,
     "trajectory": Trajectory,
@@ -347,28 +348,24 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 }
 
 
+ABOUT = "What a trained model does inside; each command draws a figure, prints a table and writes the numbers as CSV."
+OPTIONS = one_of(COMMANDS, ABOUT)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 failed (2, wrong usage, ends the process).
 
     Args:
         arguments: without the program's name; None: those of the process.
     """
-    write_any_text()
-    command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="python -m scschnet.analysis",
-        description="What a trained model does inside.",
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    command = parse_one_of(COMMANDS, "analysis", ABOUT, arguments)
     if not getattr(command, "runs", True):
         print("error: name at least one run folder; --help says more", file=sys.stderr)
         return 2
     try:
         command()
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return failed(error, command)
     return 0
 
 

@@ -1,18 +1,18 @@
-"""`python -m scschnet.evaluate`: errors of a trained model on a set, as a table, JSON and figure."""
+"""`scschnet evaluate`: errors of a trained model on a set, as a table, JSON and figure."""
 
 import json as json_format
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import tyro
 from tqdm import tqdm
 
 from scschnet.analysis.parity import plot_parity
 from scschnet.analysis.plots import check_format
 from scschnet.checkpoint import checkpoint_path, load, load_checkpoint
 from scschnet.commands.device import check_device
+from scschnet.commands.line import Device, Run, failed, optional, parse
 from scschnet.data import StructureSet, label_hint, load_split
 from scschnet.data.fingerprint import fingerprint
 from scschnet.evaluate import (
@@ -23,7 +23,7 @@ from scschnet.evaluate import (
     in_units,
     predict,
 )
-from scschnet.files import replacing, write_any_text
+from scschnet.files import replacing
 from scschnet.kinds import Kind, expect, expect_data_of_run
 from scschnet.nn import SchNet
 from scschnet.quantities import ANY_OF_THEM, ON_DEMAND
@@ -34,11 +34,6 @@ from scschnet.runs.run import read_data
 Part = Literal["all", "train", "val", "test"]
 
 
-def _argument(metavar: str) -> Any:
-    """An option that need not be given; its default, None, says nothing to a reader."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
-
-
 @dataclass(frozen=True)
 class Options:
     """Errors of a trained model on a set of structures with labels.
@@ -47,26 +42,29 @@ class Options:
     goes to standard output.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder (its best.pt is taken) or checkpoint file."""
-    data: Annotated[Path | None, _argument("FILE")] = None
+    data: Annotated[Path | None, optional("FILE")] = None
     """File of structures with labels to compare with (npz, xyz, extxyz, db, h5, tar)."""
-    units: Annotated[str | None, _argument("UNITS")] = None
+    units: Annotated[str | None, optional("UNITS")] = None
     """Units of a file that does not state them, for example 'kcal/mol, Angstrom'."""
-    energy_key: Annotated[str | None, _argument("NAME")] = None
+    energy_key: Annotated[str | None, optional("NAME")] = None
     """Name of the energy in the file, for example U0 or REF_energy."""
-    forces_key: Annotated[str | None, _argument("NAME")] = None
+    forces_key: Annotated[str | None, optional("NAME")] = None
     """Name of the forces in the file, for example REF_forces."""
-    stress_key: Annotated[str | None, _argument("NAME")] = None
+    stress_key: Annotated[str | None, optional("NAME")] = None
     """Name of the stress in the file, or of a virial, which is converted."""
-    part: Annotated[Part | None, _argument("{all,train,val,test}")] = None
+    part: Annotated[Part | None, optional("{all,train,val,test}")] = None
     """Structures to take, by the run's split.npz; if not given: all of --data, or the test part of the run's own data."""
-    json: Annotated[Path | None, _argument("OUT")] = None
+    json: Annotated[Path | None, optional("OUT")] = None
     """Write the errors to this file, as JSON."""
-    plot: Annotated[Path | None, _argument("OUT")] = None
+    plot: Annotated[Path | None, optional("OUT")] = None
     """Draw predicted against reference into this file, .png, .pdf or .svg."""
-    device: str = "cpu"
+    device: Device = "cpu"
     """Where to compute: cpu, cuda (the first GPU) or cuda:1 (the second)."""
+
+
+OPTIONS = Options
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +83,11 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; None: those of the process. Wrong usage ends the
             process with status 2.
     """
-    write_any_text()
-    options = tyro.cli(Options, prog="python -m scschnet.evaluate", args=arguments)
+    options = parse(Options, "evaluate", arguments)
     try:
         _evaluate(options)
     except (OSError, ValueError, RuntimeError) as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 1
+        return failed(failure, options)
     return 0
 
 

@@ -4,6 +4,7 @@ from scschnet.data import embedded
 from scschnet.data.batch import Batch, collate
 from scschnet.data.habits import label_hint
 from scschnet.data.readers import read, write_hdf5
+from scschnet.data.readers.atoms import from_atoms
 from scschnet.data.split import Split, evenly, load_split, random_split, save_split
 from scschnet.data.structure import StructureSet
 from scschnet.data.summary import summary_table
@@ -17,6 +18,7 @@ __all__ = [
     "collate",
     "embedded",
     "evenly",
+    "from_atoms",
     "label_hint",
     "load_split",
     "random_split",

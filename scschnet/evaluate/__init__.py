@@ -1,5 +1,6 @@
 """Predictions of a model for many structures, and their errors."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from scschnet.callable import let_call
+from scschnet.checkpoint import load
 from scschnet.data import StructureSet, collate
+from scschnet.data.readers.given import Structures, structures_of
 from scschnet.elements import symbol, symbols
 from scschnet.nn import SchNet
-from scschnet.quantities import ERRORS, QUANTITIES, Error
+from scschnet.quantities import ANY_OF_THEM, ERRORS, ON_DEMAND, QUANTITIES, Error
+from scschnet.runs.run import read_run
 
 MAX_ATOMS_PER_BATCH = 1024
 
@@ -29,6 +34,45 @@ class Predictions:
     energy: NDArray[np.float64]
     forces: NDArray[np.float64] | None = None
     stress: NDArray[np.float64] | None = None
+
+
+def evaluate(
+    model: SchNet | str | os.PathLike[str],
+    structures: Structures | None = None,
+    *,
+    part: str = "test",
+    units: str | None = None,
+    device: str = "cpu",
+) -> dict[str, Error]:
+    """Errors of a model on structures with labels.
+
+    Args:
+        model: a model, a run folder (its best.pt is taken) or a checkpoint.
+        structures: a set, one or several of ASE's Atoms with results, or a file; None: the run's own data.
+        part: of the run's own data, by its split: train, val or test.
+        units: of a file that does not state them, for example 'kcal/mol, Angstrom'.
+        device: where to compute: cpu, cuda or cuda:1; the model is moved there.
+
+    Returns:
+        Name to MAE, RMSE and their number: energy (eV), energy_per_atom (eV), forces (eV/Å per component), forces_H,
+        forces_C and so on, stress (eV/Å^3 per component), as far as there are labels.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: if the model or the structures cannot be read, hold no labels, or
+            hold elements that the model was not trained on.
+    """
+    if structures is not None:
+        labels = structures_of(structures, units)
+    elif isinstance(model, SchNet):
+        raise ValueError("`structures` must be given with a model that is no run folder")
+    else:
+        labels = read_run(model).part(part)
+    network = (model if isinstance(model, SchNet) else load(model)).to(device)
+    check_elements(network, labels)
+    if not any(has.any() for has in labels.labeled.values()):
+        raise ValueError(f"`structures` must hold {ANY_OF_THEM} to compare with, got none")
+    asked: dict[str, Any] = {name: bool(labels.labeled[name].any()) for name in ON_DEMAND}
+    return errors_in_detail(predict(network, labels, **asked), labels)
 
 
 def predict(
@@ -185,3 +229,6 @@ def _chunks(structures: StructureSet, indices: NDArray[np.int64]) -> Iterator[ND
         atoms += int(size)
     if start < len(indices):
         yield indices[start:]
+
+
+let_call(__name__, evaluate)

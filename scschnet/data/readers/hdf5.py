@@ -147,7 +147,7 @@ def read_hdf5(path: Path, memory_map: bool = False) -> RawSet:
 def _checked_header(name: str, file: h5py.File) -> dict[str, str]:
     if _text(file, "format") != FORMAT:
         raise ValueError(
-            f"`{name}` must be written by `python -m scschnet.data convert`, got another HDF5 file"
+            f"`{name}` must be written by `scschnet data convert`, got another HDF5 file"
         )
     version = file.attrs.get("version")
     if not isinstance(version, np.integer | int) or version != VERSION:
