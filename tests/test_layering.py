@@ -31,7 +31,7 @@ ALLOWED = {
 }
 ALLOWED["commands"] = set(ALLOWED)
 # What `python -m scschnet.X` runs: nothing but a call of scschnet.commands.X.
-SHIMS = {"info"}
+SHIMS = {"info", "doctor"}
 # Third-party packages that only some rooms may use.
 ONLY_IN = {
     "ase": {
@@ -46,6 +46,7 @@ ONLY_IN = {
         "report.molecule",
         "train.setup",
         "commands.predict",
+        "commands.doctor",
     },
     "matplotlib": {"analysis", "report"},
     "h5py": {"data.readers"},

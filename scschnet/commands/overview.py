@@ -21,6 +21,7 @@ COMMANDS = {
     "export": "write a trained model to a file for other programs",
     "info": "what such a file, a checkpoint or a run is",
     "lammps": "compile the pair style for LAMMPS",
+    "doctor": "what is installed, whether it works, and what to do if it does not",
 }
 DESCRIPTION = """SchNet with weighted skip connections: train, evaluate, analyze and export interatomic potentials.
 
