@@ -45,6 +45,7 @@ from scschnet.data import evenly, read
 from scschnet.elements import symbol
 from scschnet.evaluate import norm_statistics
 from scschnet.kinds import Kind, expect
+from scschnet.runs.compare import check_alike
 from scschnet.runs.contributions import layer_names, read_contributions
 from scschnet.runs.run import read_run
 from scschnet.train.prune import prune
@@ -72,6 +73,7 @@ class Contributions:
 
     def __call__(self) -> None:
         """Draw, write and print."""
+        check_alike(self.runs)
         runs = [read_contributions(run) for run in self.runs]
         summary = c.summarize(runs)
         lengths = [len(run.epochs) for run in runs]
@@ -108,6 +110,7 @@ class Elements:
     def __call__(self) -> None:
         """Draw, write and print."""
         of = e.environment_contributions if self.environments else e.element_contributions
+        check_alike(self.runs)
         runs = [read_run(run) for run in self.runs]
         groups = e.over_runs([of(r.model, evenly(r.part("train"), self.atoms)) for r in runs])
         e.plot_groups(groups, self.out)

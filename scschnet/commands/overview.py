@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a model",
     "evaluate": "errors of a trained model on a set",
     "predict": "energy and forces of frames with or without labels, written beside them",
+    "runs": "a table of runs: the options in which they differ, errors, time",
     "report": "one page about finished runs: errors, and what the model does inside",
     "analysis": "the parts of that page one by one, with more options",
     "export": "write a trained model to a file for other programs",

@@ -14,7 +14,7 @@ from scschnet.report.report import data_folder
 class Options:
     """One self-contained HTML page about finished runs: data, errors, and what the model does inside.
 
-    Several runs should differ in their seed alone: learning curves, errors, contribution weights and
+    Several runs must differ in their seeds alone: learning curves, errors, contribution weights and
     Shapley values are then shown with their spread; everything else is that of the first run. The
     numbers of every picture are links in the page, and CSV files in a folder beside it.
     """
