@@ -12,7 +12,7 @@ from scschnet.runs.config import TrainConfig
 from scschnet.runs.run import read_run
 from scschnet.train.loop import train
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "analysis.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,8 @@ def test_commands(run, tmp_path, capsys, arguments, printed):
     assert rows and all(len(row) == len(header) for row in rows)
 
 
-def test_the_readme_names_every_command():
-    section = README[README.index("## What the model says about itself") :]
-    named = set(re.findall(r"`(\w+) RUN", section)) | {"contributions"}
+def test_the_page_names_every_command():
+    named = set(re.findall(r"`(\w+) RUN", PAGE))
     assert named == set(COMMANDS)
 
 

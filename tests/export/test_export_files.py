@@ -443,9 +443,7 @@ def with_metadata(file: Path, to: Path, **change: object) -> Path:
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no exported model at .*absent\.pt"):
         load_exported(tmp_path / "absent.pt")
-    with pytest.raises(
-        ValueError, match=r"is a folder, not an exported model: python -m scschnet\.export"
-    ):
+    with pytest.raises(ValueError, match=r"is a folder, not an exported model: scschnet export"):
         load_exported(tmp_path)
 
 
