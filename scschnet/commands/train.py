@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import FlagConversionOff, OmitArgPrefixes
+from tyro.conf import OmitArgPrefixes
 
 from scschnet.analysis.contributions import plot_contributions
 from scschnet.commands.line import (
@@ -43,7 +43,16 @@ from scschnet.runs.run import read_run
 from scschnet.train.loop import Interrupted, TrainingFailed, train
 
 # Options that may differ when a run is resumed; any other change would be another run.
-MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads", "log_every", "step")
+MAY_CHANGE_ON_RESUME = (
+    "epochs",
+    "patience",
+    "device",
+    "threads",
+    "log_every",
+    "step",
+    "tensorboard",
+    "wandb",
+)
 
 DESCRIPTION = """Train SchNet or sc-SchNet: with --data FILE on your structures, without on embedded ones.
 
@@ -61,7 +70,7 @@ class Start:
     config: Annotated[Path | None, optional("FILE")] = None
     """TOML file of options by the names below, with underscores, such as n_train = 950."""
     resume: Annotated[Path | None, optional("RUN")] = None
-    """Run folder of an interrupted training to go on with, which takes its options; of them only --epochs, --patience, --device, --threads, --log-every and --step may be given another value."""
+    """Run folder of an interrupted training to go on with, which takes its options; of them only --epochs, --patience, --device, --threads, --log-every, --step, --tensorboard and --wandb may be given another value."""
 
 
 GROUPS: dict[str, type] = {
@@ -187,7 +196,6 @@ def parse_command_line(arguments: Sequence[str]) -> Invocation:
         given,
         description=DESCRIPTION,
         default=in_groups(OPTIONS, values),
-        config=(FlagConversionOff,),
     )
     values |= {
         name: value for group in vars(parsed).values() for name, value in vars(group).items()

@@ -154,6 +154,10 @@ class OutputOptions:
     """Run folder to create; empty: runs/<name of the data>, with a number if that exists."""
     log_every: int = 0
     """Epochs from one printed line to the next where there is no terminal for a bar; 0: about 50 lines a run."""
+    tensorboard: bool = False
+    """Write losses, errors and contribution weights of every epoch for TensorBoard, too, into the run folder."""
+    wandb: bool = False
+    """Send them to Weights & Biases, too; WANDB_MODE=offline keeps them in the run folder."""
 
 
 @dataclass(frozen=True)

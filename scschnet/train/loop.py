@@ -36,6 +36,7 @@ from scschnet.train.setup import (
     threads_for,
 )
 from scschnet.train.state import TrainingState
+from scschnet.train.trackers import check_trackers, numbers, open_trackers
 
 LOST_FACTOR = 10.0  # a train loss so far above the best one, for LOST_PATIENCE epochs, is named
 LOST_PATIENCE = 5
@@ -109,6 +110,7 @@ class Training:
     def __init__(self, config: TrainConfig, processes: Processes, resume: Path | None) -> None:
         if resume is not None:
             expect_data_of_run(resume, config.data)
+        check_trackers(config)
         self.structures = read_structures(config)
         given, config = config, resolve(config, self.structures)
         threads = config.threads or threads_for(config, self.structures)
@@ -129,6 +131,9 @@ class Training:
         self.state = TrainingState(config, model)
         if resume is not None:
             self._restore()
+        self.trackers = (
+            open_trackers(config, self.run.path, self.state.epoch) if processes.is_first else []
+        )
         self.table_error = 0.0  # of the filter tables of the averaged model, see refine_filters
         self.progress = Progress(
             config,
@@ -216,6 +221,8 @@ class Training:
                 if name != "energy_per_atom" or self.structures.is_extensive:
                     content[name] = in_units(name, error)
         self.run.write_test(content)
+        for tracker in self.trackers:
+            tracker.close()
 
     def _restore(self) -> None:
         if self.run.last.exists():
@@ -321,7 +328,10 @@ class Training:
         self._warn_of_lost_network(train_loss)
         if self.processes.is_first:
             weights = state.model.contribution_weights.detach()
-            self.run.append(metrics, state.contributions.rows(weights))
+            layers = state.contributions.rows(weights)
+            self.run.append(metrics, layers)
+            for tracker in self.trackers:
+                tracker.log(metrics.epoch, numbers(metrics, layers))
         if is_best:
             self._save(self.run.best, with_training=False)
         self._save(self.run.last, with_training=True)
