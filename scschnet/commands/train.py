@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import FlagConversionOff, OmitArgPrefixes
+from tyro.conf import OmitArgPrefixes
 
 from scschnet.analysis.contributions import plot_contributions
 from scschnet.analysis.properties import plot_properties, property_contributions
@@ -64,7 +64,7 @@ class Start:
     config: Annotated[Path | None, optional("FILE")] = None
     """TOML file of options by the names below, with underscores, such as n_train = 950."""
     resume: Annotated[Path | None, optional("DIR")] = None
-    """Run or committee folder of an interrupted training to go on with, which takes its options; of them only --epochs, --patience, --device, --threads, --log-every and --step may be given another value."""
+    """Run or committee folder of an interrupted training to go on with, which takes its options; of them only --epochs, --patience, --device, --threads, --log-every, --step, --tensorboard and --wandb may be given another value."""
 
 
 GROUPS: dict[str, type] = {
@@ -242,7 +242,6 @@ def parse_command_line(arguments: Sequence[str]) -> Invocation:
         given,
         description=DESCRIPTION,
         default=in_groups(OPTIONS, values),
-        config=(FlagConversionOff,),
     )
     values |= {
         name: value for group in vars(parsed).values() for name, value in vars(group).items()

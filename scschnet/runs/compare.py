@@ -14,7 +14,7 @@ from scschnet.runs.folder import RunFolder
 
 # What may differ between runs whose mean and spread mean something: chance, and what changes no result.
 CHANCE = ("seed", "split_seed", "split_file")
-NO_RESULT = ("out", "log_every", "device", "threads", "step", "preset")
+NO_RESULT = ("out", "log_every", "device", "threads", "step", "preset", "tensorboard", "wandb")
 # Where the model lay from which a training began; its fingerprint says which one it was.
 PLACE_OF_MODEL = "init_from"
 

@@ -34,7 +34,16 @@ FIXED_BEFORE: dict[str, Any] = {"optimizer": "adam", "loss": "total", "stress_we
 
 
 # Options that may differ when a run is resumed; any other change would be another run.
-MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads", "log_every", "step")
+MAY_CHANGE_ON_RESUME = (
+    "epochs",
+    "patience",
+    "device",
+    "threads",
+    "log_every",
+    "step",
+    "tensorboard",
+    "wandb",
+)
 MOST = 10**12  # of anything that is counted
 # Options that say where something lies; what lies there has a fingerprint.
 PLACES = ("data", "split_file", "out", "init_from")
@@ -190,6 +199,10 @@ class OutputOptions:
     """Run folder to create; empty: runs/<name of the data>, with a number if that exists."""
     log_every: int = 0
     """Epochs from one printed line to the next where there is no terminal for a bar; 0: about 50 lines a run."""
+    tensorboard: bool = False
+    """Write losses, errors and contribution weights of every epoch for TensorBoard, too, into the run folder."""
+    wandb: bool = False
+    """Send them to Weights & Biases, too; WANDB_MODE=offline keeps them in the run folder."""
 
 
 @dataclass(frozen=True)
