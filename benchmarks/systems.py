@@ -13,7 +13,7 @@ from scschnet.nn import ModelConfig, SchNet
 
 CUTOFF = 5.0  # Å
 N_INTERACTIONS = 6
-STORED = Path(__file__).parents[1] / "tests" / "data"
+STORED = Path(__file__).parents[1] / "tests" / "files"
 
 
 def ladder(*small: object, large: tuple = (), full: tuple = ()) -> list:
