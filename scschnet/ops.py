@@ -535,6 +535,21 @@ def _orthogonalize_composed(matrices: Tensor, steps: int) -> Tensor:
     return x
 
 
+def pair_distances(r_ij: Tensor) -> Tensor:
+    """Lengths of the vectors of pairs, several times faster than torch's norm of rows of three.
+
+    Args:
+        r_ij: (n_pairs, 3) float64, Å.
+
+    Returns:
+        (n_pairs,) float64, Å. Not differentiable.
+
+    Raises:
+        ValueError, TypeError: if `r_ij` has another shape or dtype.
+    """
+    return torch.ops.scschnet.pair_distances(r_ij)
+
+
 def pair_rows(idx_i: Tensor, idx_j: Tensor, n_atoms: int) -> Tensor:
     """Checks the pairs a host brings, and says where those of each atom begin.
 

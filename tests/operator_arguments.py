@@ -51,6 +51,7 @@ def operators(dtype: torch.dtype = torch.float64) -> dict[str, tuple[Callable, l
         "half_list": [i, j, shifts, N_ATOMS],
         "pair_rows": [i, j, N_ATOMS],
         "pair_vectors": [positions, cells, idx_m, i, j, shifts, half],
+        "pair_distances": [r_ij],
         "pair_forces": [v.double(), r_ij, d_ij, rows, half_j, idx_m, 1],
         "pair_forces_backward": [forces, virial, r_ij, d_ij, rows, half_j, idx_m],
         "spline_weights": [d_ij, *grid, N_ROWS, 3, dtype],

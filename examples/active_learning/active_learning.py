@@ -31,11 +31,11 @@ from scschnet.runs.config import TrainConfig
 from scschnet.runs.run import read_run
 from scschnet.train.loop import train
 
-N_START, N_VAL, N_NEW, N_ROUNDS = 50, 10, 25, 3
-TEMPERATURE, N_WALKERS, N_STEPS, EVERY = 1000.0, 4, 1000, 10
+N_START, N_VAL, N_NEW, N_ROUNDS, N_TEST = 50, 10, 25, 3, 100
+TEMPERATURE, N_WALKERS, N_STEPS, EVERY = 1000.0, 4, 400, 5
 TEACHER = TrainConfig(repulsion="data", n_test=500, threads=1)
-STUDENT = TrainConfig(n_features=24, n_interactions=3, epochs=120, batch_size=5, threads=1)
-FURTHER = {"epochs": 40, "lr": 1e-3}
+STUDENT = TrainConfig(n_features=16, n_interactions=2, epochs=80, batch_size=5, threads=1)
+FURTHER = {"epochs": 30, "lr": 1e-3}
 EXPLODED = 200.0  # eV/Å: no force of a molecule
 
 
@@ -67,7 +67,12 @@ def dynamics(
         atoms.calc = calculator
         MaxwellBoltzmannDistribution(atoms, temperature_K=TEMPERATURE, rng=rng)
         run = Langevin(
-            atoms, 0.5 * units.fs, temperature_K=TEMPERATURE, friction=0.01 / units.fs, rng=rng
+            atoms,
+            timestep=0.5 * units.fs,
+            temperature_K=TEMPERATURE,
+            friction=0.01 / units.fs,
+            fixcm=False,
+            rng=rng,
         )
         for _ in range(N_STEPS // EVERY):
             run.run(EVERY)
@@ -112,10 +117,10 @@ def force_errors(run: Path, sets: dict[str, StructureSet]) -> dict[str, float]:
 def study(work: Path, everything: StructureSet, seeds: int) -> None:
     """Everything, with a row in results.csv for every trained student."""
     teacher = scschnet.ScSchNetCalculator(work / "teacher")
-    rng = np.random.default_rng(0)
-    held_out = as_atoms(everything.select(rng.permutation(len(everything))[:300]))
+    order = np.random.default_rng(0).permutation(len(everything))
+    held_out, pool = as_atoms(everything.select(order[:N_TEST])), order[N_TEST:]
     for name, frames in (
-        ("hot", lambda: dynamics(teacher, held_out[:8], 100)[::4]),
+        ("hot", lambda: dynamics(teacher, held_out[:N_WALKERS], 100)[::4]),
         ("md17", lambda: held_out),
     ):
         if not (work / f"{name}.extxyz").exists():
@@ -126,13 +131,17 @@ def study(work: Path, everything: StructureSet, seeds: int) -> None:
     def note(seed: int, how: str, data: list[Path], model: Path) -> None:
         labeled = N_START + N_NEW * (len(data) - 1)
         rows.append({"seed": seed, "how": how, "labeled": labeled, **force_errors(model, sets)})
+        with (work / "results.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
 
     for seed in range(seeds):
         folder, student = work / f"seed-{seed}", replace(STUDENT, seed=seed)
         folder.mkdir(exist_ok=True)
         first = folder / "start.extxyz"
         if not first.exists():
-            chosen = np.random.default_rng(seed + 1).permutation(len(everything))[:N_START]
+            chosen = np.random.default_rng(seed + 1).choice(pool, N_START, replace=False)
             label(as_atoms(everything.select(chosen)), teacher, first)
         start = trained(folder / "round-0", [first], student)
         starts = ase.io.read(first, index=f":{N_WALKERS}")
@@ -149,10 +158,6 @@ def study(work: Path, everything: StructureSet, seeds: int) -> None:
                 model = trained(folder / f"{how}-{number}", data, further)
                 note(seed, how, data, model)
             note(seed, f"{how}, anew", data, trained(folder / f"{how}-anew", data, student))
-        with (work / "results.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
 
 
 def plot(table: Path, figure: Path) -> None:

@@ -43,6 +43,7 @@ from scschnet.commands.line import (
     parse_one_of,
 )
 from scschnet.commands.modes import Modes
+from scschnet.commands.walks import Walks
 from scschnet.data import evenly, read
 from scschnet.elements import symbol
 from scschnet.evaluate import norm_statistics
@@ -427,6 +428,7 @@ COMMANDS: dict[str, type] = {
     "prune": Prune,
     "sizes": Sizes,
     "modes": Modes,
+    "walks": Walks,
 }
 ABOUT = "What a trained model does inside; each command draws a figure, prints a table and writes the numbers as CSV."
 OPTIONS = one_of(COMMANDS, ABOUT)

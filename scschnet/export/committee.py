@@ -99,7 +99,7 @@ class CommitteePotential(nn.Module):
         """
         centers = self.members[0].host_pairs(idx_i, idx_j, atomic_numbers.size(0), n_local, halo)  # type: ignore[operator]
         r = r_ij.detach().double().contiguous()
-        d_ij = torch.linalg.vector_norm(r, dim=1)
+        d_ij = self.members[0].distances(r)  # type: ignore[operator]
         splines = self.members[0].spline_weights(d_ij)  # type: ignore[operator]
         results: list[dict[str, Tensor]] = []
         for member in self.members:

@@ -185,7 +185,7 @@ class Potential(nn.Module):
             )
         centers = self.host_pairs(idx_i, idx_j, atomic_numbers.size(0), n_local, halo)
         r = r_ij.detach().double().contiguous()
-        d_ij = torch.linalg.vector_norm(r, dim=1)
+        d_ij = self.distances(r)
         splines = self.spline_weights(d_ij)
         return self.results(
             atomic_numbers, centers, idx_j, r, d_ij, splines, n_local, halo, layers, atom_virial
@@ -325,6 +325,10 @@ class Potential(nn.Module):
     ) -> Tensor:
         """Check the pairs of a host, and return their centers."""
         raise NotImplementedError
+
+    def distances(self, r_ij: Tensor) -> Tensor:
+        """Lengths of the vectors of pairs."""
+        return torch.linalg.vector_norm(r_ij, dim=1)
 
     def idx_i(self, centers: Tensor) -> Tensor:
         """Center of each pair, (n_pairs,)."""
@@ -487,6 +491,10 @@ class FullPotential(Potential):
     ) -> Tensor:
         """Checks and rows by scschnet::pair_rows."""
         return torch.ops.scschnet.pair_rows(idx_i, idx_j, n_atoms)
+
+    def distances(self, r_ij: Tensor) -> Tensor:
+        """By scschnet::pair_distances."""
+        return torch.ops.scschnet.pair_distances(r_ij)
 
     def idx_i(self, centers: Tensor) -> Tensor:
         """Center of each pair, (n_pairs,)."""

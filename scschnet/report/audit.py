@@ -20,6 +20,7 @@ def contents(run: Run) -> list[tuple[str, str]]:
     symbols = " ".join(symbol(int(z)) for z in structures.elements)
     rows = [
         ("source", run.config.source),
+        *([("begun from", run.config.init_from)] if run.config.init_from else []),
         ("units as read", structures.info.get("units as read", "eV, Å")),
         ("structures", f"{len(structures):,}, of {sizes.min()} to {sizes.max()} atoms"),
         ("elements", symbols),

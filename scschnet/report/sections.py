@@ -180,7 +180,9 @@ def learning(m: Trained, output: PageOutput) -> page.Section:
 
 
 def _draw_learning(axes: Any, m: Trained, shown: list[tuple[str, float, str]], label: str) -> None:
-    for (column, factor, name), color in zip(shown, LEARNING_COLORS, strict=False):
+    few = len(shown) <= len(LEARNING_COLORS)
+    colors = LEARNING_COLORS[: len(shown)] if few else plots.layer_colors(len(shown))
+    for (column, factor, name), color in zip(shown, colors, strict=True):
         for k, metrics in enumerate(m.metrics):
             axes.plot(
                 metrics["epoch"],

@@ -237,7 +237,7 @@ class TrainConfig(  # fields come in the order of the classes from the last to t
             object.__setattr__(self, "data", (self.data,) if self.data else ())
         for name in LISTS:  # TOML has lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._check_data_weights()
+        self._check_data()
         self._check_init()
         for name, kind in get_type_hints(TrainConfig).items():
             choices = get_args(kind) if get_origin(kind) is Literal else ()
@@ -283,7 +283,7 @@ class TrainConfig(  # fields come in the order of the classes from the last to t
         """The properties beside energy, forces and stress."""
         return parse_properties(text for text in self.properties if text not in NAMES)
 
-    def _check_data_weights(self) -> None:
+    def _check_data(self) -> None:
         weights = self.data_weights
         if weights and len(weights) != len(self.data):
             raise ValueError(

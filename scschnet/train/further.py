@@ -15,7 +15,7 @@ from scschnet.data import StructureSet, evenly
 from scschnet.elements import symbols
 from scschnet.evaluate import energies_of, error, predict
 from scschnet.kinds import Kind, expect
-from scschnet.nn import SchNet
+from scschnet.nn import ModelConfig, SchNet
 from scschnet.runs.config import OF_FRESH_WEIGHTS, TrainConfig
 from scschnet.train.setup import DTYPES, MODEL_OPTIONS, shortest_distances
 
@@ -44,9 +44,7 @@ def options_of(path: str) -> dict[str, Any]:
     """
     expect(path, Kind.RUN, Kind.CHECKPOINT, option="--init-from")
     config = load_checkpoint(checkpoint_path(path)).model.config
-    options = {name: getattr(config, name) for name in MODEL_OPTIONS}
-    options["rbf_range"] = config.rbf_range or 0.0
-    return options | {name: getattr(TrainConfig, name) for name in OF_FRESH_WEIGHTS}
+    return _shape(config) | {name: getattr(TrainConfig, name) for name in OF_FRESH_WEIGHTS}
 
 
 def read_before(config: TrainConfig) -> Checkpoint:
@@ -64,13 +62,13 @@ def read_before(config: TrainConfig) -> Checkpoint:
         raise ValueError(
             f"`init_from` must have the fingerprint {config.init_fingerprint}, but that of {config.init_from} is {found}"
         )
-    for name, value in options_of(config.init_from).items():
+    before = load_checkpoint(checkpoint_path(config.init_from))
+    for name, value in _shape(before.model.config).items():
         if getattr(config, name) != value:
             raise ValueError(
                 f"`{name}` must be {value!r}, that of the model in {config.init_from}, got "
                 f"{getattr(config, name)!r}; leave it out: a training that begins from a model keeps its shape"
             )
-    before = load_checkpoint(checkpoint_path(config.init_from))
     of_model = before.model.config
     if (config.heads, config.has_energy) != (of_model.heads, of_model.energy):
         names = [*(("energy",) if of_model.energy else ()), *(head.name for head in of_model.heads)]
@@ -79,6 +77,12 @@ def read_before(config: TrainConfig) -> Checkpoint:
             f"{' '.join(config.properties) or 'energy alone'}"
         )
     return before
+
+
+def _shape(config: ModelConfig) -> dict[str, Any]:
+    """Options of a model as a training names them."""
+    shape = {name: getattr(config, name) for name in MODEL_OPTIONS}
+    return shape | {"rbf_range": config.rbf_range or 0.0}
 
 
 def further_model(

@@ -185,7 +185,9 @@ class Training:
         self.loss = self._make_loss(model)
         if resume is None:
             self.run = RunFolder.create(config, self.split) if processes.is_first else RunFolder()
-        self.shortest = nearest_pairs(self.structures.select(self.split.train))
+        self.shortest = (
+            nearest_pairs(self.structures.select(self.split.train)) if processes.is_first else {}
+        )
         if before is not None:
             known = before.metadata.get(SHORTEST, {})
             self.shortest |= {pair: min(d, self.shortest.get(pair, d)) for pair, d in known.items()}
@@ -228,7 +230,9 @@ class Training:
         if not config.init_from:
             return [], build_model(config, self.structures, train)
         if before is None:
-            return [], load_checkpoint(self.run.last).model
+            model = load_checkpoint(self.run.last).model
+            model.filters = config.filters
+            return [], model
         model = further_model(config, before.model, self.structures, train)
         lines = compare(config, model, self.structures.select(train))
         return lines + provenance(before, config), model

@@ -4,6 +4,8 @@ import csv
 import re
 from pathlib import Path
 
+import ase.build
+import ase.io
 import pytest
 
 from scschnet.commands.analysis import COMMANDS, main
@@ -33,6 +35,12 @@ def run(tmp_path_factory):
         ("shapley {run} --frames 8 --force-frames 2", r"forces: MAE .* 2 structures"),
         ("shapley {run} --frames 8 --force-frames 0", r"energy, not refitted: MAE"),
         ("reach {run} --frames 2", r"blocks times cutoff 8.0 Å"),
+        (
+            "walks {run} --n-frames 2 --bodies 3",
+            r"angle +-?\d.*\n(.*\n)*completeness: off by \d\.\de-1\d",
+        ),
+        ("walks {run}/best.pt --frames {frames} --n-frames 1 --bodies 2", r"bond +-?\d"),
+        ("modes {run} {run}", r"± 0.00 over 2 runs"),
         ("filters {run}", r"H-C +\d\.\d+"),
         ("unfamiliarity {run} --other {frames} --distortions 0.1", r"± 0.1 Å .*\n.*ethanol +\d"),
     ],
@@ -47,6 +55,25 @@ def test_commands(run, tmp_path, capsys, arguments, printed):
     with out.with_suffix(".csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     assert rows and all(len(row) == len(header) for row in rows)
+
+
+def test_modes_writes_its_files_and_names_what_it_cannot_use(run, tmp_path, capsys):
+    out = tmp_path / "modes.png"
+    start = tmp_path / "start.xyz"
+    ase.io.write(start, ase.build.molecule("CH3CH2OH"))
+    assert main(["modes", str(run), "--structure", str(start), "-o", str(out)]) == 0
+    assert re.search(r"shares add up to omega\^2 within \de-(0[89]|1\d)", capsys.readouterr().out)
+    atoms = ase.io.read(tmp_path / "modes.xyz")
+    assert len(atoms) == 9 and "mode_21" in atoms.arrays
+    assert len(ase.io.read(tmp_path / "modes-animated.xyz", ":")) == 20 * 21
+    assert main(["modes", str(run), "--structure", str(embedded.path())]) == 1
+    assert "`--structure` must hold one structure, got 2,000" in capsys.readouterr().err
+    assert main(["modes", str(run), "--symmetry-number", "0"]) == 1
+    assert "`--symmetry-number` must be positive, got 0" in capsys.readouterr().err
+    assert main(["modes"]) == 2
+    assert "name at least one run folder" in capsys.readouterr().err
+    assert main(["walks", str(run), "--n-frames", "0"]) == 1
+    assert "`--n-frames` must be at least 1, got 0" in capsys.readouterr().err
 
 
 def test_the_page_names_every_command():

@@ -1,5 +1,6 @@
 """Pair vectors, forces and virials in one pass against plain torch."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_structures
@@ -113,6 +114,23 @@ def test_arguments_of_vectors_are_checked(name, wrong, error, message):
     full[name] = wrong(full[name])
     with pytest.raises(error, match=message):
         ops.pair_vectors(**full)
+
+
+def test_distances_are_the_lengths_of_the_vectors():
+    r_ij = torch.randn(1000, 3, dtype=torch.float64)
+    expected = torch.tensor([float(np.sqrt(x * x + y * y + z * z)) for x, y, z in r_ij.tolist()])
+    torch.testing.assert_close(ops.pair_distances(r_ij), expected.double(), rtol=1e-7, atol=0)
+    torch.testing.assert_close(
+        ops.pair_distances(r_ij), torch.linalg.vector_norm(r_ij, dim=1), rtol=1e-15, atol=0
+    )
+    for strided in (r_ij.t().contiguous().t(), r_ij.repeat_interleave(2, 0)[::2]):
+        assert torch.equal(ops.pair_distances(strided), ops.pair_distances(r_ij))
+    assert ops.pair_distances(r_ij[:0]).shape == (0,)
+    torch.library.opcheck(torch.ops.scschnet.pair_distances.default, (r_ij,))
+    with pytest.raises(ValueError, match="`r_ij` must have shape"):
+        ops.pair_distances(r_ij[:, :2])
+    with pytest.raises(TypeError, match="`r_ij` must be Double, got Float"):
+        ops.pair_distances(r_ij.float())
 
 
 @pytest.mark.parametrize(

@@ -473,7 +473,7 @@ def test_a_head_fulfils_its_contract(head):
     assert gradient.isfinite().all() and gradient.abs().max() > 0
     with torchscript_deprecation_ignored():
         scripted = torch.jit.script(made)
-    assert scripted.state_dict().keys() == made.state_dict().keys()
+    assert scripted.state_dict().keys() >= made.state_dict().keys()
     assert all(b.dtype == torch.float64 for b in made.float().buffers())
     assert all(p.dtype == torch.float32 for p in made.parameters())
     positions = torch.randn(60, 3).double()

@@ -21,7 +21,7 @@ bool points_up(const double* from, const double* to, double tolerance) {
 void Pairs::choose(const FullList& list, const Rows& rows, const double* const* x, double cutoff) {
   const double tolerance = 1e-6 * cutoff;
   first_.assign(1, 0);
-  partner_.clear();
+  partners_.clear();
   for (int i = 0; i < list.n_centers; ++i) {
     const int center = list.centers[i];
     const int* neighbors = list.neighbors[center];
@@ -29,12 +29,12 @@ void Pairs::choose(const FullList& list, const Rows& rows, const double* const* 
       const int partner = neighbors[k] & list.neighbor_mask;
       const int j = rows.row(partner);
       if (j > i || (j == i && points_up(x[center], x[partner], tolerance))) {
-        partner_.push_back(partner);
+        partners_.push_back({partner, j});
       }
     }
-    first_.push_back(static_cast<int>(partner_.size()));
+    first_.push_back(static_cast<int>(partners_.size()));
   }
-  const std::size_t capacity = partner_.size() + 1;  // find() writes one beyond what it keeps
+  const std::size_t capacity = partners_.size() + 1;  // find() writes one beyond what it keeps
   if (idx_i_.size() < capacity) {
     idx_i_.resize(capacity);
     idx_j_.resize(capacity);
@@ -49,11 +49,11 @@ void Pairs::find(const Rows& rows, const double* const* x, double cutoff, double
   for (int i = 0; i < n_centers; ++i) {
     const double* center = x[rows.atom(i)];
     for (int k = first_[i]; k < first_[i + 1]; ++k) {
-      const double* partner = x[partner_[k]];
+      const double* partner = x[partners_[k].atom];
       const double dx = partner[0] - center[0], dy = partner[1] - center[1],
                    dz = partner[2] - center[2];
       idx_i_[n] = i;
-      idx_j_[n] = rows.row(partner_[k]);
+      idx_j_[n] = partners_[k].row;
       r_ij_[3 * n] = to_angstrom * dx;
       r_ij_[3 * n + 1] = to_angstrom * dy;
       r_ij_[3 * n + 2] = to_angstrom * dz;
@@ -64,7 +64,8 @@ void Pairs::find(const Rows& rows, const double* const* x, double cutoff, double
 }
 
 double Pairs::memory() const {
-  return static_cast<double>(sizeof(int) * (first_.capacity() + partner_.capacity()) +
+  return static_cast<double>(sizeof(int) * first_.capacity() +
+                             sizeof(Partner) * partners_.capacity() +
                              sizeof(std::int64_t) * (idx_i_.capacity() + idx_j_.capacity()) +
                              sizeof(double) * r_ij_.capacity());
 }

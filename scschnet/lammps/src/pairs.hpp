@@ -26,6 +26,7 @@ class Pairs {
   void choose(const FullList& list, const Rows& rows, const double* const* x, double cutoff);
 
   /// Finds those closer than `cutoff` at positions `x`, both in the host's unit of length.
+  /// The rows are those that `choose` was given.
   void find(const Rows& rows, const double* const* x, double cutoff, double angstrom);
 
   std::int64_t n_pairs() const { return n_pairs_; }
@@ -35,7 +36,14 @@ class Pairs {
   double memory() const;                           ///< bytes
 
  private:
-  std::vector<int> first_, partner_;  ///< CSR over centers; partners are atoms, images told apart
+  struct Partner {
+    int atom;  ///< images told apart
+    int row;   ///< of the model, kept because looking it up on every step would cost as much as the
+               ///< rest
+  };
+
+  std::vector<int> first_;  ///< CSR over centers
+  std::vector<Partner> partners_;
   std::int64_t n_pairs_ = 0;
   std::vector<std::int64_t> idx_i_, idx_j_;
   std::vector<double> r_ij_;

@@ -16,7 +16,7 @@ class ExtentHead(Head):
     def __init__(self, n_features: int, max_z: int) -> None:
         super().__init__(n_features, max_z)
         masses = torch.from_numpy(atomic_masses[: max_z + 1]).double()
-        self.register_buffer("masses", masses)
+        self.register_buffer("masses", masses, persistent=False)
 
     def pool(
         self,
