@@ -1,6 +1,6 @@
 """Active learning of ethanol: is it better to label the frames that a model is unsure of than random ones?
 
-    python active_learning.py md17_ethanol.npz work      # about an hour on one core; goes on where it was stopped
+    python active_learning.py md17_ethanol.npz work      # some minutes on an idle core; goes on where it was stopped
     python active_learning.py md17_ethanol.npz work --plot figure.png
 
 A large model, trained on 950 frames of DFT, is the teacher: it labels every structure in no time, and it is the truth
@@ -32,10 +32,10 @@ from scschnet.runs.run import read_run
 from scschnet.train.loop import train
 
 N_START, N_VAL, N_NEW, N_ROUNDS, N_TEST = 50, 10, 25, 3, 100
-TEMPERATURE, N_WALKERS, N_STEPS, EVERY = 1000.0, 4, 400, 5
+TEMPERATURE, N_WALKERS, N_STEPS, EVERY = 1000.0, 4, 300, 3
 TEACHER = TrainConfig(repulsion="data", n_test=500, threads=1)
 STUDENT = TrainConfig(n_features=16, n_interactions=2, epochs=80, batch_size=5, threads=1)
-FURTHER = {"epochs": 30, "lr": 1e-3}
+FURTHER = {"epochs": 15, "lr": 1e-3}
 EXPLODED = 200.0  # eV/Å: no force of a molecule
 
 
@@ -157,7 +157,6 @@ def study(work: Path, everything: StructureSet, seeds: int) -> None:
                 further = replace(student, init_from=str(model), **FURTHER)
                 model = trained(folder / f"{how}-{number}", data, further)
                 note(seed, how, data, model)
-            note(seed, f"{how}, anew", data, trained(folder / f"{how}-anew", data, student))
 
 
 def plot(table: Path, figure: Path) -> None:

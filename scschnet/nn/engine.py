@@ -1,7 +1,7 @@
 """How a SchNet is evaluated: block by block or in one operator, with filters from tables or not."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -287,12 +287,14 @@ class Engine:
             *filters,
             *dense,
         ]
-        if any(p.requires_grad for p in parameters):
+        # Lists, which are made faster than generators: this is asked on every step of dynamics.
+        if True in [p.requires_grad for p in parameters]:
             return None
         try:
-            state = (grid, *((p.data_ptr(), p._version) for p in parameters))
+            places, versions = [p.data_ptr() for p in parameters], [p._version for p in parameters]
         except RuntimeError:  # made in inference mode: these change without a trace, too
             return None
+        state = (grid, places, versions)
         kept = self._kept  # threads share it, and another one may replace it at any time
         if state != kept.state:
             with torch.no_grad():
@@ -341,17 +343,21 @@ def filter_and_dense_parameters(model: nn.Module) -> tuple[list[Tensor], list[Te
     for block in _parts(_parts(model)["interactions"]).values():
         parts = _parts(block)
         generator = _parts(parts["filter_generator"])
-        filters += [*_tensors(generator["hidden"]), *_tensors(generator["output"])]
-        dense.append(_tensors(parts["input"])[0])
-        dense += [*_tensors(parts["hidden"]), *_tensors(parts["output"])]
+        filters += _tensors(generator["hidden"])
+        filters += _tensors(generator["output"])
+        dense.append(parts["input"]._parameters["weight"])  # type: ignore[arg-type]
+        dense += _tensors(parts["hidden"])
+        dense += _tensors(parts["output"])
     readout = _parts(_parts(model)["readout"])
-    return filters, [*dense, *_tensors(readout["hidden"]), *_tensors(readout["output"])]
+    dense += _tensors(readout["hidden"])
+    dense += _tensors(readout["output"])
+    return filters, dense
 
 
 def _parts(module: nn.Module) -> dict[str, nn.Module]:
-    return cast(dict[str, nn.Module], module._modules)
+    return module._modules  # type: ignore[return-value]
 
 
-def _tensors(layer: nn.Module) -> list[Tensor]:
-    """Weight, and bias if there is one."""
-    return [p for p in layer._parameters.values() if p is not None]
+def _tensors(layer: nn.Module) -> Iterable[Tensor]:
+    """Weight and bias."""
+    return layer._parameters.values()  # type: ignore[return-value]

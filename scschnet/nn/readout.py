@@ -50,5 +50,5 @@ class EnergyOffsets(Float64Buffers):
 
     def forward(self, g: Tensor, atomic_numbers: Tensor) -> Tensor:
         """Args: g (n_atoms,), atomic_numbers (n_atoms,). Returns: energies (n_atoms,) float64, eV."""
-        offsets = (self.atomref + self.shift)[atomic_numbers]
+        offsets = (self.atomref + self.shift).index_select(0, atomic_numbers)
         return torch.addcmul(offsets, g, self.scale)  # in float64, whatever g is

@@ -11,15 +11,16 @@ import ase
 import ase.io
 import numpy as np
 import pytest
-from lammps_host import environment, run
+from lammps_host import environment, read_dump, run
 from test_lammps import water
+from test_lammps_uncertainty import model_file as committee_file
 from test_lammps_unfamiliarity import model_file
 
 pytestmark = pytest.mark.slow  # LAMMPS, and a compiler for its plugin
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "lammps.md").read_text()
-RESTART, HALT = re.findall(r"```lammps\n(.*?)```", PAGE, re.S)
+RESTART, HALT, UNCERTAIN = re.findall(r"```lammps\n(.*?)```", PAGE, re.S)
 (SCRIPT,) = (text for text in re.findall(r"```bash\n(.*?)```", PAGE, re.S) if "#SBATCH" in text)
 
 
@@ -59,6 +60,42 @@ def test_a_run_stops_where_the_model_has_seen_nothing(place):
     assert "Fix halt condition for fix-id stop met" in run(
         place, script.replace("> 3.0", "> 0.0"), check=False
     )
+
+
+def read_frames(place: Path) -> list[np.ndarray]:
+    """Uncertain frames, elements as numbers."""
+    text = (place / "uncertain.lammpstrj").read_text()
+    (place / "numbers").write_text(text.replace(" H ", " 1 ").replace(" O ", " 8 "))
+    return read_dump(place / "numbers")
+
+
+def test_error_bars_in_files_and_as_what_stops_a_run(place):
+    shutil.copy(committee_file(), place / "water.pt")
+    script = first_job().replace("run          20", f"{UNCERTAIN}thermo 10\nrun          20")
+    script = script.replace("v_worst > 0.5", "v_worst > 1e6")
+    everywhere = script.replace("c_bars[4] < 0.2", "c_bars[4] < 0.0")
+    out = run(place, everywhere, ranks=2)
+    assert "c_bars[4]" in out
+    title, *rows = (place / "model_devi.out").read_text().splitlines()[1:]
+    columns = "max_devi_v min_devi_v avg_devi_v max_devi_f min_devi_f avg_devi_f"
+    assert title == f"# step {columns}"
+    values = np.array([row.split() for row in rows], dtype=float)
+    assert values[:, 0].tolist() == [0, 10, 20]
+    frames = read_frames(place)
+    for (_, *_, largest, smallest, mean), frame in zip(values, frames, strict=True):
+        bars = frame[:, -1]
+        found = [bars.max(), bars.min(), bars.mean()]
+        np.testing.assert_allclose([largest, smallest, mean], found, rtol=1e-4)
+
+    median = np.median(frames[0][:, -1])
+    some = everywhere.replace("thresh c_bars > 0.2", f"thresh c_bars > {median}")
+    between = np.sort(values[:, 4])[:2].mean()
+    some = some.replace("c_bars[4] < 0.0", f"c_bars[4] < {between}")
+    run(place, some)
+    assert len(read_frames(place)) == 2
+    assert len(read_dump(place / "atoms.lammpstrj")[0]) == 96
+    stopped = run(place, script.replace("v_worst > 1e6", "v_worst > 0.0"), check=False)
+    assert "Fix halt condition for fix-id stop met" in stopped
 
 
 def test_the_batch_script(place):

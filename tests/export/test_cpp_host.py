@@ -39,6 +39,10 @@ KEYS = [
     "base_energies",
     "atom_virial",
 ]
+ERROR_BARS = [
+    *("energy_std", "energies_std", "forces_std", "virial_std"),
+    *("energy_deviations", "forces_deviations", "virial_deviations"),
+]
 # The structure that csrc/tests/hosts/exported_model.cpp evaluates.
 POSITIONS = [[0, 0, 0], [1.1, 0.1, 0], [-0.4, 1.0, 0.2], [0.1, -0.5, 1.3], [3.5, 1.0, 1.0]]
 NUMBERS = [8, 1, 6, 1, 8]
@@ -92,7 +96,7 @@ def model():
 @pytest.fixture(scope="module")
 def files(model, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
-    names = ("full", "portable", "single", "gromacs", "scored", "scored_portable")
+    names = ("full", "portable", "single", "gromacs", "scored", "scored_portable", "committee")
     files = {name: folder / f"{name}.pt" for name in names}
     export(model, files["full"])
     export(model, files["portable"], portable=True)
@@ -103,6 +107,7 @@ def files(model, tmp_path_factory) -> dict[str, Path]:
     save_checkpoint(folder / "best.pt", Checkpoint(model, metadata))
     export(folder / "best.pt", files["scored"])
     export(folder / "best.pt", files["scored_portable"], portable=True)
+    export([model, make_model(seed=1, filters="spline")], files["committee"])
     return files
 
 
@@ -282,7 +287,7 @@ def test_package_needs_the_torch_it_was_compiled_with(prefix, tmp_path, version,
 # ---- the class
 
 
-@pytest.mark.parametrize("kind", ["full", "portable", "scored", "scored_portable"])
+@pytest.mark.parametrize("kind", ["full", "portable", "scored", "scored_portable", "committee"])
 def test_all_results(programs, files, kind):
     done = run(programs / "exported_model", "results", files[kind])
     assert done.returncode == 0, done.stderr
@@ -291,6 +296,7 @@ def test_all_results(programs, files, kind):
     periodic = in_python(files[kind], structure(), layers=True, atom_virial=True)
     molecule = in_python(files[kind], structure(pbc=False), layers=True, atom_virial=True)
     keys = [*KEYS, "unfamiliarity"] if "scored" in kind else KEYS
+    keys = [*KEYS, *ERROR_BARS] if kind == "committee" else keys
     assert [name for name, *_ in lines[:-3]] == keys + keys
     for expected, results in ((periodic, lines[: len(keys)]), (molecule, lines[len(keys) : -3])):
         for name, *values in results:
