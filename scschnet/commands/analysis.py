@@ -368,7 +368,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         command()
     except (OSError, ValueError) as error:
-        return failed(error, command)
+        return failed(error, command, path="out")
     return 0
 
 
