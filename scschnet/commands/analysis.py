@@ -452,7 +452,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"stopped by {interrupted}; the same command goes on", file=sys.stderr)
         return 128 + interrupted.signum
     except (OSError, ValueError, TrainingFailed) as error:
-        return failed(error, command)
+        return failed(error, command, path="out")
     return 0
 
 

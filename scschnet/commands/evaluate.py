@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _evaluate(options)
     except (OSError, ValueError, RuntimeError) as failure:
-        return failed(failure, options)
+        return failed(failure, options, path="plot")
     return 0
 
 

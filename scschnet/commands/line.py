@@ -162,28 +162,30 @@ def in_groups(groups: Any, values: dict[str, Any]) -> Any:
     return groups(**made)
 
 
-def failed(error: Exception, *options: Any) -> int:
+def failed(error: Exception, *options: Any, **called: str) -> int:
     """Say on standard error what went wrong; returns the exit status 1.
 
     Args:
         error: whose message names fields in backticks.
         options: dataclasses, or instances of them, whose fields were options.
+        called: names of arguments of the library to those of the options they came from.
     """
-    print(f"error: {as_typed(str(error), *options)}", file=sys.stderr)
+    print(f"error: {as_typed(str(error), *options, **called)}", file=sys.stderr)
     return 1
 
 
-def as_typed(message: str, *options: Any) -> str:
+def as_typed(message: str, *options: Any, **called: str) -> str:
     """A message with `n_train` as `--n-train`, if that is an option.
 
     Args:
         message: with names in backticks.
         options: dataclasses, or instances of them.
+        called: names that stand for an option of another name.
     """
-    names = {name for one in options for name in option_names(one)}
+    names = {name: name for one in options for name in option_names(one)} | called
 
     def replacement(found: re.Match[str]) -> str:
-        return f"`{typed(found[1])}`" if found[1] in names else found[0]
+        return f"`{typed(names[found[1]])}`" if found[1] in names else found[0]
 
     return re.sub(r"`(\w+)`(?! in )", replacement, message)  # `data` in a file is none
 

@@ -94,7 +94,7 @@ def test_what_cannot_be_read_is_named(run, tmp_path, capsys):
     assert main(["layers", str(lost)]) == 1
     assert "is not valid TOML" in capsys.readouterr().err
     assert main(["reach", str(run), "-o", "x.jpg"]) == 1
-    assert "`path` must end in .png, .pdf or .svg" in capsys.readouterr().err
+    assert "`--out` must end in .png, .pdf or .svg" in capsys.readouterr().err
 
 
 def test_parts_of_a_run(run):

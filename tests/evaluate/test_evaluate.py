@@ -261,7 +261,7 @@ def test_command_fails_with_a_sentence(
     assert "`--data` must be a file of structures, but there is no" in message(
         run, "--data", tmp_path / "nowhere.npz"
     )
-    assert "`path` must end in .png, .pdf or .svg" in message(run, "--plot", "figure.jpg")
+    assert "`--plot` must end in .png, .pdf or .svg" in message(run, "--plot", "figure.jpg")
     assert main([str(run), "--json", str(tmp_path / "missing" / "errors.json")]) == 1
     assert "missing` must be an existing folder, got none" in capsys.readouterr().err
     if not torch.cuda.is_available():

@@ -267,8 +267,11 @@ def test_a_lost_network_is_named(small_data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--n-train 50", "`n_train` + `n_val` + `n_test` must be at most 40"),
-        ("--stress-weight 1", "has stress for none of 40 structures, but `stress_weight` > 0 asks"),
+        ("--n-train 50", "`--n-train` + `--n-val` + `--n-test` must be at most 40"),
+        (
+            "--stress-weight 1",
+            "has stress for none of 40 structures, but `--stress-weight` > 0 asks",
+        ),
         ("--data absent.npz", "absent.npz"),
         ("--split-file absent.npz", "absent.npz"),
     ],
@@ -310,7 +313,7 @@ def test_a_missing_gpu_leaves_no_folder(small_data, tmp_path, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert main(command(small_data, tmp_path / "run", "--device cuda")) == 1
-    assert "`device` must be cpu, torch finds no CUDA device, got cuda" in capsys.readouterr().err
+    assert "`--device` must be cpu, torch finds no CUDA device, got cuda" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -181,4 +181,4 @@ def test_folders_that_are_taken(finished, small_data, tmp_path, capsys):
     assert main(command(small_data, tmp_path)) == 1
     assert "holds split.npz, which a committee writes" in capsys.readouterr().err
     assert main(["--resume", str(finished), "--committee", "4"]) == 2
-    assert "`committee` of a resumed run must stay 3, got 4" in capsys.readouterr().err
+    assert "`--committee` of a resumed run must stay 3, got 4" in capsys.readouterr().err
