@@ -396,7 +396,7 @@ def test_options_that_cannot_be(tmp_path, capsys, options, message):
 def test_the_embedded_set_has_no_properties(tmp_path, capsys):
     assert main(["--out", str(tmp_path / "run"), "--properties", "mu"]) != 0
     assert (
-        "`properties` mu must be in the data, but the embedded set has" in capsys.readouterr().err
+        "`--properties` mu must be in the data, but the embedded set has" in capsys.readouterr().err
     )
 
 

@@ -160,7 +160,7 @@ def test_a_signal_stops_the_committee(small_data, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("--committee 0", "`committee` must be at least 1, got 0"),
+        ("--committee 0", "`--committee` must be at least 1, got 0"),
         ("--committee 2 --n-train 900", "must be at most 40"),
     ],
 )
