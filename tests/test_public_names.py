@@ -151,3 +151,9 @@ def test_a_preset_is_applied_not_only_named():
         assert name == "epochs" or getattr(config, name) == value
     with pytest.raises(ValueError, match="`preset` must be one of quick, md17"):
         TrainConfig.from_preset("md18")
+
+
+def test_the_page_about_the_api_has_every_public_name():
+    page = (Path(scschnet.__file__).parents[1] / "docs" / "api.md").read_text()
+    headings = {name for name in scschnet.__all__ if f"heading: scschnet.{name}" in page}
+    assert headings | {"NeighborList"} == set(scschnet.__all__)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from scschnet.commands.overview import main
+
 pytestmark = pytest.mark.slow  # trains the model of the README
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +105,7 @@ def test_evaluate_and_analyze(folder):
         assert (folder / output).stat().st_size > 10_000
 
 
-def test_commands_and_options_that_the_pages_name_exist(tmp_path):
+def test_commands_and_options_that_the_pages_name_exist(capsys):
     """Those of lines and phrases that begin with `scschnet NAME`."""
     named: dict[str, set[str]] = {}
     for name, rest in re.findall(r"(?:^    |`)scschnet (\w+)([^\n`#]*)", TEXT, re.M):
@@ -112,6 +114,9 @@ def test_commands_and_options_that_the_pages_name_exist(tmp_path):
     assert {"train", "evaluate", "export", "doctor", "info"} <= set(named)
     for name, options in named.items():
         nested = {"data": "info", "analysis": "layers", "lammps": "build"}.get(name, "")
-        text = run(f"scschnet {name} {nested} --help", tmp_path)
+        with pytest.raises(SystemExit) as stop:
+            main([*f"{name} {nested}".split(), "--help"])
+        assert stop.value.code == 0, name
+        text = capsys.readouterr().out
         for option in options - {"--other", "--blocks"}:
             assert option in text, (name, option)
