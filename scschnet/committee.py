@@ -71,8 +71,8 @@ def member_folders(folder: str | os.PathLike[str]) -> list[Path]:
     for member in members:
         if not (member / "best.pt").is_file():
             raise FileNotFoundError(
-                f"{folder} is a committee of {n_members}, but {member} has no best.pt yet; go on with python -m "
-                f"scschnet.train --resume {folder}"
+                f"{folder} is a committee of {n_members}, but {member} has no best.pt yet; go on with scschnet "
+                f"train --resume {folder}"
             )
     return members
 

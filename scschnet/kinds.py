@@ -39,13 +39,13 @@ class Kind(Enum):
 
 LEFT_TO_READERS = (Kind.TORCH, Kind.OTHER)  # wanted by nobody
 TAKEN_BY = {
-    Kind.RUN: "python -m scschnet.evaluate, .analysis, .report, .export and .train --resume take it",
-    Kind.COMMITTEE: "python -m scschnet.predict, .export, .info and .train --resume take it",
-    Kind.CHECKPOINT: "python -m scschnet.evaluate, .export and .info take it",
-    Kind.EXPORTED: "it is for LAMMPS and other programs; python -m scschnet.info describes it",
-    Kind.STRUCTURES: "python -m scschnet.data info describes it, python -m scschnet.train --data takes it",
-    Kind.SPLIT: "python -m scschnet.train --split-file takes it",
-    Kind.OPTIONS: "python -m scschnet.train --config takes it",
+    Kind.RUN: "scschnet evaluate, analysis, report, export and train --resume take it",
+    Kind.COMMITTEE: "scschnet predict, export, info and train --resume take it",
+    Kind.CHECKPOINT: "scschnet evaluate, export and info take it",
+    Kind.EXPORTED: "it is for LAMMPS and other programs; scschnet info describes it",
+    Kind.STRUCTURES: "scschnet data info describes it, scschnet train --data takes it",
+    Kind.SPLIT: "scschnet train --split-file takes it",
+    Kind.OPTIONS: "scschnet train --config takes it",
 }
 
 

@@ -62,7 +62,7 @@ def plugin_dir() -> str:
         if first_rank == {"0"} and any(cache_root().glob(f"lammps-*/{PLUGIN}")):
             print(
                 "scschnet: the LAMMPS plugin was built for other versions than those installed; "
-                "run python -m scschnet.lammps build",
+                "run scschnet lammps build",
                 file=sys.stderr,
             )
     except Exception:  # whatever it is, LAMMPS must start

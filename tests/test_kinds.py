@@ -35,11 +35,11 @@ INPUTS = {
 MODEL = {Kind.RUN, Kind.CHECKPOINT}
 STRUCTURES = {Kind.STRUCTURES}
 COMMANDS = {
-    "train --data": ("train.__main__", "--data X --out out", "data", STRUCTURES),
+    "train --data": ("train.__main__", "--data X --out out", "--data", STRUCTURES),
     "train --split-file": (
         "train.__main__",
         "--split-file X --out out",
-        "split_file",
+        "--split-file",
         {Kind.SPLIT},
     ),
     "train --resume": ("train.__main__", "--resume X", "--resume", {Kind.RUN}),
@@ -134,16 +134,16 @@ def test_a_wrong_kind_is_named_in_one_sentence(folder, command, name, kind, caps
 @pytest.mark.parametrize(
     ("command", "name", "advice"),
     [
-        ("train --data", "exported.pt", "python -m scschnet.info describes it"),
-        ("train --data", "run", ".report, .export and .train --resume take it"),
-        ("train --data", "options.toml", "python -m scschnet.train --config takes it"),
+        ("train --data", "exported.pt", "scschnet info describes it"),
+        ("train --data", "run", "report, export and train --resume take it"),
+        ("train --data", "options.toml", "scschnet train --config takes it"),
         ("train --config", "run", "; its options are in run/config.toml"),
         ("train --resume", "run/best.pt", "; name the run folder it lies in, run\n"),
         ("report", "run/config.toml", "; name the run folder it lies in, run\n"),
-        ("report", "model.pt", "python -m scschnet.evaluate, .export and .info take it"),
+        ("report", "model.pt", "scschnet evaluate, export and info take it"),
         ("evaluate", "exported.pt", "; name the run folder it was exported from\n"),
-        ("evaluate", "water.xyz", "python -m scschnet.data info describes it"),
-        ("data info", "split.npz", "python -m scschnet.train --split-file takes it"),
+        ("evaluate", "water.xyz", "scschnet data info describes it"),
+        ("data info", "split.npz", "scschnet train --split-file takes it"),
     ],
 )
 def test_a_message_says_what_takes_the_file(folder, command, name, advice, capsys, monkeypatch):

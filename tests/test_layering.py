@@ -9,7 +9,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Packages and modules of scschnet -> what of scschnet they may import (themselves always).
-LEAVES = {"archive", "device", "units", "properties", "quantities", "elements", "files", "kinds"}
+LEAVES = {
+    "archive",
+    "callable",
+    "device",
+    "units",
+    "properties",
+    "quantities",
+    "elements",
+    "files",
+    "kinds",
+}
 ALLOWED = {
     "_C": set(),
     "ops": {"_C"},
@@ -25,6 +35,7 @@ ALLOWED = {
     "analysis": {"ops", "nn", "data", "neighbors", "checkpoint", "runs", "evaluate", *LEAVES},
     "report": {"nn", "data", "checkpoint", "runs", "evaluate", "analysis", *LEAVES},
     "export": {"nn", "checkpoint", "committee", "runs", *LEAVES},
+    "predict": {"nn", "data", "checkpoint", "committee", "evaluate", *LEAVES},
     "calculator": {"nn", "data", "neighbors", "checkpoint", "committee", "export", *LEAVES},
     "hosts": {"ops", "nn", "committee", "export", *LEAVES},
     "select": {"nn", "data", "neighbors", "checkpoint", "evaluate", "calculator", *LEAVES},
@@ -32,7 +43,7 @@ ALLOWED = {
 }
 ALLOWED["commands"] = set(ALLOWED)
 # What `python -m scschnet.X` runs: nothing but a call of scschnet.commands.X.
-SHIMS = {"info", "predict"}
+SHIMS = {"info", "doctor"}
 # Third-party packages that only some rooms may use.
 ONLY_IN = {
     "ase": {
@@ -49,6 +60,7 @@ ONLY_IN = {
         "report.molecule",
         "train.setup",
         "commands.predict",
+        "commands.doctor",
         "commands.select",
         "select",
         "commands.modes",

@@ -73,7 +73,9 @@ def test_a_device_that_is_not_there_is_named(checkpoint, tmp_path, capsys, monke
     ase.io.write(tmp_path / "in.extxyz", frames())
     out = ["-o", str(tmp_path / "out.xyz"), "--device", device]
     assert main([str(checkpoint), str(tmp_path / "in.extxyz"), *out]) == 1
-    assert re.match(rf"error: `device` must be cpu.*, got '?{device}'?\n", capsys.readouterr().err)
+    assert re.match(
+        rf"error: `--device` must be cpu.*, got '?{device}'?\n", capsys.readouterr().err
+    )
 
 
 def test_files_of_another_kind_are_named(checkpoint, tmp_path, capsys):

@@ -169,7 +169,7 @@ def test_the_command_writes_frames_that_can_be_labeled(checkpoint, frames, tmp_p
     ("arguments", "message"),
     [
         ("-o out.npz", "`--out` must end in .extxyz or .xyz"),
-        ("-o out.xyz -n 0", "`n` must be at least 1, got 0"),
+        ("-o out.xyz -n 0", "`--n` must be at least 1, got 0"),
     ],
 )
 def test_what_cannot_be_done_is_named(checkpoint, frames, tmp_path, capsys, arguments, message):

@@ -141,7 +141,8 @@ def plot_groups(groups: GroupContributions, path: str | os.PathLike[str]) -> Pat
     plots.check_format(path)
     with plots.figure_style():
         figure = plots.new_figure(plots.COLUMN_WIDTH, 2.2 + 0.65 * len(groups.names))
-        draw_groups(figure.add_subplot(), groups)
+        axes = figure.add_subplot()
+        figure.colorbar(draw_groups(axes, groups), ax=axes, label="w_hat", pad=0.02)
         plots.save_figure(figure, path)
     write_groups(table_beside(path), groups)
     return Path(path)
@@ -158,12 +159,14 @@ def write_groups(path: str | os.PathLike[str], groups: GroupContributions) -> Pa
     return write_table(path, COLUMNS, rows)
 
 
-def draw_groups(axes: Any, groups: GroupContributions) -> None:
-    """Draw a heat map with the number in every cell, into axes made within `plots.figure_style`."""
+def draw_groups(axes: Any, groups: GroupContributions) -> Any:
+    """Draw a heat map with the number in every cell, into axes made within `plots.figure_style`; returns its colors."""
     reach = float(np.abs(groups.mean).max()) or 1.0
     low = -reach if (groups.mean < 0).any() else 0.0
     colors = "PuOr" if low < 0 else "YlGnBu"
-    axes.pcolormesh(groups.mean, cmap=colors, vmin=low, vmax=reach, edgecolors="white", linewidth=1)
+    cells = axes.pcolormesh(
+        groups.mean, cmap=colors, vmin=low, vmax=reach, edgecolors="white", linewidth=1
+    )
     for g, row in enumerate(groups.mean):
         for layer, value in enumerate(row):
             strong = abs(value) > 0.6 * reach
@@ -183,6 +186,22 @@ def draw_groups(axes: Any, groups: GroupContributions) -> None:
     axes.invert_yaxis()
     for spine in axes.spines.values():
         spine.set_visible(False)
+    return cells
+
+
+def running_mean(values: NDArray[np.float64], width: int) -> tuple[NDArray, NDArray]:
+    """Means over so many frames in a row, and the middle of each stretch of frames.
+
+    Args:
+        values: (n_frames,).
+        width: frames, 1 to n_frames.
+
+    Returns:
+        middles (n_frames - width + 1,) and means, the same shape.
+    """
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    means = (sums[width:] - sums[:-width]) / width
+    return np.arange(len(means)) + (width - 1) / 2, means
 
 
 def plot_trajectory(frames: NDArray[np.float64], path: str | os.PathLike[str]) -> Path:
@@ -208,14 +227,19 @@ def plot_trajectory(frames: NDArray[np.float64], path: str | os.PathLike[str]) -
 
 
 def draw_trajectory(axes: Any, frames: NDArray[np.float64]) -> None:
-    """Draw how each layer's weight moves, relative to its mean over the trajectory, in percent."""
-    mean = frames.mean(axis=0)
+    """Draw how each layer's weight moves, relative to its mean over the trajectory, in percent.
+
+    Long trajectories are drawn as running means over a fiftieth of the frames, with the frames pale behind them.
+    """
+    mean, width = frames.mean(axis=0), max(1, len(frames) // 50)
     scale = np.where(mean != 0, np.abs(mean), 1.0)
     for layer, color in enumerate(plots.layer_colors(frames.shape[1])):
         if layer:
             change = 100 * (frames[:, layer] - mean[layer]) / scale[layer]
-            axes.plot(change, color=color, linewidth=0.8, label=f"v{layer}")
-    axes.set_xlabel("frame")
+            if width > 1:
+                axes.plot(change, color=color, linewidth=0.3, alpha=0.15, rasterized=True)
+            axes.plot(*running_mean(change, width), color=color, linewidth=0.9, label=f"v{layer}")
+    axes.set_xlabel("frame" if width == 1 else f"frame (lines: means over {width})")
     axes.set_ylabel("deviation from its mean (%)")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     plots.legend_above(axes, frames.shape[1] - 1)

@@ -1,1 +1,1 @@
-"""The command lines: one module per `python -m scschnet.NAME`; no other part of the package knows tyro."""
+"""The command lines: one module per `scschnet NAME`; no other part of the package knows tyro."""

@@ -1,11 +1,11 @@
-"""`python -m scschnet.analysis`: options of its commands, and what each prints and writes."""
+"""`scschnet analysis`: options of its commands, and what each prints and writes."""
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -34,26 +34,29 @@ from scschnet.analysis.pareto import Measured, measure, plot_pareto
 from scschnet.analysis.properties import plot_properties, property_contributions
 from scschnet.analysis.reach import plot_reach, radii, reach
 from scschnet.analysis.tables import table_beside
+from scschnet.commands.line import (
+    Run,
+    Runs,
+    failed,
+    one_of,
+    optional,
+    out_option,
+    parse_one_of,
+)
 from scschnet.commands.modes import Modes
 from scschnet.commands.walks import Walks
 from scschnet.data import evenly, read
 from scschnet.elements import symbol
 from scschnet.evaluate import error_statistics, norm_statistics
-from scschnet.files import write_any_text
 from scschnet.kinds import Kind, expect
+from scschnet.runs.compare import check_alike
 from scschnet.runs.config import read_run_config
 from scschnet.runs.contributions import layer_names, read_contributions
-from scschnet.runs.run import Run, read_run
+from scschnet.runs.run import Run as TrainedRun
+from scschnet.runs.run import read_run
 from scschnet.train.ladder import train_sizes
 from scschnet.train.loop import Interrupted, TrainingFailed, train
 from scschnet.train.prune import prune
-
-Runs = tyro.conf.Positional[tuple[Path, ...]]
-
-
-def out_option() -> Any:
-    """`-o` as a short name of `--out`."""
-    return tyro.conf.arg(aliases=["-o"])
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Contributions:
 
     def __call__(self) -> None:
         """Draw, write and print."""
+        check_alike(self.runs)
         runs = [read_contributions(run) for run in self.runs]
         summary = c.summarize(runs)
         lengths = [len(run.epochs) for run in runs]
@@ -109,6 +113,7 @@ class Properties:
 
     def __call__(self) -> None:
         """Draw, write and print."""
+        check_alike(self.runs)
         found = property_contributions(self.runs)
         plot_properties(found, self.out)
         heads = "".join(f"{name:>9}" for name in layer_names(found.mean.shape[1]))
@@ -138,6 +143,7 @@ class Elements:
     def __call__(self) -> None:
         """Draw, write and print."""
         of = e.environment_contributions if self.environments else e.element_contributions
+        check_alike(self.runs)
         runs = [_read_run(run) for run in self.runs]
         groups = e.over_runs([of(r.model, evenly(r.part("train"), self.atoms)) for r in runs])
         e.plot_groups(groups, self.out)
@@ -154,11 +160,11 @@ class Trajectory:
     Draws how far each block's weight is from its mean over the trajectory; the weights go to a CSV.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
-    frames: tyro.conf.Positional[Path]
+    frames: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FRAMES")]
     """Trajectory: any file of structures that can be read."""
-    units: str = ""
+    units: Annotated[str, optional("UNITS")] = ""
     """Units of a file that does not state them, for example 'kcal/mol, Angstrom'."""
     out: Annotated[Path, out_option()] = Path("trajectory.png")
     """Figure to write: .png, .pdf or .svg."""
@@ -181,7 +187,7 @@ class Layers:
     Draws the mean of each element; the CSV beside the figure has every atom.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
     out: Annotated[Path, out_option()] = Path("layers.png")
     """Figure to write: .png, .pdf or .svg."""
@@ -215,7 +221,7 @@ class Shapley:
     after a refit of one energy per element, which a missing layer shifts.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
     out: Annotated[Path, out_option()] = Path("shapley.png")
     """Figure to write: .png, .pdf or .svg."""
@@ -248,7 +254,7 @@ class Reach:
     For the energy and for every layer's part of it; the radii that hold half, 90 and 99 % of it all.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
     out: Annotated[Path, out_option()] = Path("reach.png")
     """Figure to write: .png, .pdf or .svg."""
@@ -274,7 +280,7 @@ class Reach:
 class Filters:
     """Filters of every block, and whether the model repels below the shortest distances it was trained on."""
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
     out: Annotated[Path, out_option()] = Path("filters.png")
     """Figure to write: .png, .pdf or .svg."""
@@ -299,11 +305,11 @@ class Unfamiliarity:
     Compares held-out atoms with the same structures distorted, and with those of --other if given.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
-    other: Path | None = None
+    other: Annotated[Path | None, optional("FILE")] = None
     """Structures to compare with, of elements that the model knows."""
-    units: str = ""
+    units: Annotated[str, optional("UNITS")] = ""
     """Units of --other if it does not state them, for example 'kcal/mol, Angstrom'."""
     out: Annotated[Path, out_option()] = Path("unfamiliarity.png")
     """Figure to write: .png, .pdf or .svg."""
@@ -342,7 +348,7 @@ class ErrorBars:
     Prints which share of the errors on test structures they cover, against what is expected of normal errors.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
     out: Annotated[Path, out_option()] = Path("error-bars.png")
     """Figure to write: .png, .pdf or .svg."""
@@ -369,7 +375,7 @@ class Prune:
     Run folders RUN-K-blocks appear beside RUN; those that are there already are measured only.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
     blocks: tuple[int, ...] = (2,)
     """Numbers of blocks to keep, one or more."""
@@ -400,7 +406,7 @@ class Sizes:
     Run folders F<features>-L<blocks> appear in DIR; the same command goes on with what is missing.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder."""
     features: tuple[int, ...] = (32, 64, 128)
     """Numbers of features."""
@@ -437,7 +443,7 @@ class Sizes:
         _print_files(sizes.plot_sizes(found, folder / "sizes.png"))
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {
+COMMANDS: dict[str, type] = {
     "contributions": Contributions,
     "properties": Properties,
     "elements": Elements,
@@ -453,6 +459,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "modes": Modes,
     "walks": Walks,
 }
+ABOUT = "What a trained model does inside; each command draws a figure, prints a table and writes the numbers as CSV."
+OPTIONS = one_of(COMMANDS, ABOUT)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -463,14 +471,7 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None: those of the process.
     """
-    write_any_text()
-    command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="python -m scschnet.analysis",
-        description="What a trained model does inside.",
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    command = parse_one_of(COMMANDS, "analysis", ABOUT, arguments)
     if not getattr(command, "runs", True):
         print("error: name at least one run folder; --help says more", file=sys.stderr)
         return 2
@@ -480,8 +481,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"stopped by {interrupted}; the same command goes on", file=sys.stderr)
         return 128 + interrupted.signum
     except (OSError, ValueError, TrainingFailed) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return failed(error, command, path="out")
     return 0
 
 
@@ -539,7 +539,7 @@ def importance_table(found: Importance, weights: NDArray[np.float64]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _read_run(path: str | os.PathLike[str]) -> Run:
+def _read_run(path: str | os.PathLike[str]) -> TrainedRun:
     """A run whose model has an energy, which most of what is said here is about.
 
     Raises:

@@ -1,6 +1,4 @@
-"""Command line: python -m scschnet.data convert | info | download."""
-
-from __future__ import annotations
+"""`scschnet data convert | info | download`."""
 
 import sys
 from collections.abc import Sequence
@@ -8,34 +6,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from scschnet.commands.line import failed, one_of, optional, parse_one_of
 from scschnet.data.download import fetch, remote_files
 from scschnet.data.readers import read, write_hdf5
 from scschnet.data.structure import StructureSet
 from scschnet.data.summary import summary_table
-from scschnet.files import write_any_text
 
 
 @dataclass(frozen=True)
 class Reading:
     """How to read a file."""
 
-    units: str | None = None
-    """units where the file does not say: 'kcal/mol, Angstrom', 'Ha, Angstrom, Ha/bohr' or ase"""
-    energy_key: str | None = None
-    """name of the energy in the file, such as U0 or REF_energy"""
-    forces_key: str | None = None
-    """name of the forces in the file"""
-    stress_key: str | None = None
-    """name of the stress in the file, or of a virial, which is converted"""
-    properties: tuple[str, ...] = ()
-    """properties to read, too: names such as mu homo r2 (QM9's), or NAME:KIND for values as they stand"""
-    format: str | None = None
-    """npz, qm9, hdf5 or ASE's name of a format; by the file if not given"""
-    exclude: Path | None = None
-    """for QM9's tar: list of molecules to leave out, such as uncharacterized.txt"""
+    units: Annotated[str | None, optional("UNITS")] = None
+    """Units of a file that does not state them: 'kcal/mol, Angstrom', 'Ha, Angstrom, Ha/bohr' or ase."""
+    energy_key: Annotated[str | None, optional("NAME")] = None
+    """Name of the energy in the file, for example U0 or REF_energy."""
+    forces_key: Annotated[str | None, optional("NAME")] = None
+    """Name of the forces in the file, for example REF_forces."""
+    stress_key: Annotated[str | None, optional("NAME")] = None
+    """Name of the stress in the file, or of a virial, which is converted."""
+    properties: Annotated[tuple[str, ...], optional("NAME [NAME ...]")] = ()
+    """Properties to read, too: names such as mu homo r2 (QM9's), or NAME:KIND for values as they stand."""
+    format: Annotated[str | None, optional("FORMAT")] = None
+    """npz, qm9, hdf5 or ASE's name of a format; by the file if not given."""
+    exclude: Annotated[Path | None, optional("FILE")] = None
+    """For QM9's tar: list of molecules to leave out, such as uncharacterized.txt."""
 
     def read(self, file: Path) -> StructureSet:
         """Read `file`, with a bar on stderr where it takes long."""
@@ -46,13 +43,13 @@ class Reading:
 class Convert:
     """Convert any file that can be read to scschnet's HDF5, in eV and Å."""
 
-    source: Positional[Path]
-    """file to read"""
-    target: Positional[Path]
-    """file to write, .h5"""
-    reading: Reading = Reading()
+    source: Annotated[Positional[Path], arg(metavar="SOURCE")]
+    """File to read."""
+    target: Annotated[Positional[Path], arg(metavar="TARGET")]
+    """File to write, .h5."""
+    reading: OmitArgPrefixes[Reading] = Reading()
     overwrite: bool = False
-    """replace the target if it is there"""
+    """Replace the target if it is there."""
 
     def run(self) -> None:
         """Read, write, and say what was found."""
@@ -72,9 +69,9 @@ class Convert:
 class Info:
     """Say what a file holds: structures, elements, units, labels, statistics, oddities."""
 
-    file: Positional[Path]
-    """file to read"""
-    reading: Reading = Reading()
+    file: Annotated[Positional[Path], arg(metavar="FILE")]
+    """File to read."""
+    reading: OmitArgPrefixes[Reading] = Reading()
 
     def run(self) -> None:
         """Read and print the table."""
@@ -86,16 +83,16 @@ class Download:
     """Fetch a public set from its own address; continues if it was cut off."""
 
     dataset: Positional[Literal["md17", "rmd17", "qm9"]]
-    """the set"""
-    molecule: Positional[str | None] = None
-    """for md17: aspirin, benzene, ethanol, malonaldehyde, naphthalene, salicylic_acid, toluene or
-    uracil"""
-    folder: Path = Path(".")
-    """where to put it"""
-    url: str | None = None
-    """fetch from here instead, such as a mirror: the file, or for qm9 the folder with its files"""
-    sha256: str | None = None
-    """expected checksum, where you know one (sets of one file)"""
+    """The set."""
+    molecule: Annotated[Positional[str | None], optional("[MOLECULE]")] = None
+    """For md17: aspirin, benzene, ethanol, malonaldehyde, naphthalene, salicylic_acid, toluene or
+    uracil."""
+    folder: Annotated[Path, arg(metavar="DIR")] = Path(".")
+    """Where to put it."""
+    url: Annotated[str | None, optional("URL")] = None
+    """Fetch from here instead, such as a mirror: the file, or for qm9 the folder with its files."""
+    sha256: Annotated[str | None, optional("CHECKSUM")] = None
+    """Expected checksum, where you know one (sets of one file)."""
 
     def run(self) -> None:
         """Fetch every file of the set."""
@@ -120,21 +117,16 @@ class Download:
                 print(file.note)
 
 
-Command = OmitArgPrefixes[OmitSubcommandPrefixes[Convert | Info | Download]]
+COMMANDS: dict[str, type] = {"convert": Convert, "info": Info, "download": Download}
+ABOUT = "Sets of structures: convert, describe, download."
+OPTIONS = one_of(COMMANDS, ABOUT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command: exit code 0 done, 1 failed; wrong usage leaves with 2."""
-    write_any_text()
-    command = tyro.cli(
-        Annotated[Command, tyro.conf.arg(name="")],
-        prog="python -m scschnet.data",
-        description="Sets of structures: convert, describe, download.",
-        args=None if arguments is None else list(arguments),
-    )
+    command = parse_one_of(COMMANDS, "data", ABOUT, arguments)
     try:
         command.run()
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return failed(error, command)
     return 0

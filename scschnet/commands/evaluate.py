@@ -1,17 +1,18 @@
-"""`python -m scschnet.evaluate`: errors of a trained model on a set, as a table, JSON and figure."""
+"""`scschnet evaluate`: errors of a trained model on a set, as a table, JSON and figure."""
 
 import json as json_format
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import tyro
 from tqdm import tqdm
 
 from scschnet.analysis.parity import plot_parity
 from scschnet.analysis.plots import check_format
 from scschnet.checkpoint import checkpoint_path, load, load_checkpoint
+from scschnet.commands.line import Device, Run, failed, optional, parse
 from scschnet.data import StructureSet, label_hint, load_split
 from scschnet.data.fingerprint import fingerprint
 from scschnet.device import check_device
@@ -24,20 +25,16 @@ from scschnet.evaluate import (
     in_units,
     predict,
 )
-from scschnet.files import replacing, write_any_text
+from scschnet.files import replacing
 from scschnet.kinds import Kind, expect, expect_data_of_run
 from scschnet.nn import SchNet
+from scschnet.properties import Property
 from scschnet.quantities import ANY_OF_THEM, NAMES, ON_DEMAND
 from scschnet.runs.config import READING, TrainConfig, read_run_config
 from scschnet.runs.folder import RunFolder, check_fingerprint, check_options
 from scschnet.runs.run import read_data
 
 Part = Literal["all", "train", "val", "test"]
-
-
-def _argument(metavar: str) -> Any:
-    """An option that need not be given; its default, None, says nothing to a reader."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 @dataclass(frozen=True)
@@ -48,28 +45,31 @@ class Options:
     goes to standard output.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder (its best.pt is taken) or checkpoint file."""
-    data: Annotated[Path | None, _argument("FILE")] = None
+    data: Annotated[Path | None, optional("FILE")] = None
     """File of structures with labels to compare with (npz, xyz, extxyz, db, h5, tar)."""
-    units: Annotated[str | None, _argument("UNITS")] = None
+    units: Annotated[str | None, optional("UNITS")] = None
     """Units of a file that does not state them, for example 'kcal/mol, Angstrom'."""
-    energy_key: Annotated[str | None, _argument("NAME")] = None
+    energy_key: Annotated[str | None, optional("NAME")] = None
     """Name of the energy in the file, for example U0 or REF_energy."""
-    forces_key: Annotated[str | None, _argument("NAME")] = None
+    forces_key: Annotated[str | None, optional("NAME")] = None
     """Name of the forces in the file, for example REF_forces."""
-    stress_key: Annotated[str | None, _argument("NAME")] = None
+    stress_key: Annotated[str | None, optional("NAME")] = None
     """Name of the stress in the file, or of a virial, which is converted."""
-    properties: tuple[str, ...] = ()
-    """Of the model's properties those to compare, as in scschnet.train; not given: all; energy: none."""
-    part: Annotated[Part | None, _argument("{all,train,val,test}")] = None
+    properties: Annotated[tuple[str, ...], optional("NAME [NAME ...]")] = ()
+    """Of the model's properties those to compare, as in scschnet train; not given: all; energy: none."""
+    part: Annotated[Part | None, optional("{all,train,val,test}")] = None
     """Structures to take, by the run's split.npz; if not given: all of --data, or the test part of the run's own data."""
-    json: Annotated[Path | None, _argument("OUT")] = None
+    json: Annotated[Path | None, optional("OUT")] = None
     """Write the errors to this file, as JSON."""
-    plot: Annotated[Path | None, _argument("OUT")] = None
+    plot: Annotated[Path | None, optional("OUT")] = None
     """Draw predicted against reference into this file, .png, .pdf or .svg."""
-    device: str = "cpu"
+    device: Device = "cpu"
     """Where to compute: cpu, cuda (the first GPU) or cuda:1 (the second)."""
+
+
+OPTIONS = Options
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +89,11 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; None: those of the process. Wrong usage ends the
             process with status 2.
     """
-    write_any_text()
-    options = tyro.cli(Options, prog="python -m scschnet.evaluate", args=arguments)
+    options = parse(Options, "evaluate", arguments)
     try:
         _evaluate(options)
     except (OSError, ValueError, RuntimeError) as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 1
+        return failed(failure, options, path="plot")
     return 0
 
 
@@ -124,7 +122,7 @@ def _evaluate(options: Options) -> None:
         source.files[k]: of_file for k, of_file in errors_by_file(predictions, labels).items()
     }
     for name, of_file in by_file.items():
-        print(f"{name}: {_in_short(of_file)}")
+        print(f"{name}: {_in_short(of_file, heads)}")
     if options.json is not None:
         content = {
             "checkpoint": str(file),
@@ -232,11 +230,11 @@ def _check(model: SchNet, source: _Source) -> None:
         )
 
 
-def _in_short(found: dict[str, Error]) -> str:
+def _in_short(found: dict[str, Error], heads: Sequence[Property]) -> str:
     """Mean absolute errors in one line."""
     words = []
     for name, value in found.items():
-        unit, factor = next(iter(display_units(name).items()))
+        unit, factor = next(iter(display_units(name, heads).items()))
         words.append(f"{name.replace('_', ' ')} {value.mae * factor:.4g} {unit}")
     return "MAE " + ", ".join(words)
 

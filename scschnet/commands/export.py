@@ -1,43 +1,39 @@
-"""`python -m scschnet.export`: options, and what is printed."""
+"""`scschnet export`: options, and what is printed."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
+from scschnet.commands.line import Device, Runs, failed, optional, out_option, parse
 from scschnet.export.writer import Dtype, Format, Host, export
-from scschnet.files import write_any_text
 
 
 @dataclass(frozen=True)
 class Options:
     """Write a trained model to a file for LAMMPS, C++ programs and other hosts.
 
-    python -m scschnet.info FILE prints what such a file is.
+    scschnet info FILE prints what such a file is.
     """
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Runs
     """Run folder (its best.pt is taken) or checkpoint file; a committee folder, or several runs: their mean and error bars."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    out: Annotated[Path, out_option()]
     """File to write, for example ethanol.pt."""
-    dtype: Annotated[
-        Dtype | None, tyro.conf.arg(metavar="{float32,float64}", help_behavior_hint="")
-    ] = None
+    dtype: Annotated[Dtype | None, optional("{float32,float64}")] = None
     """Precision of the network; if not given: as trained. Everything around it is float64."""
-    portable: tyro.conf.FlagCreatePairsOff[bool] = False
+    portable: bool = False
     """Plain torch operators only: slower, no message passing between processes, needs no library of scschnet."""
     format: Format = "torchscript"
     """torchscript, or pt2: the pair call alone, compiled by AOTInductor for this machine (minutes)."""
     host: Host = "any"
     """gromacs: inputs, units and outputs of GROMACS' NNPot interface; openmm-torch: those of its TorchForce."""
-    atomic_numbers: Annotated[
-        tuple[int, ...] | None, tyro.conf.arg(metavar="Z [Z ...]", help_behavior_hint="")
-    ] = None
+    atomic_numbers: Annotated[tuple[int, ...] | None, optional("Z [Z ...]")] = None
     """For openmm-torch: of all particles of the system, in their order."""
-    device: str = "cpu"
+    device: Device = "cpu"
     """Where the model lies in the file: cpu, or cuda with --portable."""
+
+
+OPTIONS = Options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,8 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; None: those of the process. Wrong usage ends the
             process with status 2.
     """
-    write_any_text()
-    options = tyro.cli(Options, prog="python -m scschnet.export", args=arguments)
+    options = parse(Options, "export", arguments)
     try:
         metadata = export(
             options.runs[0] if len(options.runs) == 1 else options.runs,
@@ -61,8 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
             device=options.device,
         )
     except (OSError, ValueError, RuntimeError) as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 1
+        return failed(failure, options)
     bars = metadata.get("error_bars")
     what = f"committee of {bars['n_members']}, " if bars and "n_members" in bars else ""
     print(

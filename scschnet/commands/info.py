@@ -1,17 +1,29 @@
-"""`python -m scschnet.info`: everything a user needs to know about an exported model, a checkpoint or a run."""
+"""`scschnet info`: everything a user needs to know about an exported model, a checkpoint or a run."""
 
-import argparse
-import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
+
+from scschnet.commands.line import failed, parse
 from scschnet.committee import member_folders, read_factors
 from scschnet.export.exported import read_metadata
 from scschnet.export.metadata import describe, describe_committee, read_source
-from scschnet.files import write_any_text
 from scschnet.kinds import Kind, expect
 
 MODELS = (Kind.RUN, Kind.CHECKPOINT)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything a user needs to know about an exported model, a checkpoint, a run or a committee; nothing in it is run."""
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
+    """Exported model, checkpoint, run or committee folder."""
+
+
+OPTIONS = Options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,17 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None: those of the process.
     """
-    write_any_text()
-    parser = argparse.ArgumentParser(prog="python -m scschnet.info", description=__doc__)
-    parser.add_argument(
-        "file", type=Path, help="exported model, checkpoint, run or committee folder"
-    )
-    file = parser.parse_args(arguments).file
+    file = parse(Options, "info", arguments).file
     try:
         found = read(file)
     except (OSError, ValueError) as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 1
+        return failed(failure, Options)
     print("\n".join(lines(str(file), found)))
     return 0
 
@@ -102,10 +108,10 @@ def _properties(found: dict[str, Any]) -> dict[str, str]:
 
 
 def _what(found: dict[str, Any]) -> str:
-    if "format" not in found and "error_bars" in found:
-        return "a committee, for Python and python -m scschnet.export"
+    if "format" not in found and (found.get("error_bars") or {}).get("kind") == "committee":
+        return "a committee, for Python and scschnet export"
     if "format" not in found:
-        return "a checkpoint, for Python and python -m scschnet.export"
+        return "a checkpoint, for Python and scschnet export"
     container = {"torchscript": "TorchScript", "pt2": "compiled by AOTInductor"}[found["container"]]
     host = "" if found["host"] == "any" else f" for {found['host']}"
     return f"exported{host} ({found['kind']}, {container}, version {found['version']})"
@@ -158,7 +164,7 @@ def _training(training: dict[str, Any]) -> dict[str, str]:
 
 def _error_bars(bars: dict[str, Any] | None) -> str:
     if bars is None:
-        return "none; python -m scschnet.analysis error-bars RUN adds some"
+        return "none; scschnet analysis error-bars RUN adds some"
     if bars["kind"] != "committee":
         return f"of one model, calibrated on {sum(bars['n_val']):,} validation atoms"
     factors = bars["factors"]

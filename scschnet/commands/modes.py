@@ -1,11 +1,10 @@
-"""`python -m scschnet.analysis modes`: its options, and what it prints and writes."""
+"""`scschnet analysis modes`: its options, and what it prints and writes."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import tyro
 from ase import Atoms
 from numpy.typing import NDArray
 
@@ -30,8 +29,10 @@ from scschnet.analysis.modes import (
 )
 from scschnet.analysis.tables import table_beside
 from scschnet.calculator import ScSchNetCalculator
+from scschnet.commands.line import Runs, optional, out_option
 from scschnet.data import StructureSet, read
 from scschnet.kinds import Kind, expect
+from scschnet.runs.compare import check_alike
 from scschnet.runs.run import Run, read_run
 from scschnet.units import ENERGY
 
@@ -47,13 +48,13 @@ class Modes:
     file, and their animation go beside the figure. Frequencies are harmonic; those of a periodic structure are at Gamma.
     """
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Runs
     """Run folders, one or more."""
-    structure: Path | None = None
+    structure: Annotated[Path | None, optional("FILE")] = None
     """File with one structure to begin from; else the one of lowest energy that the first run held out."""
-    units: str = ""
+    units: Annotated[str, optional("UNITS")] = ""
     """Units of a file that does not state them, for example 'kcal/mol, Angstrom'."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("modes.png")
+    out: Annotated[Path, out_option()] = Path("modes.png")
     """Figure to write: .png, .pdf or .svg."""
     temperature: float = 298.15
     """Temperature of the thermochemistry, K."""
@@ -67,9 +68,8 @@ class Modes:
         plots.check_format(self.out)
         for name in ("temperature", "pressure", "symmetry_number"):
             if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"`--{name.replace('_', '-')}` must be positive, got {getattr(self, name)}"
-                )
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
+        check_alike(self.runs)
         runs = [read_run(path) for path in self.runs]
         start = self._start(runs[0])
         found = over_runs([_relaxed_modes(run, start) for run in runs])

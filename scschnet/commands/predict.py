@@ -1,6 +1,5 @@
-"""`python -m scschnet.predict`: what a trained model says of frames, written beside them."""
+"""`scschnet predict`: what a trained model says of frames, written beside them."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from tqdm import tqdm
 
 from scschnet.calculator import ERROR_BARS, ScSchNetCalculator
+from scschnet.commands.line import Device, Run, failed, out_option, parse
 from scschnet.device import check_device
-from scschnet.files import replacing, write_any_text
+from scschnet.files import replacing
 from scschnet.kinds import Kind, expect
 
 LABELS = ("energy", "forces", "stress")
@@ -33,14 +33,17 @@ class Options:
     energies_std and forces_std.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder (its best.pt is taken), checkpoint file, committee folder or exported file."""
-    frames: tyro.conf.Positional[Path]
+    frames: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FRAMES")]
     """File of structures or trajectory that ASE reads (extxyz, xyz, db, traj, LAMMPS dump with elements, ...)."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
+    out: Annotated[Path, out_option()]
     """Extended XYZ file to write, .extxyz or .xyz."""
-    device: str = "cpu"
+    device: Device = "cpu"
     """Where to compute: cpu, cuda (the first GPU) or cuda:1 (the second)."""
+
+
+OPTIONS = Options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,13 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; None: those of the process. Wrong usage ends the
             process with status 2.
     """
-    write_any_text()
-    options = tyro.cli(Options, prog="python -m scschnet.predict", args=arguments)
+    options = parse(Options, "predict", arguments)
     try:
         n_frames = _predict(options)
     except (OSError, ValueError, RuntimeError) as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 1
+        return failed(failure, options)
     print(f"{options.out}: {n_frames} frames")
     return 0
 

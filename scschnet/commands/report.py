@@ -1,13 +1,11 @@
-"""`python -m scschnet.report`: options, and what is printed."""
+"""`scschnet report`: options, and what is printed."""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
-from scschnet.files import write_any_text
+from scschnet.commands.line import Runs, failed, out_option, parse
 from scschnet.report import write_report
 from scschnet.report.report import data_folder
 
@@ -16,15 +14,18 @@ from scschnet.report.report import data_folder
 class Options:
     """One self-contained HTML page about finished runs: data, errors, and what the model does inside.
 
-    Several runs should differ in their seed alone: learning curves, errors, contribution weights and
+    Several runs must differ in their seeds alone: learning curves, errors, contribution weights and
     Shapley values are then shown with their spread; everything else is that of the first run. The
     numbers of every picture are links in the page, and CSV files in a folder beside it.
     """
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Runs
     """Run folders, one or more."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report.html")
+    out: Annotated[Path, out_option()] = Path("report.html")
     """Page to write."""
+
+
+OPTIONS = Options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,15 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None: those of the process.
     """
-    write_any_text()
-    options = tyro.cli(Options, prog="python -m scschnet.report", args=arguments)
+    options = parse(Options, "report", arguments)
     if not options.runs:
         print("error: name at least one run folder; --help says more", file=sys.stderr)
         return 2
     try:
         print(write_report(options.runs, options.out))
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return failed(error, options)
     print(data_folder(options.out))
     return 0

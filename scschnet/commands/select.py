@@ -1,6 +1,5 @@
-"""`python -m scschnet.select`: frames of trajectories that are worth labeling."""
+"""`scschnet select`: frames of trajectories that are worth labeling."""
 
-import sys
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ import tyro
 from ase import Atoms
 from tqdm import tqdm
 
+from scschnet.commands.line import Device, Run, failed, out_option, parse
 from scschnet.commands.predict import read_frames
 from scschnet.device import check_device
-from scschnet.files import replacing, write_any_text
+from scschnet.files import replacing
 from scschnet.kinds import Kind, expect
 from scschnet.select import Selection, select
 
@@ -32,18 +32,24 @@ class Options:
     uncertain_atom, source_file, source_frame. The first few are a selection, too.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder (its best.pt is taken) or checkpoint file."""
-    trajectories: tyro.conf.Positional[tuple[Path, ...]]
+    trajectories: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="FRAMES [FRAMES ...]", help_behavior_hint="(required)"),
+    ]
     """Files of structures or trajectories that ASE reads (extxyz, xyz, db, traj, LAMMPS dump with elements, ...)."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")]
+    out: Annotated[Path, out_option()]
     """Extended XYZ file to write, .extxyz or .xyz."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 50
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"], metavar="INT")] = 50
     """Frames to select; all usable ones if there are fewer."""
     overwrite: bool = False
     """Replace the file if it exists."""
-    device: str = "cpu"
+    device: Device = "cpu"
     """Where to compute: cpu, cuda (the first GPU) or cuda:1 (the second)."""
+
+
+OPTIONS = Options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,18 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; None: those of the process. Wrong usage ends the
             process with status 2.
     """
-    write_any_text()
-    options = tyro.cli(
-        Options,
-        prog="python -m scschnet.select",
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    options = parse(Options, "select", arguments)
     try:
         found = _select(options)
     except (OSError, ValueError, RuntimeError) as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 1
+        return failed(failure, options)
     print(_words(options.out, found))
     return 0
 

@@ -1,16 +1,26 @@
-"""`python -m scschnet.train`: options from preset, file and command line; the training; its result."""
+"""`scschnet train`: options from preset, file and command line; the training; its result."""
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import tyro
+from tyro.conf import OmitArgPrefixes
 
 from scschnet.analysis.contributions import plot_contributions
 from scschnet.analysis.properties import plot_properties, property_contributions
+from scschnet.commands.line import (
+    as_typed,
+    failed,
+    in_groups,
+    optional,
+    parse,
+    typed,
+    with_metavars,
+)
 from scschnet.evaluate.error_statistics import run_error_statistics, store_error_statistics
 from scschnet.evaluate.norm_statistics import run_statistics, store_statistics
 from scschnet.files import write_any_text
@@ -20,6 +30,14 @@ from scschnet.report import write_report
 from scschnet.runs.config import (
     MAY_CHANGE_ON_RESUME,
     PRESETS,
+    BeginningOptions,
+    DataOptions,
+    LossOptions,
+    MachineOptions,
+    ModelOptions,
+    OptimizationOptions,
+    OutputOptions,
+    PresetName,
     TrainConfig,
     read_committee_config,
     read_config,
@@ -34,15 +52,53 @@ from scschnet.train.loop import Interrupted, TrainingFailed, train
 DESCRIPTION = """Train SchNet or sc-SchNet: with --data FILE on your structures, without on embedded ones.
 
 A run folder (--out) keeps options, split, errors by epoch, and the best parameters in best.pt; a report ends the run.
-Defaults below are those of --preset quick; --preset NAME --help shows those of another one.
+Defaults below are those of the preset that is given, else of quick: `scschnet train --preset md17 --help`.
+Under torchrun, as in `torchrun --nproc-per-node 2 -m scschnet.train`, several processes share every batch."""
 
---init-from RUN trains the model of another run or checkpoint further, and takes its shape over: with --data NEW.extxyz
-on new structures, with --data OLD.h5 NEW.extxyz on both. A good learning rate is then --lr 1e-3.
 
---config FILE.toml sets options by the names below, in TOML; the command line overrides it.
---committee 4 trains four members, which differ in their seeds; their mean is exported with error bars.
---resume DIR goes on with an interrupted run or committee, whose options it takes; of them only --epochs, --patience,
---device, --threads, --log-every and --step may be given another value."""
+@dataclass(frozen=True)
+class Start:
+    """Where options come from: a preset, a file over it, the command line over both."""
+
+    preset: PresetName = "quick"
+    """Set of defaults: quick (minutes), md17 (our best for MD17), paper-md17 and paper-qm9 (as in arXiv:1810.09751)."""
+    config: Annotated[Path | None, optional("FILE")] = None
+    """TOML file of options by the names below, with underscores, such as n_train = 950."""
+    resume: Annotated[Path | None, optional("DIR")] = None
+    """Run or committee folder of an interrupted training to go on with, which takes its options; of them only --epochs, --patience, --device, --threads, --log-every, --step, --tensorboard and --wandb may be given another value."""
+
+
+GROUPS: dict[str, type] = {
+    "start": Start,
+    "data": DataOptions,
+    "beginning": BeginningOptions,
+    "model": ModelOptions,
+    "loss": LossOptions,
+    "optimization": OptimizationOptions,
+    "machine": MachineOptions,
+    "output": OutputOptions,
+}
+METAVARS = {
+    "data": "FILE",
+    "split_file": "FILE",
+    "data_weights": "WEIGHT",
+    "properties": "NAME",
+    "property_weights": "WEIGHTS",
+    "init_from": "RUN",
+    "init_fingerprint": "FINGERPRINT",
+    "out": "DIR",
+    "units": "UNITS",
+    "energy_key": "NAME",
+    "forces_key": "NAME",
+    "stress_key": "NAME",
+    "atomic_energies": "ENERGIES",
+    "device": "DEVICE",
+}
+# Everything that may be typed, in groups.
+OPTIONS: Any = dataclasses.make_dataclass(
+    "Options",
+    [(group, OmitArgPrefixes[with_metavars(kind, METAVARS)]) for group, kind in GROUPS.items()],  # type: ignore[misc]
+)
 
 
 @dataclass(frozen=True)
@@ -70,8 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"stopped by {interrupted}; the state is saved, go on with --resume", file=sys.stderr)
         return 128 + interrupted.signum
     except (TrainingFailed, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return failed(error, OPTIONS)
     if not run.test.exists():  # a process of torchrun that is not the first
         return 0
     show(run)
@@ -91,7 +146,7 @@ def _train_committee(invocation: Invocation) -> None:
     if not members:  # a process of torchrun that is not the first
         return
     _report([member.path for member in members], folder / "report.html")
-    print(f"committee  {folder}; python -m scschnet.export {folder} -o committee.pt")
+    print(f"committee  {folder}; scschnet export {folder} -o committee.pt")
 
 
 def show(run: RunFolder) -> None:
@@ -163,10 +218,10 @@ def parse_command_line(arguments: Sequence[str]) -> Invocation:
         The resolved options, and the run folder to resume or None.
 
     Raises:
-        ValueError: for a bad file or value; unknown arguments and `--help` end the process as usual.
+        ValueError: for a bad file; unknown arguments, bad values and `--help` end the process as usual.
     """
-    remaining, config_file = _take(arguments, "--config")
-    remaining, resume = _take(remaining, "--resume")
+    given = list(arguments)
+    config_file, resume = _value_of(given, "--config"), _value_of(given, "--resume")
     if resume is not None and config_file is not None:
         raise ValueError("`--resume` takes its options from the run folder; leave `--config` out")
     from_file: dict[str, Any] = {}
@@ -177,50 +232,53 @@ def parse_command_line(arguments: Sequence[str]) -> Invocation:
     elif config_file is not None:
         expect(config_file, Kind.OPTIONS, Kind.OTHER, option="--config")
         from_file = read_config(Path(config_file))
-    _, preset = _take(remaining, "--preset")
-    preset = preset or from_file.get("preset", "quick")
-    _, init_from = _take(remaining, "--init-from")
-    init_from = init_from or from_file.get("init_from")
+    preset = _value_of(given, "--preset") or from_file.get("preset", "quick")
+    init_from = _value_of(given, "--init-from") or from_file.get("init_from")
     of_model = options_of(init_from) if init_from and resume is None else {}
     options = PRESETS.get(preset, {}) | of_model | from_file
     options |= {"preset": preset} if preset in PRESETS else {}
     options |= {"init_from": init_from} if init_from else {}
     default = TrainConfig(**options)
-    config = tyro.cli(
-        TrainConfig,
-        prog="python -m scschnet.train",
+    values = dataclasses.asdict(default)
+    parsed = parse(
+        OPTIONS,
+        "train",
+        given,
         description=DESCRIPTION,
-        default=default,
-        args=remaining,
-        config=(tyro.conf.FlagConversionOff,),
+        default=in_groups(OPTIONS, values),
     )
+    values |= {
+        name: value for group in vars(parsed).values() for name, value in vars(group).items()
+    }
+    del values["config"], values["resume"]
+    try:
+        config = TrainConfig(**values)
+    except ValueError as error:
+        print(f"error: {as_typed(str(error), OPTIONS)}", file=sys.stderr)
+        raise SystemExit(2) from None
     if resume is not None:
         _check_resumable(default, config)
-    return Invocation(config, None if resume is None else Path(resume))
+    return Invocation(config, parsed.start.resume)
 
 
-def _take(arguments: Sequence[str], option: str) -> tuple[list[str], str | None]:
-    """Remove `option VALUE` or `option=VALUE` from the arguments, and return VALUE or None."""
-    remaining, value = list(arguments), None
-    for index, argument in enumerate(arguments):
+def _value_of(arguments: Sequence[str], option: str) -> str | None:
+    """What follows `option` or `option=` among the arguments, or None: defaults depend on it."""
+    for argument, after in itertools.zip_longest(arguments, arguments[1:]):
         if argument == option:
-            if index + 1 == len(arguments):
+            if after is None:
                 raise ValueError(f"`{option}` must be followed by a value")
-            value = arguments[index + 1]
-            del remaining[index : index + 2]
-            break
+            return after
         if argument.startswith(option + "="):
-            value = argument.removeprefix(option + "=")
-            del remaining[index]
-            break
-    return remaining, value
+            return argument.removeprefix(option + "=")
+    return None
 
 
 def _check_resumable(before: TrainConfig, after: TrainConfig) -> None:
     for field in dataclasses.fields(TrainConfig):
         old, new = getattr(before, field.name), getattr(after, field.name)
         if old != new and field.name not in MAY_CHANGE_ON_RESUME:
+            others = ", ".join(typed(name) for name in MAY_CHANGE_ON_RESUME)
             raise ValueError(
-                f"`{field.name}` of a resumed run must stay {old!r}, got {new!r}; of all options only "
-                f"{', '.join(MAY_CHANGE_ON_RESUME)} may change"
+                f"`{typed(field.name)}` of a resumed run must stay {old!r}, got {new!r}; of all options only "
+                f"{others} may change"
             )

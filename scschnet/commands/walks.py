@@ -1,15 +1,14 @@
-"""`python -m scschnet.analysis walks`: its options, and what it prints and writes."""
+"""`scschnet analysis walks`: its options, and what it prints and writes."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from scschnet.analysis import plots
 from scschnet.analysis.tables import table_beside
 from scschnet.analysis.walks import BODIES, WalkSummary, plot_walks, summarize_walks
 from scschnet.checkpoint import load
+from scschnet.commands.line import Run, optional, out_option
 from scschnet.data import evenly, read
 from scschnet.kinds import Kind, expect
 from scschnet.nn import SchNet
@@ -25,13 +24,13 @@ class Walks:
     Draws the sums over bonds, pairs, angles, torsions and what is left; the CSV has them by elements.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Run
     """Run folder; with --frames a checkpoint file, too, such as that of a model taken over from SchNetPack."""
-    frames: Path | None = None
+    frames: Annotated[Path | None, optional("FILE")] = None
     """File of structures; else some that the run held out."""
-    units: str = ""
+    units: Annotated[str, optional("UNITS")] = ""
     """Units of a file that does not state them, for example 'kcal/mol, Angstrom'."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("walks.png")
+    out: Annotated[Path, out_option()] = Path("walks.png")
     """Figure to write: .png, .pdf or .svg."""
     n_frames: int = 5
     """Structures, taken evenly from the file or the held-out ones."""
@@ -42,7 +41,7 @@ class Walks:
         """Take apart, draw, write and print."""
         plots.check_format(self.out)
         if self.n_frames < 1:
-            raise ValueError(f"`--n-frames` must be at least 1, got {self.n_frames}")
+            raise ValueError(f"`n_frames` must be at least 1, got {self.n_frames}")
         if self.frames is None:
             run = read_run(self.run)
             model: SchNet = run.model

@@ -5,6 +5,7 @@ from scschnet.data.batch import Batch, collate
 from scschnet.data.habits import label_hint
 from scschnet.data.join import join
 from scschnet.data.readers import read, write_hdf5
+from scschnet.data.readers.atoms import from_atoms
 from scschnet.data.split import Split, evenly, load_split, random_split, save_split
 from scschnet.data.structure import StructureSet
 from scschnet.data.summary import summary_table
@@ -18,6 +19,7 @@ __all__ = [
     "collate",
     "embedded",
     "evenly",
+    "from_atoms",
     "join",
     "label_hint",
     "load_split",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scschnet.archive import ERRORS_OF_ZIPFILE
 from scschnet.data.structure import StructureSet
 from scschnet.files import replacing
 from scschnet.kinds import Kind, expect
@@ -121,7 +122,7 @@ def load_split(path: str | os.PathLike[str], n_structures: int | None = None) ->
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {key.removesuffix("_idx"): file[key] for key in file.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, AttributeError) as error:
+    except (*ERRORS_OF_ZIPFILE, AttributeError) as error:
         raise ValueError(f"`{path}` must be an .npz file of index arrays, got {error}") from error
     missing = [name for name in PARTS if name not in found]
     if missing:

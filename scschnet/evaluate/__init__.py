@@ -1,5 +1,6 @@
 """Predictions of a model for many structures, and their errors."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -9,11 +10,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from scschnet import elements
+from scschnet.callable import let_call
+from scschnet.checkpoint import load
 from scschnet.data import StructureSet, collate
+from scschnet.data.readers.given import Structures, structures_of
 from scschnet.nn import SchNet
+from scschnet.nn.committee import Committee
 from scschnet.nn.head import HEADS
 from scschnet.properties import Property
-from scschnet.quantities import ERRORS, QUANTITIES, Error, error_units
+from scschnet.quantities import ANY_OF_THEM, ERRORS, ON_DEMAND, QUANTITIES, Error, error_units
+from scschnet.runs.run import read_run
 
 MAX_ATOMS_PER_BATCH = 1024
 
@@ -27,16 +33,59 @@ class Predictions:
         forces: (n_atoms, 3), eV/Å, or None if not asked for.
         stress: (n_structures, 3, 3), eV/Å^3, or None if not asked for.
         properties: each (n_structures, ...), in its unit.
+        energy_std: error bar of a committee's energy, (n_structures,), eV, or None.
+        forces_std: error bar of its forces, (n_atoms,), eV/Å, or None.
     """
 
     energy: NDArray[np.float64] | None = None
     forces: NDArray[np.float64] | None = None
     stress: NDArray[np.float64] | None = None
     properties: dict[Property, NDArray[np.float64]] = field(default_factory=dict)
+    energy_std: NDArray[np.float64] | None = None
+    forces_std: NDArray[np.float64] | None = None
+
+
+def evaluate(
+    model: SchNet | str | os.PathLike[str],
+    structures: Structures | None = None,
+    *,
+    part: str = "test",
+    units: str | None = None,
+    device: str = "cpu",
+) -> dict[str, Error]:
+    """Errors of a model on structures with labels.
+
+    Args:
+        model: a model, a run folder (its best.pt is taken) or a checkpoint.
+        structures: a set, one or several of ASE's Atoms with results, or a file; None: the run's own data.
+        part: of the run's own data, by its split: train, val or test.
+        units: of a file that does not state them, for example 'kcal/mol, Angstrom'.
+        device: where to compute: cpu, cuda or cuda:1; the model is moved there.
+
+    Returns:
+        Name to MAE, RMSE and their number: energy (eV), energy_per_atom (eV), forces (eV/Å per component), forces_H,
+        forces_C and so on, stress (eV/Å^3 per component), as far as there are labels.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: if the model or the structures cannot be read, hold no labels, or
+            hold elements that the model was not trained on.
+    """
+    if structures is not None:
+        labels = structures_of(structures, units)
+    elif isinstance(model, SchNet):
+        raise ValueError("`structures` must be given with a model that is no run folder")
+    else:
+        labels = read_run(model).part(part)
+    network = (model if isinstance(model, SchNet) else load(model)).to(device)
+    check_elements(network, labels)
+    if not any(has.any() for has in labels.labeled.values()):
+        raise ValueError(f"`structures` must hold {ANY_OF_THEM} to compare with, got none")
+    asked: dict[str, Any] = {name: bool(labels.labeled[name].any()) for name in ON_DEMAND}
+    return errors_in_detail(predict(network, labels, **asked), labels)
 
 
 def predict(
-    model: SchNet,
+    model: SchNet | Committee,
     structures: StructureSet,
     indices: ArrayLike | None = None,
     *,
@@ -65,6 +114,8 @@ def predict(
         parts = {}
     heads = {one.name: one for one in model.config.heads}
     parts |= {name: [np.zeros((0, *HEADS[one.kind].shape))] for name, one in heads.items()}
+    if isinstance(model, Committee):
+        parts |= {f"{name}_std": [np.zeros(0)] for name in ("energy", "forces") if name in parts}
     for some in _chunks(structures, chosen):
         batch = collate(structures, some, model.config.cutoff).to(device)
         with torch.no_grad():
@@ -200,7 +251,9 @@ def display_units(name: str, properties: Iterable[Property] = ()) -> dict[str, f
     return error_units(properties).get(name) or ERRORS[name.partition("_")[0]]
 
 
-def check_elements(model: SchNet, structures: StructureSet, name: str = "`structures`") -> None:
+def check_elements(
+    model: SchNet | Committee, structures: StructureSet, name: str = "`structures`"
+) -> None:
     """Stop where a model would be asked about elements it was not trained on.
 
     Args:
@@ -228,3 +281,6 @@ def _chunks(structures: StructureSet, indices: NDArray[np.int64]) -> Iterator[ND
         atoms += int(size)
     if start < len(indices):
         yield indices[start:]
+
+
+let_call(__name__, evaluate)

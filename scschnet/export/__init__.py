@@ -11,7 +11,10 @@ Its module has two calls, `forward` for hosts that bring positions and `forward_
 `scschnet.export.compiled`.
 """
 
+from scschnet.callable import let_call
 from scschnet.export.exported import ExportedModel, load_exported
 from scschnet.export.writer import export
 
 __all__ = ["ExportedModel", "export", "load_exported"]
+
+let_call(__name__, export)

@@ -250,7 +250,7 @@ def _check(name: str, tensor: Tensor, shape: tuple[int, ...], *dtypes: torch.dty
 def _content(path: Path) -> bytes:
     if path.is_dir():
         raise ValueError(
-            f"{path} is a folder, not an exported model: python -m scschnet.export writes one from a run folder"
+            f"{path} is a folder, not an exported model: scschnet export writes one from a run folder"
         )
     if not path.is_file():
         raise FileNotFoundError(f"there is no exported model at {path}")
@@ -279,7 +279,7 @@ def _what_else(path: Path) -> str:
     """What a sound archive without our metadata is."""
     kind = kind_of(path)
     if kind is Kind.CHECKPOINT:
-        return "a checkpoint, not an exported model: run python -m scschnet.export on it"
+        return "a checkpoint, not an exported model: run scschnet export on it"
     what = "a file of torch" if kind is Kind.TORCH else "a zip archive"
     return f"{what}, but not an exported model of scschnet"
 

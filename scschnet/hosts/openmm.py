@@ -29,7 +29,7 @@ def create_force(
     path of the model, not as the model.
 
     Args:
-        path: file written by `python -m scschnet.export`.
+        path: file written by `scschnet export`.
         atomic_numbers: of the particles the force acts on, in their order.
         periodic: whether the system is periodic, with the box of the simulation; otherwise it is open.
         particles: indices of the particles the force acts on; None: all. The others do not exist for the model.
@@ -57,7 +57,7 @@ class ForceComputation:
     """What OpenMM calls with a state. Pickled as the arguments, for OpenMM's serializer.
 
     Args:
-        path: file written by `python -m scschnet.export`.
+        path: file written by `scschnet export`.
         atomic_numbers: of the particles, in their order.
         periodic: whether the box of the state counts.
     """

@@ -41,6 +41,7 @@ from scschnet.nn import error_bars
 from scschnet.nn.unfamiliarity import KEY, NormStatistics
 from scschnet.quantities import Shown, shown_errors
 from scschnet.report.molecule import choose_structure
+from scschnet.runs.compare import check_alike
 from scschnet.runs.contributions import Contributions, read_contributions
 from scschnet.runs.folder import RunFolder
 from scschnet.runs.run import Run, read_run
@@ -155,12 +156,10 @@ def gather(paths: Sequence[Path]) -> Trained:
     """
     for path in paths:
         expect(path, Kind.RUN)
+    check_alike(paths)
     contributions = [read_contributions(path) for path in paths]
     metrics = [RunFolder(path).read_metrics() for path in paths]
     runs = [read_run(path) for path in paths]
-    shapes = {run.model.config.n_interactions for run in runs}
-    if len(shapes) > 1:
-        raise ValueError(f"runs must have the same number of blocks, got {sorted(shapes)}")
     first = runs[0]
     held_out = evenly(first.held_out, ATOMS, FRAMES)
     has_forces = bool(held_out.labeled["forces"].all())

@@ -19,7 +19,7 @@ def write_report(runs: Sequence[str | os.PathLike[str]], path: str | os.PathLike
     The same numbers lie as CSV in the folder `data_folder(path)`.
 
     Args:
-        runs: run folders; several should differ in their seed alone.
+        runs: run folders; several must differ in their seeds alone.
         path: HTML file to write or replace.
 
     Returns:

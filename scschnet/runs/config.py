@@ -34,20 +34,33 @@ FIXED_BEFORE: dict[str, Any] = {"optimizer": "adam", "loss": "total", "stress_we
 
 
 # Options that may differ when a run is resumed; any other change would be another run.
-MAY_CHANGE_ON_RESUME = ("epochs", "patience", "device", "threads", "log_every", "step")
+MAY_CHANGE_ON_RESUME = (
+    "epochs",
+    "patience",
+    "device",
+    "threads",
+    "log_every",
+    "step",
+    "tensorboard",
+    "wandb",
+)
 MOST = 10**12  # of anything that is counted
 # Options that say where something lies; what lies there has a fingerprint.
 PLACES = ("data", "split_file", "out", "init_from")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Options of `python -m scschnet.train`; the defaults are those of the preset `quick`."""
+class PresetOptions:
+    """Which defaults."""
 
     preset: PresetName = "quick"
     """Set of defaults: quick (minutes), md17 (our best for MD17), paper-md17 and paper-qm9 (as in arXiv:1810.09751)."""
 
-    # ---- data
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What is trained on, and how it is divided."""
+
     data: tuple[str, ...] = ()
     """Files of structures to train on (npz, xyz, extxyz, db, h5, tar), one or more; none: the embedded MD17 ethanol frames."""
     data_weights: tuple[float, ...] = ()
@@ -62,8 +75,6 @@ class TrainConfig:
     """What to train on: names such as mu homo r2 (QM9's), NAME:KIND (sum, mean, dipole, dipole_norm, extent) for values taken as they stand, and energy, forces, stress, which are left out unless named; empty: these three alone."""
     units: str = ""
     """Units of a file that does not state them, for example 'kcal/mol, Angstrom', or ase (eV, Å)."""
-    out: str = ""
-    """Run folder to create; empty: runs/<name of the data>, with a number if that exists."""
     n_train: int | float = 950
     """Structures to train on: a number, or a fraction such as 0.8; a set too small for the default is divided 8:1:1."""
     n_val: int | float = 50
@@ -81,7 +92,11 @@ class TrainConfig:
     atomic_energies: str = ""
     """Energies of isolated atoms, eV, such as 'H=-13.6 O=-2041.8'; empty: those in the data, else fitted."""
 
-    # ---- a trained model to begin from
+
+@dataclass(frozen=True)
+class BeginningOptions:
+    """A trained model to begin from, on new structures or on old and new ones; a good learning rate is then --lr 1e-3."""
+
     init_from: str = ""
     """Run folder or checkpoint whose model is trained further, instead of fresh weights; its shape is taken over."""
     init_fingerprint: str = ""
@@ -91,7 +106,11 @@ class TrainConfig:
     new_elements: Literal["refuse", "add"] = "refuse"
     """Elements that the model of --init-from does not know: refuse them, or add them with fresh embeddings."""
 
-    # ---- model
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The network."""
+
     skip: Literal["weighted", "plain"] = "weighted"
     """weighted: sc-SchNet, which learns how much each block contributes; plain: SchNet, where all contribute alike."""
     w_init: Literal["uniform", "random", "one"] = "uniform"
@@ -119,7 +138,11 @@ class TrainConfig:
     readout_start: Literal["xavier", "matched"] = "xavier"
     """First layer of the readout: drawn by Xavier's rule (xavier), or that times (L+1) / sum of the contribution weights, so that outputs start as large as SchNet's (matched)."""
 
-    # ---- loss
+
+@dataclass(frozen=True)
+class LossOptions:
+    """What is made small."""
+
     loss: Literal["per_atom", "total"] = "per_atom"
     """per_atom: errors of energy and virial are divided by the number of atoms; total: errors of energy and stress as they are (paper)."""
     rho: float = 0.9
@@ -129,7 +152,11 @@ class TrainConfig:
     property_weights: str = ""
     """Weights of properties in the loss, such as 'mu=2 homo=0.5', times the mean square error over that of the training labels around their offsets; 1 where not named."""
 
-    # ---- optimization
+
+@dataclass(frozen=True)
+class OptimizationOptions:
+    """How, and for how long."""
+
     epochs: int = 60
     """Passes over the training structures."""
     batch_size: int = 10
@@ -149,17 +176,61 @@ class TrainConfig:
     patience: int = 0
     """Stop after so many epochs without a better validation loss; 0: never."""
 
-    # ---- machine
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """Where, and in which precision."""
+
     dtype: Literal["float32", "float64"] = "float32"
     """Floating point type of the network; energies and forces are summed in float64 anyway."""
     device: str = "cpu"
     """Where to compute: cpu, cuda (the first GPU) or cuda:1 (the second)."""
     threads: int = 0
     """CPU threads; 0: one for batches of less than 500 atoms, otherwise torch's own choice."""
-    log_every: int = 0
-    """Epochs from one printed line to the next where there is no terminal for a bar; 0: about 50 lines a run."""
     step: Literal["auto", "resident", "eager"] = "auto"
     """How a step is taken: resident (the data stay on the device; on a GPU a step is one CUDA graph), eager (batch by batch), auto (resident on a GPU, eager on the CPU)."""
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is written and shown."""
+
+    out: str = ""
+    """Run folder to create; empty: runs/<name of the data>, with a number if that exists."""
+    log_every: int = 0
+    """Epochs from one printed line to the next where there is no terminal for a bar; 0: about 50 lines a run."""
+    tensorboard: bool = False
+    """Write losses, errors and contribution weights of every epoch for TensorBoard, too, into the run folder."""
+    wandb: bool = False
+    """Send them to Weights & Biases, too; WANDB_MODE=offline keeps them in the run folder."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(  # fields come in the order of the classes from the last to the first
+    OutputOptions,
+    MachineOptions,
+    OptimizationOptions,
+    LossOptions,
+    ModelOptions,
+    BeginningOptions,
+    DataOptions,
+    PresetOptions,
+):
+    """Every option of a training; the defaults are those of the preset `quick`. Each group is a class of its own."""
+
+    @classmethod
+    def from_preset(cls, preset: PresetName, **options: Any) -> "TrainConfig":
+        """Options with the defaults of a preset, which `TrainConfig(preset=...)` would name, but not apply.
+
+        Args:
+            preset: quick, md17, paper-md17 or paper-qm9.
+            options: what differs from it, by the names below.
+
+        Raises:
+            ValueError: if there is no such preset, or a value is out of range.
+            TypeError: if there is no such option.
+        """
+        return cls(**{**PRESETS.get(preset, {}), **options, "preset": preset})
 
     def __post_init__(self) -> None:
         if isinstance(self.data, str):  # one file, as in Python or in a file of options

@@ -229,7 +229,7 @@ def check_options(run: Path, metadata: dict[str, Any], now: TrainConfig) -> None
     """
     before = metadata.get("train_config", {})
     changed = [
-        f"`{name}` was {before[name]!r} and is {value!r}"
+        f"`{name}` in it was {before[name]!r} and is {value!r}"
         for name, value in json.loads(json.dumps(dataclasses.asdict(now))).items()
         if name not in (*MAY_CHANGE_ON_RESUME, *PLACES) and before.get(name, value) != value
     ]

@@ -19,6 +19,7 @@ from ase.data import atomic_numbers, covalent_radii
 from numpy.typing import NDArray
 
 from scschnet.calculator import ScSchNetCalculator
+from scschnet.callable import let_call
 from scschnet.checkpoint import SHORTEST, checkpoint_path, load_checkpoint
 from scschnet.data import StructureSet, collate
 from scschnet.evaluate.corrections import corrections
@@ -201,3 +202,6 @@ def _overlaps(calculator: ScSchNetCalculator, shortest: Mapping[str, float]) -> 
         first, second = sorted(atomic_numbers[symbol] for symbol in pair.split("-"))
         limits[first, second] = OVERLAP * distance
     return limits
+
+
+let_call(__name__, select)

@@ -39,6 +39,7 @@ from scschnet.train.setup import (
     threads_for,
 )
 from scschnet.train.state import TrainingState
+from scschnet.train.trackers import check_trackers, numbers, open_trackers
 
 LOST_FACTOR = 10.0  # a train loss so far above the best one, for LOST_PATIENCE epochs, is named
 LOST_PATIENCE = 5
@@ -161,6 +162,7 @@ class Training:
     ) -> None:
         if resume is not None:
             expect_data_of_run(resume, config.data)
+        check_trackers(config)
         self.structures = member.structures if member else read_structures(config)
         given, config = config, resolve(config, self.structures)
         if config.init_from and not config.init_fingerprint:
@@ -193,6 +195,9 @@ class Training:
         self.state = TrainingState(config, model.to(processes.device))
         if resume is not None:
             self._restore()
+        self.trackers = (
+            open_trackers(config, self.run.path, self.state.epoch) if processes.is_first else []
+        )
         self.table_error = 0.0  # of the filter tables of the averaged model, see refine_filters
         self.progress = Progress(
             config,
@@ -287,8 +292,12 @@ class Training:
     def finish(self) -> None:
         """Evaluate the best parameters on the test part and write test.json, unless it is there."""
         self.progress.close()
-        if not self.processes.is_first:
-            return
+        if self.processes.is_first:
+            self._test()
+            for tracker in self.trackers:
+                tracker.close()
+
+    def _test(self) -> None:
         test = self.split.test
         known = self.run.read_test()
         if known.get("epoch") == self.state.best_epoch and known.get("n_test") == len(test):
@@ -420,8 +429,10 @@ class Training:
         )
         self._warn_of_lost_network(train_loss)
         if self.processes.is_first:
-            rows = state.contributions.rows(state.contribution_weights)
-            self.run.append(metrics, rows)
+            layers = state.contributions.rows(state.contribution_weights)
+            self.run.append(metrics, layers)
+            for tracker in self.trackers:
+                tracker.log(metrics.epoch, numbers(metrics, layers))
         if is_best:
             self._save(self.run.best, with_training=False)
         self._save(self.run.last, with_training=True)

@@ -14,7 +14,7 @@ from scschnet.runs.config import TrainConfig
 from scschnet.runs.run import read_run
 from scschnet.train.loop import train
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "analysis.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +76,8 @@ def test_modes_writes_its_files_and_names_what_it_cannot_use(run, tmp_path, caps
     assert "`--n-frames` must be at least 1, got 0" in capsys.readouterr().err
 
 
-def test_the_readme_names_every_command():
-    section = README[README.index("## What the model says about itself") :]
-    named = set(re.findall(r"`(\w+) RUN", section)) | {"contributions"}
+def test_the_page_names_every_command():
+    named = set(re.findall(r"`([\w-]+) RUN", PAGE))
     assert named == set(COMMANDS)
 
 
@@ -95,7 +94,7 @@ def test_what_cannot_be_read_is_named(run, tmp_path, capsys):
     assert main(["layers", str(lost)]) == 1
     assert "is not valid TOML" in capsys.readouterr().err
     assert main(["reach", str(run), "-o", "x.jpg"]) == 1
-    assert "`path` must end in .png, .pdf or .svg" in capsys.readouterr().err
+    assert "`--out` must end in .png, .pdf or .svg" in capsys.readouterr().err
 
 
 def test_parts_of_a_run(run):

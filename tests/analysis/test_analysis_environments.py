@@ -5,13 +5,16 @@ import pytest
 from ase.build import bulk, molecule
 from conftest import make_model, make_structures
 
+from scschnet.analysis import plots
 from scschnet.analysis.bonds import UNBONDED, bond_counts, bonded, coordination
 from scschnet.analysis.environments import (
+    draw_trajectory,
     element_contributions,
     environment_contributions,
     over_runs,
     plot_groups,
     plot_trajectory,
+    running_mean,
     trajectory_contributions,
 )
 from scschnet.data import StructureSet, collate
@@ -123,6 +126,19 @@ def test_figures_and_tables(model, tmp_path):
     frames = trajectory_contributions(model, make_structures())
     assert plot_trajectory(frames, tmp_path / "frames.svg").is_file()
     assert len((tmp_path / "frames.csv").read_text().splitlines()) == 1 + frames.size
+
+
+def test_long_trajectories_are_drawn_as_running_means(tmp_path):
+    frames = np.ones((200, 3))
+    frames[::2, 1] = 3.0  # a noise that hides everything else
+    figure = plots.new_figure()
+    axes = figure.add_subplot()
+    draw_trajectory(axes, frames)
+    pale, line = axes.lines[:2]
+    assert np.ptp(pale.get_ydata()) == pytest.approx(100.0) and np.ptp(line.get_ydata()) == 0.0
+    assert axes.get_xlabel() == "frame (lines: means over 4)"
+    middles, means = running_mean(np.array([0.0, 3.0, 6.0, 0.0]), 3)
+    assert middles.tolist() == [1.0, 2.0] and means.tolist() == [3.0, 3.0]
 
 
 def test_what_does_not_fit_is_named(model):

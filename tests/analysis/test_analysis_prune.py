@@ -58,4 +58,4 @@ def test_command_prunes_trains_measures_and_draws(run, tmp_path, capsys):
     rows = out.with_suffix(".csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["blocks", "1", "2"]
     assert main(["prune", str(run), "--blocks", "2"]) == 1
-    assert "`blocks` must lie between 1 and 1" in capsys.readouterr().err
+    assert "`--blocks` must lie between 1 and 1" in capsys.readouterr().err

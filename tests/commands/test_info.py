@@ -82,7 +82,7 @@ def test_portable_and_gromacs_files_say_so(tmp_path, capsys):
 
 def test_checkpoint_and_run(run, capsys):
     text = printed(capsys, run / "best.pt")
-    assert "sc-SchNet, a checkpoint, for Python and python -m scschnet.export\n" in text
+    assert "sc-SchNet, a checkpoint, for Python and scschnet export\n" in text
     assert rows(text)["training"] == "ethanol.npz, 950 + 50 structures, epoch 12"
     assert "test errors" not in rows(text) and "needs" not in rows(text)
     assert "trust" not in rows(text)

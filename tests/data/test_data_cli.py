@@ -68,11 +68,11 @@ def test_options_reach_the_reader(tmp_path, capsys):
         (["convert", "{set}", "{tmp}/there.h5"], "--overwrite replaces it"),
         (["convert", "{set}", "{tmp}/no/a.h5"], "must be an existing folder, got none"),
         (["info", "{set}", "--units", "eV, parsec"], "error: unit must be one of"),
-        (["info", "{set}", "--exclude", "x.txt"], "`exclude` must be left out"),
+        (["info", "{set}", "--exclude", "x.txt"], "`--exclude` must be left out"),
         (["download", "md17"], "`molecule` must be one of aspirin"),
         (["download", "qm9", "ethanol"], "`molecule` must be left out for qm9"),
-        (["download", "qm9", "--sha256", "0"], "`sha256` must be left out for a set of several"),
-        (["download", "rmd17", "--url", "ftp://a/b"], "`url` must begin with http://"),
+        (["download", "qm9", "--sha256", "0"], "`--sha256` must be left out for a set of several"),
+        (["download", "rmd17", "--url", "ftp://a/b"], "`--url` must begin with http://"),
     ],
 )
 def test_failures_exit_with_1(tmp_path, capsys, arguments, message):

@@ -122,7 +122,7 @@ def test_folder_must_exist(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: f.attrs.__setitem__("format", "x"), "must be written by `python -m scschnet"),
+        (lambda f: f.attrs.__setitem__("format", "x"), "must be written by `scschnet data"),
         (lambda f: f.attrs.__setitem__("version", 2), "must have format version 1, got 2"),
         (lambda f: f.attrs.__setitem__("info", "{"), "must carry its info as JSON"),
         (lambda f: f.attrs.__setitem__("info", "[]"), "must carry its info as a JSON object"),

@@ -294,6 +294,19 @@ def test_files_that_are_not_there_or_no_archives(tmp_path):
         read(tmp_path / "one.npz")
 
 
+@pytest.mark.parametrize(("place", "bits"), [(8, 1), (10, 2)], ids=["encrypted", "compression"])
+def test_records_that_cannot_be_opened_are_named(tmp_path, place, bits):
+    """One bit of every record changed: it counts as encrypted, or as packed in a way that there is not."""
+    content = bytearray(saved(tmp_path, DENSE, DECLARED).read_bytes())
+    start = content.find(b"PK\x01\x02")
+    while start >= 0:
+        content[start + place] |= bits
+        start = content.find(b"PK\x01\x02", start + 1)
+    (tmp_path / "damaged.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"`damaged\.npz` must be a whole \.npz archive"):
+        read(tmp_path / "damaged.npz")
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_archives_are_errors_or_equal(tmp_path, data):

@@ -112,3 +112,15 @@ def test_files_that_are_no_split(tmp_path):
         load_split(tmp_path / "text.npz")
     with pytest.raises(FileNotFoundError):
         load_split(tmp_path / "absent.npz")
+
+
+def test_a_file_whose_records_count_as_encrypted_is_named(tmp_path):
+    save_split(tmp_path / "split.npz", Split(np.arange(3), np.arange(3, 5), np.arange(5, 6)))
+    content = bytearray((tmp_path / "split.npz").read_bytes())
+    start = content.find(b"PK\x01\x02")
+    while start >= 0:
+        content[start + 8] |= 1
+        start = content.find(b"PK\x01\x02", start + 1)
+    (tmp_path / "split.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"split\.npz` must be an \.npz file of index arrays, got"):
+        load_split(tmp_path / "split.npz")

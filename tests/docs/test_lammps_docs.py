@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import ase
@@ -123,15 +124,11 @@ def test_an_input_can_be_read_without_a_run(place):
 
 
 def test_commands_and_options_exist():
-    """Each module of scschnet that the page calls knows the options it is called with."""
-    called = re.findall(r"python -m (scschnet\.\w+)( build)?((?: --[a-z-]+| -o)?)", PAGE)
-    assert {module for module, _, _ in called} == {
-        "scschnet.lammps",
-        "scschnet.export",
-        "scschnet.info",
-    }
-    for module, command, option in set(called) | {("scschnet.export", "", " --portable")}:
-        words = ["python", "-m", module, *command.split(), "--help"]
+    """Each command that the page calls knows the options it is called with."""
+    called = re.findall(r"scschnet (lammps|export|info)( build)?((?: --[a-z-]+| -o)?)", PAGE)
+    assert {name for name, _, _ in called} == {"lammps", "export", "info"}
+    for name, command, option in set(called) | {("export", "", " --portable")}:
+        words = [sys.executable, "-m", "scschnet", name, *command.split(), "--help"]
         done = subprocess.run(words, capture_output=True, text=True, env=dict(os.environ))
         assert done.returncode == 0, done.stderr
         assert option.strip() in done.stdout

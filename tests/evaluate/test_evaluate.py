@@ -261,11 +261,11 @@ def test_command_fails_with_a_sentence(
     assert "`--data` must be a file of structures, but there is no" in message(
         run, "--data", tmp_path / "nowhere.npz"
     )
-    assert "`path` must end in .png, .pdf or .svg" in message(run, "--plot", "figure.jpg")
+    assert "`--plot` must end in .png, .pdf or .svg" in message(run, "--plot", "figure.jpg")
     assert main([str(run), "--json", str(tmp_path / "missing" / "errors.json")]) == 1
     assert "missing` must be an existing folder, got none" in capsys.readouterr().err
     if not torch.cuda.is_available():
-        assert "`device` must be cpu" in message(run, "--device", "cuda")
+        assert "`--device` must be cpu" in message(run, "--device", "cuda")
     (tmp_path / "config.toml").write_text('data = "moved.npz"')
     assert "there is no moved.npz, which is relative to the folder" in message(checkpoint)
     (tmp_path / "config.toml").write_text("data = ")

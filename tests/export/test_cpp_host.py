@@ -398,8 +398,7 @@ def other_files(folder: Path, model, files: dict[str, Path]) -> dict[Path, str]:
         folder / "empty.pt": "it is no zip archive, or cut short",
         folder / "foreign.pt": "it is no archive of torch, or changed",
         folder / "torch.pt": "is a file of torch, but not an exported model of scschnet",
-        folder
-        / "best.pt": "is a checkpoint, not an exported model: run python -m scschnet.export on it",
+        folder / "best.pt": "is a checkpoint, not an exported model: run scschnet export on it",
         folder
         / "short.pt": "is not an exported model, or is damaged: it is no zip archive, or cut short",
         folder

@@ -443,9 +443,7 @@ def with_metadata(file: Path, to: Path, **change: object) -> Path:
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no exported model at .*absent\.pt"):
         load_exported(tmp_path / "absent.pt")
-    with pytest.raises(
-        ValueError, match=r"is a folder, not an exported model: python -m scschnet\.export"
-    ):
+    with pytest.raises(ValueError, match=r"is a folder, not an exported model: scschnet export"):
         load_exported(tmp_path)
 
 
@@ -461,7 +459,9 @@ def test_files_that_are_no_archives(tmp_path, content):
 def test_foreign_archives(tmp_path, model):
     path = tmp_path / "m.pt"
     save_checkpoint(path, Checkpoint(model))
-    with pytest.raises(ValueError, match="is a checkpoint, not an exported model: run python -m"):
+    with pytest.raises(
+        ValueError, match="is a checkpoint, not an exported model: run scschnet export"
+    ):
         load_exported(path)
     torch.save({"a": torch.ones(2)}, path)
     with pytest.raises(ValueError, match="is a file of torch, but not an exported model of scsch"):

@@ -584,10 +584,15 @@ run 0
     assert energies[1] == pytest.approx(float(reference(pair, model_file())["energy"]), rel=1e-6)
 
 
-def test_lines_of_the_readme(tmp_path, monkeypatch):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (script,) = re.findall(r"```lammps\n(.*?)```", readme, re.S)
-    (start,) = re.findall(r"```python\n([^`]*ethanol\.data[^`]*)```", readme)
+def test_lines_of_the_documentation(tmp_path, monkeypatch):
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "dynamics.md").read_text()
+    (script,) = re.findall(r"```lammps\n(.*?)```", page, re.S)
+    (short,) = re.findall(r"```lammps\n(.*?)```", (root / "README.md").read_text(), re.S)
+    words = [re.split(r"\s+#|;", line)[0].split() for line in script.splitlines()]
+    for line in short.splitlines():  # README has some of the lines
+        assert re.split(r"\s+#", line)[0].split() in words, line
+    (start,) = re.findall(r"```python\n([^`]*ethanol\.data[^`]*)```", page)
     monkeypatch.chdir(tmp_path)
     exec(start, {})
     shutil.copy(soft_model_file(), tmp_path / "ethanol.pt")

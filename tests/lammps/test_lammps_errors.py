@@ -321,7 +321,7 @@ def test_plugin_for_other_versions_is_refused_with_the_remedy(tmp_path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("PMI_RANK", raising=False)
     assert not list(Path(plugin_dir()).glob("*plugin.so"))
-    assert "run python -m scschnet.lammps build" in capsys.readouterr().err
+    assert "run scschnet lammps build" in capsys.readouterr().err
     monkeypatch.setenv("PMI_RANK", "1")
     plugin_dir()
     assert capsys.readouterr().err == ""

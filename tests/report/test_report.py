@@ -15,6 +15,7 @@ import pytest
 from matplotlib.image import imread
 
 from scschnet.checkpoint import load_checkpoint
+from scschnet.commands.analysis import main as analysis
 from scschnet.commands.report import main
 from scschnet.commands.train import main as train_command
 from scschnet.data import StructureSet, write_hdf5
@@ -265,6 +266,33 @@ def test_runs_of_before_there_were_errors_per_atom_show_energies(crystals, tmp_p
     assert main([str(run), "-o", str(tmp_path / "old.html")]) == 0
     words = Page((tmp_path / "old.html").read_text()).all("main")[0]["text"]
     assert f"error: energy {content['energy']['kcal/mol']['mae']:.3g} kcal/mol" in words
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("lr = 0.002", "but lr differs: 0.004 in {run}, 0.002 in {copy}"),
+        ("n_interactions = 3\nlr = 0.1", "but n_interactions (and lr) differs: 2 in {run}, 3 in"),
+    ],
+)
+def test_runs_that_differ_in_more_than_chance_are_not_pooled(run, tmp_path, capsys, change, words):
+    """Seen: three learning rates as one mean with a spread."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    config = (copy / "config.toml").read_text()
+    for line in change.splitlines():
+        config = re.sub(rf"^{line.split()[0]} = .*$", line, config, flags=re.M)
+    (copy / "config.toml").write_text(config)
+    expected = "runs shown together must differ in their seeds alone, "
+    expected += words.format(run=run, copy=copy)
+    commands = (
+        main,
+        lambda words: analysis(["contributions", *words]),
+        lambda words: analysis(["elements", *words]),
+    )
+    for command in commands:
+        assert command([str(run), str(copy), "-o", str(tmp_path / "out.html")]) == 1
+        error = capsys.readouterr().err
+        assert expected in error and error.count("\n") == 1
 
 
 def test_runs_that_cannot_be_reported_are_named(run, tmp_path, capsys):

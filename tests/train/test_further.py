@@ -122,17 +122,17 @@ def test_a_checkpoint_file_will_do_and_its_fingerprint_can_be_asked_for(folder, 
     assert main(arguments) == 0
     more = f"--init-fingerprint {'0' * 32}"
     assert main(begin(folder, tmp_path / "other", more)) == 1
-    assert f"`init_from` must have the fingerprint {'0' * 32}" in capsys.readouterr().err
+    assert f"`--init-from` must have the fingerprint {'0' * 32}" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--n-features 16", "`n_features` must be 8, that of the model in"),
-        ("--cutoff 4", "`cutoff` must be 5.0, that of the model in"),
-        ("--skip plain", "`skip` must be 'weighted', that of the model in"),
-        ("--repulsion zbl", "`repulsion` must be 'none', that of the model in"),
+        ("--n-features 16", "`--n-features` must be 8, that of the model in"),
+        ("--cutoff 4", "`--cutoff` must be 5.0, that of the model in"),
+        ("--skip plain", "`--skip` must be 'weighted', that of the model in"),
+        ("--repulsion zbl", "`--repulsion` must be 'none', that of the model in"),
     ],
 )
 def test_an_option_that_contradicts_the_model_is_refused(folder, tmp_path, capsys, option, message):

@@ -181,6 +181,20 @@ def test_all_twelve_are_learned_together_and_shown_everywhere(run, capsys):
     assert capsys.readouterr().out.split()[0] == "w_hat"
 
 
+def test_errors_of_each_of_several_files_have_the_units_of_properties(tmp_path, capsys):
+    structures = read(FILE, properties=["homo", "mu"])
+    for k, name in enumerate(("one", "two")):
+        write_hdf5(tmp_path / f"{name}.h5", structures.select(np.arange(10 * k, 10 * k + 10)))
+    both = ("--data", str(tmp_path / "one.h5"), str(tmp_path / "two.h5"))
+    run = training(tmp_path / "run", "homo", "mu", more=both)
+    capsys.readouterr()
+    assert evaluate.main([str(run)]) == 0
+    printed = capsys.readouterr().out
+    for of_file in json.loads((run / "test.json").read_text())["files"]:
+        shown = f"homo {of_file['homo']['eV']['mae']:.4g} eV, mu {of_file['mu']['D']['mae']:.4g} D"
+        assert f"{of_file['file']}: MAE {shown}" in printed
+
+
 def test_standardization_is_undone(run):
     """Errors in test.json are those of the model's numbers against the file's own, converted by hand."""
     model, split = scschnet.load(run), np.load(run / "split.npz")
@@ -382,7 +396,7 @@ def test_options_that_cannot_be(tmp_path, capsys, options, message):
 def test_the_embedded_set_has_no_properties(tmp_path, capsys):
     assert main(["--out", str(tmp_path / "run"), "--properties", "mu"]) != 0
     assert (
-        "`properties` mu must be in the data, but the embedded set has" in capsys.readouterr().err
+        "`--properties` mu must be in the data, but the embedded set has" in capsys.readouterr().err
     )
 
 

@@ -267,8 +267,11 @@ def test_a_lost_network_is_named(small_data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--n-train 50", "`n_train` + `n_val` + `n_test` must be at most 40"),
-        ("--stress-weight 1", "has stress for none of 40 structures, but `stress_weight` > 0 asks"),
+        ("--n-train 50", "`--n-train` + `--n-val` + `--n-test` must be at most 40"),
+        (
+            "--stress-weight 1",
+            "has stress for none of 40 structures, but `--stress-weight` > 0 asks",
+        ),
         ("--data absent.npz", "absent.npz"),
         ("--split-file absent.npz", "absent.npz"),
     ],
@@ -310,7 +313,7 @@ def test_a_missing_gpu_leaves_no_folder(small_data, tmp_path, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert main(command(small_data, tmp_path / "run", "--device cuda")) == 1
-    assert "`device` must be cpu, torch finds no CUDA device, got cuda" in capsys.readouterr().err
+    assert "`--device` must be cpu, torch finds no CUDA device, got cuda" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -391,9 +394,9 @@ def test_changed_options_are_noticed(small_data, tmp_path, capsys):
     config = (out / "config.toml").read_text()
     resume = ["--resume", str(out), "--epochs", "2"]
     for old, new, words in (
-        ("lr = 0.004", "lr = 0.5", "`lr` was 0.004 and is 0.5"),
-        ('units = ""', 'units = "eV"', "`units` was '' and is 'eV'"),
-        ("rho = 0.9", "rho = 0.1", "`rho` was 0.9 and is 0.1"),
+        ("lr = 0.004", "lr = 0.5", "`lr` in it was 0.004 and is 0.5"),
+        ('units = ""', 'units = "eV"', "`units` in it was '' and is 'eV'"),
+        ("rho = 0.9", "rho = 0.1", "`rho` in it was 0.9 and is 0.1"),
     ):
         assert old in config
         (out / "config.toml").write_text(config.replace(old, new))
@@ -409,12 +412,12 @@ def test_changed_options_are_noticed(small_data, tmp_path, capsys):
     ("option", "value", "words"),
     [
         ("n_train", "inf", "`n_train` must be"),
-        ("n_features", 2**63 - 1, "`n_features` must lie between 2 and 10000"),
-        ("n_features", 2**63, "`n_features` must lie between 2 and 10000"),
-        ("n_rbf", 2**63 - 1, "`n_rbf` must lie between 2 and 10000"),
-        ("cutoff", 1e300, "`cutoff` must lie between 0.01 and 1000 Å, got 1e+300"),
-        ("cutoff", 1e-300, "`cutoff` must lie between 0.01 and 1000 Å, got 1e-300"),
-        ("rbf_range", 1e-300, "`rbf_range` must lie between 0.01 and 1000 Å, got 1e-300"),
+        ("n_features", 2**63 - 1, "`--n-features` must lie between 2 and 10000"),
+        ("n_features", 2**63, "`--n-features` must lie between 2 and 10000"),
+        ("n_rbf", 2**63 - 1, "`--n-rbf` must lie between 2 and 10000"),
+        ("cutoff", 1e300, "`--cutoff` must lie between 0.01 and 1000 Å, got 1e+300"),
+        ("cutoff", 1e-300, "`--cutoff` must lie between 0.01 and 1000 Å, got 1e-300"),
+        ("rbf_range", 1e-300, "`--rbf-range` must lie between 0.01 and 1000 Å, got 1e-300"),
         ("epochs", 2**63 - 1, "`epochs` must be at most"),
     ],
 )
@@ -478,7 +481,7 @@ def test_a_doctored_state_is_refused_or_goes_on(finished, tmp_path, capsys):
 )
 def test_devices_that_are_none(small_data, tmp_path, capsys, device):
     assert main([*command(small_data, tmp_path / "run", ""), "--device", device]) == 1
-    assert f"`device` must be cpu, cuda or cuda:N, got {device!r}" in capsys.readouterr().err
+    assert f"`--device` must be cpu, cuda or cuda:N, got {device!r}" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -95,7 +95,7 @@ def test_the_data_are_read_once_and_progress_names_the_member(
     assert len(calls) == 1
     said = capsys.readouterr()
     assert f"member 2 of 2: epoch {EPOCHS}/{EPOCHS}" in said.err
-    assert f"python -m scschnet.export {tmp_path / 'committee'} -o committee.pt" in said.out
+    assert f"scschnet export {tmp_path / 'committee'} -o committee.pt" in said.out
 
 
 @pytest.mark.slow
@@ -160,7 +160,7 @@ def test_a_signal_stops_the_committee(small_data, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("--committee 0", "`committee` must be at least 1, got 0"),
+        ("--committee 0", "`--committee` must be at least 1, got 0"),
         ("--committee 2 --n-train 900", "must be at most 40"),
     ],
 )
@@ -181,4 +181,4 @@ def test_folders_that_are_taken(finished, small_data, tmp_path, capsys):
     assert main(command(small_data, tmp_path)) == 1
     assert "holds split.npz, which a committee writes" in capsys.readouterr().err
     assert main(["--resume", str(finished), "--committee", "4"]) == 2
-    assert "`committee` of a resumed run must stay 3, got 4" in capsys.readouterr().err
+    assert "`--committee` of a resumed run must stay 3, got 4" in capsys.readouterr().err

@@ -97,7 +97,11 @@ def test_unknown_argument_names_the_nearest(capsys):
 
 
 def test_bad_values_on_the_command_line(capsys):
-    for arguments, message in ((["--rho", "3"], "got 3.0"), (["--schedule", "linear"], "linear")):
+    for arguments, message in (
+        (["--rho", "3"], "error: `--rho` must lie between 0 and 1, got 3.0\n"),
+        (["--n-train=0"], "error: `--n-train` must be at least 1"),
+        (["--schedule", "linear"], "linear"),
+    ):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 2
@@ -149,7 +153,7 @@ def test_options_of_a_folder_that_holds_no_run(tmp_path):
 def test_resume_refuses_to_be_another_run(tmp_path, capsys):
     write_config(tmp_path / "config.toml", TrainConfig())
     assert main(["--resume", str(tmp_path), "--lr", "1e-5"]) == 2
-    assert "`lr` of a resumed run must stay 0.004, got 1e-05" in capsys.readouterr().err
+    assert "`--lr` of a resumed run must stay 0.004, got 1e-05" in capsys.readouterr().err
     assert main(["--resume", str(tmp_path / "absent")]) == 2
     assert (
         "`--resume` must be a run folder or a committee of run folders, but there is no"

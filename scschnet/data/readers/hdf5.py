@@ -177,7 +177,7 @@ def _properties(path: Path, file: h5py.File, memory_map: bool) -> dict[Property,
 def _checked_header(name: str, file: h5py.File) -> dict[str, str]:
     if _text(file, "format") != FORMAT:
         raise ValueError(
-            f"`{name}` must be written by `python -m scschnet.data convert`, got another HDF5 file"
+            f"`{name}` must be written by `scschnet data convert`, got another HDF5 file"
         )
     version = file.attrs.get("version")
     if not isinstance(version, np.integer | int) or version != VERSION:

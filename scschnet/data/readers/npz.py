@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import re
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from scschnet.archive import ERRORS_OF_ZIPFILE
 from scschnet.data.habits import field_of, note_of
 from scschnet.data.readers.raw import RawSet
 from scschnet.kinds import POSITION_KEYS
@@ -54,7 +54,9 @@ def read_npz(
         try:
             with np.load(content, allow_pickle=False) as file:
                 return _Archive(path.name, file).raw_set(asked, properties)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        except ValueError:  # says itself what is wrong
+            raise
+        except ERRORS_OF_ZIPFILE as error:
             raise ValueError(f"`{path.name}` must be a whole .npz archive, got {error}") from error
 
 
