@@ -65,6 +65,7 @@ def test_round_trip(tmp_path):
         ("lr = ", "is not valid TOML"),
         ("rho = 2.0", "`rho` must lie between 0 and 1, got 2.0"),
         ("epochs = 0", "`epochs` must be at least 1, got 0"),
+        ("committee = 0", "`committee` must be at least 1, got 0"),
         ("ema = 1.0", "`ema` must lie between 0 and 1, 1 excluded, got 1.0"),
         ("lr = -1.0", "`lr` must be positive, got -1.0"),
         ("skip = 'both'", "`skip` must be one of weighted, plain, got 'both'"),
