@@ -67,6 +67,7 @@ def lines(title: str, found: dict[str, Any]) -> list[str]:
         **_file(found),
         **_training(found["training"]),
         "unfamiliar": _unfamiliar(found.get("unfamiliarity")),
+        "error bars": _error_bars(bool(found.get("error_bars"))),
         "versions": ", ".join(f"{name} {value}" for name, value in found["versions"].items()),
     }
     return [
@@ -138,6 +139,10 @@ def _unfamiliar(seen: dict[str, dict[str, int]] | None) -> str:
         return "no score of unfamiliar atoms"
     held_out = ", ".join(f"{n['n_held_out']} {symbol}" for symbol, n in seen.items())
     return f"a score per atom; above 1 it is stranger than 99 % of the held-out atoms ({held_out})"
+
+
+def _error_bars(has: bool) -> str:
+    return "of the energy and of the force on every atom" if has else "none"
 
 
 def _layers(layers: list[dict[str, Any]]) -> list[str]:

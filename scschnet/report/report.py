@@ -45,6 +45,7 @@ def write_report(runs: Sequence[str | os.PathLike[str]], path: str | os.PathLike
             sections.reach_section(material, output),
             sections.filter_section(material, output),
             sections.familiarity(material, output),
+            sections.error_bars(material, output),
             sections.data(material, output),
             sections.learning(material, output),
             sections.cost(material),
