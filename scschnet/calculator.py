@@ -15,8 +15,7 @@ from torch import Tensor
 from scschnet.checkpoint import checkpoint_path, load, load_checkpoint
 from scschnet.elements import symbols
 from scschnet.neighbors import neighbor_list
-from scschnet.nn import SchNet
-from scschnet.nn import error_bars
+from scschnet.nn import SchNet, error_bars
 from scschnet.nn.error_bars import ErrorBars, ErrorStatistics
 from scschnet.nn.geometry import pair_vectors
 from scschnet.nn.unfamiliarity import KEY, NormStatistics, unfamiliarity

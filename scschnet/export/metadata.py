@@ -11,8 +11,7 @@ import torch
 import scschnet
 from scschnet.checkpoint import checkpoint_path, load_checkpoint
 from scschnet.elements import symbol
-from scschnet.nn import SchNet
-from scschnet.nn import error_bars
+from scschnet.nn import SchNet, error_bars
 from scschnet.nn.error_bars import ErrorStatistics
 from scschnet.nn.unfamiliarity import KEY, NormStatistics
 from scschnet.runs.config import EMBEDDED

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from scschnet.nn import SchNet
 from scschnet.nn.config import MAX_Z
-from scschnet.nn.filter_table import FilterGrid, filter_tables
 from scschnet.nn.error_bars import ErrorBars, ErrorStatistics
+from scschnet.nn.filter_table import FilterGrid, filter_tables
 from scschnet.nn.unfamiliarity import NormStatistics
 
 

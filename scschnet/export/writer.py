@@ -132,7 +132,9 @@ def _potential(
     source: Source, symbols: list[str], portable: bool, place: torch.device
 ) -> PortablePotential | FullPotential:
     if portable:
-        return PortablePotential(source.model, symbols, source.statistics, source.errors).moved_to(place)
+        return PortablePotential(source.model, symbols, source.statistics, source.errors).moved_to(
+            place
+        )
     return FullPotential(source.model, symbols, source.statistics, source.errors)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 import scschnet
-from scschnet.analysis import error_bars as errorbars
 from scschnet.analysis import environments, filters, importance, layers, parity, plots, unfamiliar
+from scschnet.analysis import error_bars as errorbars
 from scschnet.analysis import reach as reaching
 from scschnet.analysis.contributions import (
     draw_contributions,
@@ -545,7 +545,10 @@ def error_bars(m: Material, output: PageOutput) -> page.Section:
             (
                 name,
                 f"{len(m.covered[name]):,}",
-                *(f"{100 * a:.1f} % ({100 * b:.1f} %)" for a, b in zip(found, expected, strict=True)),
+                *(
+                    f"{100 * a:.1f} % ({100 * b:.1f} %)"
+                    for a, b in zip(found, expected, strict=True)
+                ),
             )
             for name, found, expected in rows
         ],

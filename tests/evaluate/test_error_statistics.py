@@ -90,7 +90,9 @@ def slow(statistics, x, numbers, positions):
             bracket += gamma * math.log(max(np.linalg.norm(t), 1e-4))
         log_s = statistics.offset[e] + statistics.slope * math.log(d)
         log_s += max(0, 1 - statistics.slope) * max(0, math.log(d / statistics.quantile[e]))
-        forces.append(math.exp(log_s + min(max(bracket, statistics.bounds[0]), statistics.bounds[1])))
+        forces.append(
+            math.exp(log_s + min(max(bracket, statistics.bounds[0]), statistics.bounds[1]))
+        )
         energies.append(np.linalg.norm(x[i] @ root))
     return np.linalg.norm(x.sum(axis=0) @ root), np.array(energies), np.array(forces)
 
