@@ -42,8 +42,8 @@ class ScSchNetCalculator(Calculator):
     Results, as ASE defines them: energy and free_energy, eV, the same number; energies (n_atoms,), eV;
     forces (n_atoms, 3), eV/Å; stress (6,), eV/Å^3, xx yy zz yz xz xy of (1/V) dE/dstrain, tension
     positive. All NumPy float64.
-    With forces and a checkpoint that has statistics of its errors, as every finished run does that validates energies and
-    forces: energy_std, eV; energies_std (n_atoms,), eV; forces_std (n_atoms,), eV/Å, the expected size of the error of
+    With forces and a checkpoint that has statistics of its errors (python -m scschnet.analysis error-bars RUN adds them):
+    energy_std, eV; energies_std (n_atoms,), eV; forces_std (n_atoms,), eV/Å, the expected size of the error of
     the force on every atom (scschnet.nn.error_bars).
 
     Attributes:

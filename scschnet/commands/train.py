@@ -10,7 +10,6 @@ from typing import Any
 import tyro
 
 from scschnet.analysis.contributions import plot_contributions
-from scschnet.evaluate.error_statistics import run_error_statistics, store_error_statistics
 from scschnet.evaluate.norm_statistics import run_statistics, store_statistics
 from scschnet.files import write_any_text
 from scschnet.kinds import Kind, expect
@@ -70,13 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def describe(run: RunFolder) -> None:
-    """Keep statistics of the training set and of errors in best.pt, and write the report; a failure is said and costs no run."""
+    """Keep statistics of the training set in best.pt, and write the report; a failure is said and costs no run."""
     try:
         trained = read_run(run.path)
         if trained.model.config.n_interactions:
             store_statistics(run.path, run_statistics(trained))
-        if trained.part("val").labeled["forces"].sum() > 1:
-            store_error_statistics(run.path, run_error_statistics(trained))
         print(f"report  {write_report([run.path], run.path / 'report.html')}")
     except (OSError, ValueError) as error:
         print(f"note: no report: {error}", file=sys.stderr)
