@@ -77,8 +77,8 @@ class ScSchNetCalculator(Calculator):
     called `dipole`, of ASE's files, is ASE's `dipole`, e Å. A model that was not trained on energies has its properties
     alone; those that mean something for molecules only are left out of periodic structures.
 
-    Error bars of a committee, or with forces of a checkpoint that has statistics of its errors, as every finished run
-    has that validates energies and forces: energy_std, eV; energies_std (n_atoms,), eV; forces_std (n_atoms,), eV/Å, the
+    Error bars of a committee, or with forces of a checkpoint that has statistics of its errors (scschnet analysis
+    error-bars RUN adds them): energy_std, eV; energies_std (n_atoms,), eV; forces_std (n_atoms,), eV/Å, the
     expected size of the error of the force on every atom (docs/uncertainty.md).
 
     Attributes:
@@ -161,6 +161,17 @@ class ScSchNetCalculator(Calculator):
     def _promise_error_bars(self) -> None:
         self.implemented_properties = [*self.implemented_properties, *ERROR_BARS]
 
+    def get_property(
+        self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
+        """As ASE defines it; error bars of a model that has none are refused with what helps."""
+        if name in ERROR_BARS and name not in self.implemented_properties:
+            raise PropertyNotImplementedError(
+                "the model has no error bars: scschnet analysis error-bars RUN adds them, and scschnet train "
+                "--committee 4 trains a committee"
+            )
+        return super().get_property(name, atoms, allow_calculation)
+
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """What differs from the atoms of the last results, to the bit; ASE's own check takes much longer.
 
@@ -212,12 +223,6 @@ class ScSchNetCalculator(Calculator):
             if name in properties:
                 raise PropertyNotImplementedError(
                     f"{name} means nothing for a periodic structure, got pbc {atoms.pbc.tolist()}"
-                )
-        for name in ERROR_BARS:
-            if name in properties and name not in self.implemented_properties:
-                raise PropertyNotImplementedError(
-                    "the model has no error bars: python -m scschnet.analysis error-bars RUN adds them, and "
-                    "python -m scschnet.train --committee 4 trains a committee"
                 )
         wanted = (
             {"forces", "stress", "forces_std"}

@@ -21,7 +21,6 @@ from scschnet.commands.line import (
     typed,
     with_metavars,
 )
-from scschnet.evaluate.error_statistics import run_error_statistics, store_error_statistics
 from scschnet.evaluate.norm_statistics import run_statistics, store_statistics
 from scschnet.files import write_any_text
 from scschnet.kinds import Kind, expect
@@ -164,14 +163,11 @@ def show(run: RunFolder) -> None:
 
 
 def describe(run: RunFolder) -> None:
-    """Keep statistics of the training set and of errors in best.pt, and write the report; a failure is said and costs no run."""
+    """Keep statistics of the training set in best.pt, and write the report; a failure is said and costs no run."""
     try:
         trained = read_run(run.path)
         if trained.model.config.n_interactions:
             store_statistics(run.path, run_statistics(trained))
-        has_energy = trained.model.config.energy
-        if has_energy and trained.part("val").labeled["forces"].sum() > 1:
-            store_error_statistics(run.path, run_error_statistics(trained))
     except (OSError, ValueError) as error:
         print(f"note: no report: {error}", file=sys.stderr)
     else:

@@ -66,6 +66,7 @@ def _sections(m: Trained, output: sections.PageOutput) -> list[page.Section]:
         sections.reach_section(m, output),
         sections.filter_section(m, output),
         sections.familiarity(m, output),
+        sections.error_bars(m, output),
         *end,
         sections.cost(m),
         sections.settings(m),

@@ -577,7 +577,7 @@ def familiarity(m: Material, output: PageOutput) -> page.Section:
 def error_bars(m: Material, output: PageOutput) -> page.Section:
     """Error bars against errors."""
     if m.covered is None:
-        none = "There are none: python -m scschnet.analysis error-bars RUN adds them, from validation energies and forces."
+        none = "There are none: scschnet analysis error-bars RUN adds them, from validation energies and forces."
         return page.Section("error-bars", "Error bars", page.paragraph(none))
     body = page.paragraph(
         "From this one model: the expected size of the error of the energy (prediction rigidity) and of the force on every "

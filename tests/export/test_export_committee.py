@@ -215,9 +215,9 @@ def test_what_a_file_says_of_itself(committee, tmp_path, capsys):
         said = capsys.readouterr().out
         assert "deviations of a committee of 3 from its mean, times 2 for energies and 3" in said
     assert "exported (full, TorchScript" in said
-    assert "error_bars" not in export(MEMBERS[0], tmp_path / "one.pt")
+    assert export(MEMBERS[0], tmp_path / "one.pt")["error_bars"] is None
     info([str(tmp_path / "one.pt")])
-    assert "error bars  none; a committee has some" in capsys.readouterr().out
+    assert "error bars  none; scschnet analysis error-bars RUN adds some" in capsys.readouterr().out
 
 
 def test_scores_of_unfamiliar_atoms_are_the_mean_over_the_members(tmp_path):

@@ -133,7 +133,7 @@ def test_headings_landmarks_and_links(page):
     assert len(page.all("h1")) == 1 and len(page.all("main")) == 1
     sections = {e["attrs"]["id"] for e in page.all("h2")}
     expected = {"summary", "data", "learning", "errors", "weights", "layers", "shapley", "reach"}
-    assert sections == expected | {"filters", "familiarity", "cost", "settings"}
+    assert sections == expected | {"filters", "familiarity", "error-bars", "cost", "settings"}
     ids = {e["attrs"]["id"] for e in page.elements if "id" in e["attrs"]}
     for link in page.all("a"):
         if link["attrs"]["href"].startswith("#"):
