@@ -459,7 +459,9 @@ def test_files_that_are_no_archives(tmp_path, content):
 def test_foreign_archives(tmp_path, model):
     path = tmp_path / "m.pt"
     save_checkpoint(path, Checkpoint(model))
-    with pytest.raises(ValueError, match="is a checkpoint, not an exported model: run python -m"):
+    with pytest.raises(
+        ValueError, match="is a checkpoint, not an exported model: run scschnet export"
+    ):
         load_exported(path)
     torch.save({"a": torch.ones(2)}, path)
     with pytest.raises(ValueError, match="is a file of torch, but not an exported model of scsch"):
