@@ -77,7 +77,10 @@ def listing(arguments: Sequence[str]) -> None:
 
 def complete(arguments: Sequence[str]) -> None:
     """Write what a shell needs to complete commands and options, as tyro does it; this ends the process."""
-    _tyro({name: module_of(name).OPTIONS for name in COMMANDS}, arguments)
+    modules = {name: module_of(name) for name in COMMANDS}
+    _tyro(
+        {name: getattr(m, "OPTIONS", None) or m.Options for name, m in modules.items()}, arguments
+    )
 
 
 def _described(function: Any, what: str) -> Any:
