@@ -65,7 +65,8 @@ def rounded(value: Any) -> Any:
 def summary(run: Path) -> dict[str, Any]:
     config = tomllib.loads((run / "config.toml").read_text())
     for key in ("data", "out", "split_file"):  # paths of one machine mean nothing on another
-        config[key] = Path(config[key]).name
+        files = config[key] if isinstance(config[key], list) else [config[key]]
+        config[key] = " ".join(Path(file).name for file in files)
     split = load_split(run / "split.npz")
     config["n_train"], config["n_val"] = len(split.train), len(split.val)
     test = json.loads((run / "test.json").read_text())

@@ -133,8 +133,7 @@ Metadata read_metadata(Archive& archive, const std::string& path) {
   if (!text) {
     const bool checkpoint =
         archive.record("data.pkl").value_or("").find("scschnet-checkpoint") != std::string::npos;
-    refuse(path, checkpoint ? "is a checkpoint, not an exported model: run python -m "
-                              "scschnet.export on it"
+    refuse(path, checkpoint ? "is a checkpoint, not an exported model: run scschnet export on it"
                             : "is a file of torch, but not an exported model of scschnet");
   }
   try {

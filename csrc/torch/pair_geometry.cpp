@@ -154,6 +154,10 @@ std::tuple<Tensor, Tensor> pair_forces_meta(const Tensor& g_d, const Tensor&, co
           at::empty_symint({std::move(n_structures), 3, 3}, on_meta(g_d))};
 }
 
+Tensor pair_distances_meta(const Tensor& r_ij) {
+  return at::empty_symint({r_ij.sym_size(0)}, on_meta(r_ij));
+}
+
 Tensor pair_forces_backward_meta(const Tensor&, const Tensor&, const Tensor&, const Tensor& d_ij,
                                  const Tensor&, const Tensor&, const Tensor&) {
   return at::empty_symint(d_ij.sym_sizes(), on_meta(d_ij));
@@ -275,6 +279,7 @@ TORCH_LIBRARY_IMPL(scschnet, CompositeExplicitAutograd, library) {
 
 TORCH_LIBRARY_IMPL(scschnet, Meta, library) {
   library.impl("pair_vectors", scschnet::pair_vectors_meta);
+  library.impl("pair_distances", scschnet::pair_distances_meta);
   library.impl("pair_forces", scschnet::pair_forces_meta);
   library.impl("pair_forces_backward", scschnet::pair_forces_backward_meta);
 }

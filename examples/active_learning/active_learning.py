@@ -20,7 +20,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 
 import scschnet
 from scschnet.checkpoint import load
@@ -65,7 +65,7 @@ def dynamics(
     for start in starts:
         atoms = start.copy()
         atoms.calc = calculator
-        MaxwellBoltzmannDistribution(atoms, temperature_K=TEMPERATURE, rng=rng)
+        thermalize_momenta(atoms, TEMPERATURE, rng=rng)
         run = Langevin(
             atoms,
             timestep=0.5 * units.fs,

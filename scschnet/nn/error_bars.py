@@ -207,11 +207,11 @@ def trial_forces(
     """
     near = torch.clamp(1.0 - d_ij / reach, min=0.0)
     weights = near.unsqueeze(1).pow(powers) / d_ij.unsqueeze(1)
-    pulls = (weights.unsqueeze(2) * r_ij.unsqueeze(1)).reshape(d_ij.size(0), -1)
+    pulls = (weights.unsqueeze(2) * r_ij.unsqueeze(1)).reshape(d_ij.size(0), 3 * powers.size(0))
     sums = pulls.new_zeros([n_atoms, pulls.size(1)]).index_add_(0, idx_i, pulls)
     if half:
         sums = sums.index_add_(0, idx_j, pulls, alpha=-1)
-    sizes = torch.linalg.vector_norm(sums.reshape(n_atoms, -1, 3), dim=2)
+    sizes = torch.linalg.vector_norm(sums.reshape(n_atoms, powers.size(0), 3), dim=2)
     return torch.clamp(sizes, min=1e-4)
 
 

@@ -12,6 +12,10 @@ from test_lammps import EXACT, N_LAYERS, STYLES, folder, reference, structures, 
 from test_lammps_errors import START
 
 import scschnet
+from scschnet.checkpoint import Checkpoint, save_checkpoint
+from scschnet.data import embedded
+from scschnet.evaluate.error_statistics import error_statistics
+from scschnet.nn import error_bars
 
 pytestmark = pytest.mark.slow  # LAMMPS, and a compiler for its plugin
 
@@ -142,6 +146,43 @@ print "stopped after $(step) steps"
     np.testing.assert_allclose(found, vector(expected, oxygen), rtol=1e-8)
 
 
+@functools.cache
+def one_model_file() -> str:
+    """A model with error bars of its own, fitted to ethanol, of which it knows nothing."""
+    path, frames = folder() / "one_model.pt", embedded.load()
+    model = make_model(n_interactions=N_LAYERS - 1, n_features=7).requires_grad_(False)
+    fitted = error_statistics(model, frames.select(range(60)), frames.select(range(60, 100)))
+    metadata = {error_bars.KEY: fitted.to_json()}
+    save_checkpoint(folder() / "one_model_best.pt", Checkpoint(model, metadata))
+    scschnet.export(folder() / "one_model_best.pt", path)
+    return str(path)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("style", STYLES.values())
+def test_error_bars_of_one_model_are_those_of_python(style, ranks):
+    """Those of forces by atom, that of the energy over all ranks; there is none of the virial."""
+    place, structure = Path(tempfile.mkdtemp(dir=folder())), water()
+    structure.write(place / "water.data")
+    script = f"""units metal
+read_data water.data
+{potential(one_model_file(), style)}
+{COMPUTE}
+dump d all custom 1 bars.dump id c_bars
+dump_modify d sort id format float %.17g
+thermo_style custom step c_bars[*]
+run 0
+print "{COLUMNS}" file bars.txt screen no
+"""
+    run(place, script, ranks)
+    expected = reference(structure, one_model_file())
+    found = read_dump(place / "bars.dump")[0][:, 1]
+    np.testing.assert_allclose(found, expected["forces_std"], rtol=1e-8)
+    forces = expected["forces_std"]
+    whole = [0.0, 0.0, 0.0, forces.max(), forces.min(), forces.mean(), expected["energy_std"]]
+    np.testing.assert_allclose(np.loadtxt(place / "bars.txt"), whole, rtol=1e-8)
+
+
 def test_portable_files_have_error_bars():
     place, structure = Path(tempfile.mkdtemp(dir=folder())), structures()["skewed"]
     structure.write(place / "skewed.data")
@@ -181,8 +222,8 @@ lmp.close()
 ERRORS = {
     "without error bars": (
         COMPUTE + "run 0\n",
-        "compute scschnet/uncertainty needs a model with error bars, which alone.pt does not have: train several "
-        "members, python -m scschnet.train --committee 4, and export them into one file",
+        "compute scschnet/uncertainty needs a model with error bars, which alone.pt does not have: python -m "
+        "scschnet.analysis error-bars RUN adds them to a run, python -m scschnet.train --committee 4 trains a committee",
     ),
     "arguments": (
         "compute bars all scschnet/uncertainty 3\n",
