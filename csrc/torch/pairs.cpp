@@ -142,7 +142,7 @@ std::tuple<Tensor, Tensor, Tensor> half_list(const Tensor& idx_i, const Tensor& 
   check_index(idx_i, "idx_i");
   check_index(idx_j, "idx_j");
   const std::int64_t n_pairs = idx_i.size(0);
-  TORCH_CHECK_VALUE(n_atoms >= 0, "`n_atoms` must not be negative, got ", n_atoms);
+  check_n_atoms(n_atoms);
   TORCH_CHECK_VALUE(idx_j.size(0) == n_pairs, "`idx_j` must have ", n_pairs,
                     " elements like `idx_i`, got ", idx_j.size(0));
   TORCH_CHECK_VALUE(shifts.sizes() == at::IntArrayRef({n_pairs, 3}), "`shifts` must have shape (",

@@ -53,6 +53,14 @@ struct Pairs {
 // Indices on a CPU are read before core follows them: a wrong one would lead into foreign memory.
 // One pass over a pair's 12 bytes, where a convolution reads hundreds.
 
+/// Raises ValueError unless there can be so many atoms; a number near the largest of all would
+/// overflow where rows are counted.
+inline void check_n_atoms(std::int64_t n_atoms) {
+  constexpr std::int64_t most = std::int64_t{1} << 40;
+  TORCH_CHECK_VALUE(n_atoms >= 0, "`n_atoms` must not be negative, got ", n_atoms);
+  TORCH_CHECK_VALUE(n_atoms <= most, "`n_atoms` must be at most ", most, ", got ", n_atoms);
+}
+
 /// Raises ValueError naming the index unless all its entries lie between 0 and end - 1; `index` is
 /// contiguous and int64.
 void check_range(const at::Tensor& index, const char* name, std::int64_t end);

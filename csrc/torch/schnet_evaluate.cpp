@@ -14,6 +14,7 @@
 #include "halo.h"
 #include "memory_pool.hpp"
 #include "meta.hpp"
+#include "pairs.hpp"
 #include "registered_halo.hpp"
 #include "schnet_input.hpp"
 
@@ -131,7 +132,7 @@ Outputs schnet_evaluate_packed_meta(SCSCHNET_NETWORK_PARAMETERS, const Tensor&, 
 }
 
 Tensor pair_rows_cpu(const Tensor& idx_i, const Tensor& idx_j, std::int64_t n_atoms) {
-  TORCH_CHECK_VALUE(n_atoms >= 0, "`n_atoms` must not be negative, got ", n_atoms);
+  check_n_atoms(n_atoms);
   for (const auto& [tensor, name] : {std::pair{&idx_i, "idx_i"}, {&idx_j, "idx_j"}}) {
     TORCH_CHECK_TYPE(tensor->scalar_type() == at::kLong, "`", name, "` must be int64, got ",
                      tensor->scalar_type());

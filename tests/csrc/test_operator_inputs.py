@@ -174,6 +174,15 @@ def test_no_result_on_the_cpu_while_an_argument_is_on_meta(name):
         assert all(t.device.type == ("meta" if is_tensor else "cpu") for t in tensors), (name, k)
 
 
+@pytest.mark.parametrize("name", ["half_list", "pair_rows"])
+@pytest.mark.parametrize("n_atoms", [-1, 2**41, 2**63 - 1])
+def test_numbers_of_atoms_that_cannot_be(name, n_atoms):
+    """One more than the largest number there is would be the smallest."""
+    operator, right = OPERATORS[name]
+    with pytest.raises(ValueError, match="`n_atoms` must"):
+        operator(*right[:-1], n_atoms)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_wrong_arguments_at_random(seed):

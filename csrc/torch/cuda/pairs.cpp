@@ -26,7 +26,7 @@ std::tuple<Tensor, Tensor, Tensor> half_list_cuda(const Tensor& idx_i, const Ten
   check(idx_i, "idx_i", {n_pairs}, at::kLong, idx_i);
   check(idx_j, "idx_j", {n_pairs}, at::kLong, idx_i);
   check(shifts, "shifts", {n_pairs, 3}, at::kInt, idx_i);
-  TORCH_CHECK_VALUE(n_atoms >= 0, "`n_atoms` must not be negative, got ", n_atoms);
+  check_n_atoms(n_atoms);
   TORCH_CHECK_VALUE(n_pairs % 2 == 0,
                     "`idx_i`, `idx_j` must hold every pair both ways, got an odd number, ",
                     n_pairs);
@@ -50,7 +50,7 @@ Tensor pair_rows_cuda(const Tensor& idx_i, const Tensor& idx_j, std::int64_t n_a
   TORCH_CHECK_VALUE(idx_i.dim() == 1, "`idx_i` must have shape (n_pairs,), got ", idx_i.sizes());
   check(idx_i, "idx_i", idx_i.sizes(), at::kLong, idx_i);
   check(idx_j, "idx_j", idx_i.sizes(), at::kLong, idx_i);
-  TORCH_CHECK_VALUE(n_atoms >= 0, "`n_atoms` must not be negative, got ", n_atoms);
+  check_n_atoms(n_atoms);
   return at::searchsorted(idx_i.contiguous(), at::arange(n_atoms + 1, idx_i.options()));
 }
 
