@@ -33,6 +33,11 @@ def checked_records(data: bytes) -> dict[str, str]:
         ERRORS_OF_ZIPFILE: if it is no archive, or damaged.
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        for record in archive.infolist():
+            # `testzip` opens records by their names, and so the last one of a name alone.
+            if names.count(record.filename) > 1:
+                raise zipfile.BadZipFile(f"its record {_printable(record.filename)} stands twice")
         wrong = archive.testzip()
         if wrong is not None:
             raise zipfile.BadZipFile(f"the checksum of its record {_printable(wrong)} is wrong")
@@ -42,7 +47,7 @@ def checked_records(data: bytes) -> dict[str, str]:
                 raise zipfile.BadZipFile(
                     f"its record {_printable(record.filename)} is marked as a folder"
                 )
-        return {name.partition("/")[2]: name for name in archive.namelist()}
+        return {name.partition("/")[2]: name for name in names}
 
 
 def _printable(name: str) -> str:

@@ -595,6 +595,16 @@ def test_a_record_marked_as_a_folder_is_refused(file, tmp_path):
     assert seen == n_records
 
 
+def test_a_record_that_stands_twice_is_refused(file, tmp_path):
+    """One bit of a name in the directory makes data/5 of data/1: what torch reads then would end the process."""
+    data = bytearray(file.read_bytes())
+    name = data.rfind(b"archive/data/1PK")
+    data[name + len(b"archive/data/")] ^= ord("1") ^ ord("5")
+    (tmp_path / "m.pt").write_bytes(data)
+    with pytest.raises(ValueError, match=r"its record archive/data/5 stands twice"):
+        load_exported(tmp_path / "m.pt")
+
+
 def test_names_in_damaged_files_are_printable(file, tmp_path):
     """Both names of the first record and its checksum."""
     data = bytearray(file.read_bytes())
