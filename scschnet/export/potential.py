@@ -264,27 +264,10 @@ class Potential(nn.Module):
             result["unfamiliarity"] = self.unfamiliarity(
                 result["correction_norms"], atomic_numbers.narrow(0, 0, n_local)
             )
-        if self.error_bars is not None:
-            weights = self.contribution_weights.to(corrections.dtype)
-            x_out = (weights.unsqueeze(1).unsqueeze(2) * corrections).sum(0)
-            trial = self.error_bars.trial_forces(
-                self.idx_i(centers), idx_j, r_ij, d_ij, n_atoms, True
-            )
-            bars = self.error_bars(
-                x_out, atomic_numbers.narrow(0, 0, n_local), trial.narrow(0, 0, n_local)
-            )
-            result["energy_std"], result["energies_std"] = bars[0], bars[1]
-            forces_std = bars[2].new_zeros([n_atoms])  # ghosts have theirs where they are local
-            forces_std.narrow(0, 0, n_local).copy_(bars[2])
-            result["forces_std"] = forces_std
-            result["energy_deviations"] = bars[3]
+        if self.has_error_bars:
+            self.add_error_bars(result, atomic_numbers, centers, idx_j, r_ij, d_ij, corrections)
         if self.has_heads:
-            shape = [self.head_weights.size(0), n_local, corrections.size(2)]
-            representations = torch.matmul(self.head_weights, corrections.flatten(1)).view(shape)
-            numbers = atomic_numbers.narrow(0, 0, n_local)
-            for k, (name, head) in enumerate(self.heads.items()):
-                x_out = representations[k]
-                result[name + "_atoms"] = head.atom_values(x_out, numbers)  # type: ignore[operator]
+            self.add_properties(result, atomic_numbers, corrections)
         if not self.has_energy:
             for name in ["energy", "energies", "forces", "virial"]:
                 result.pop(name)
@@ -299,6 +282,42 @@ class Potential(nn.Module):
             per_atom = half.new_zeros([n_atoms, 3, 3]).index_add_(0, self.idx_i(centers), half)
             result["atom_virial"] = per_atom.index_add_(0, idx_j, half)
         return result
+
+    def add_error_bars(
+        self,
+        result: dict[str, Tensor],
+        atomic_numbers: Tensor,
+        centers: Tensor,
+        idx_j: Tensor,
+        r_ij: Tensor,
+        d_ij: Tensor,
+        corrections: Tensor,
+    ) -> None:
+        """Those of local atoms; ghosts have theirs where they are local, and zero here."""
+        n_atoms, n_local = atomic_numbers.size(0), corrections.size(1)
+        if self.error_bars is not None:
+            weights = self.contribution_weights.to(corrections.dtype)
+            x_out = (weights.unsqueeze(1).unsqueeze(2) * corrections).sum(0)
+            trial = self.error_bars.trial_forces(
+                self.idx_i(centers), idx_j, r_ij, d_ij, n_atoms, True
+            )
+            numbers = atomic_numbers.narrow(0, 0, n_local)
+            bars = self.error_bars(x_out, numbers, trial.narrow(0, 0, n_local))
+            result["energy_std"], result["energies_std"] = bars[0], bars[1]
+            result["forces_std"] = nn.functional.pad(bars[2], [0, n_atoms - n_local])
+            result["energy_deviations"] = bars[3]
+
+    def add_properties(
+        self, result: dict[str, Tensor], atomic_numbers: Tensor, corrections: Tensor
+    ) -> None:
+        """What every local atom contributes to the properties."""
+        n_local = corrections.size(1)
+        shape = [self.head_weights.size(0), n_local, corrections.size(2)]
+        representations = torch.matmul(self.head_weights, corrections.flatten(1)).view(shape)
+        numbers = atomic_numbers.narrow(0, 0, n_local)
+        for k, (name, head) in enumerate(self.heads.items()):
+            x_out = representations[k]
+            result[name + "_atoms"] = head.atom_values(x_out, numbers)  # type: ignore[operator]
 
     def in_table(self, atomic_numbers: Tensor) -> Tensor:
         """Atomic numbers that index a table of the pair term; what is no element is found by the energy."""
