@@ -38,7 +38,16 @@ ALLOWED = {
     "predict": {"nn", "data", "checkpoint", "committee", "evaluate", *LEAVES},
     "calculator": {"nn", "data", "neighbors", "checkpoint", "committee", "export", *LEAVES},
     "hosts": {"ops", "nn", "committee", "export", *LEAVES},
-    "select": {"nn", "data", "neighbors", "checkpoint", "evaluate", "calculator", *LEAVES},
+    "select": {
+        "nn",
+        "committee",
+        "data",
+        "neighbors",
+        "checkpoint",
+        "evaluate",
+        "calculator",
+        *LEAVES,
+    },
     "lammps": LEAVES,
 }
 ALLOWED["commands"] = set(ALLOWED)

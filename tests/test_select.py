@@ -11,7 +11,7 @@ from conftest import make_model
 
 import scschnet
 from scschnet import ScSchNetCalculator
-from scschnet.checkpoint import SHORTEST, Checkpoint, save_checkpoint
+from scschnet.checkpoint import SHORTEST, Checkpoint, load_checkpoint, save_checkpoint
 from scschnet.commands.select import main
 from scschnet.data import StructureSet
 from scschnet.evaluate.norm_statistics import norm_statistics
@@ -139,6 +139,31 @@ def test_an_error_bar_of_the_forces_comes_first(checkpoint, frames):
     assert first.info["uncertainty_of"] == "forces_std"
     farthest = max(np.linalg.norm(atoms.positions, axis=1).max() for atoms in frames)
     assert first.info["uncertainty"] == pytest.approx(farthest)
+
+
+def test_a_committee_selects_by_its_error_bars(checkpoint, frames, tmp_path):
+    """From its folder, with the shortest distances of its training structures, which any member knows."""
+    metadata = load_checkpoint(checkpoint).metadata
+    folder = tmp_path / "committee"
+    for k in (1, 2):
+        (folder / f"member-{k}").mkdir(parents=True)
+        model = make_model(seed=k, filters="spline")
+        save_checkpoint(folder / f"member-{k}" / "best.pt", Checkpoint(model, metadata))
+    (folder / "committee.toml").write_text("committee = 2\n")
+    ase.io.write(tmp_path / "md.extxyz", frames)
+    out = tmp_path / "to_label.extxyz"
+    assert main([str(folder), str(tmp_path / "md.extxyz"), "-n", "4", "-o", str(out)]) == 0
+    first, *others = ase.io.read(out, ":")
+    assert len(others) == 3 and first.info["uncertainty_of"] == "forces_std"
+    calculator = ScSchNetCalculator(folder)
+    calculator.calculate(first, ["forces"])
+    bars = calculator.results["forces_std"]
+    assert first.info["uncertainty"] == pytest.approx(bars.max(), rel=1e-6)
+    near = Atoms("OH2", 0.87 * WATER)  # O-H 0.84 Å: above that limit
+    assert len(scschnet.select(folder, [near], 1).frames) == 1
+    close = Atoms("OH2", 0.6 * WATER)  # 0.58 Å, less than 0.7 times 0.86
+    with pytest.raises(ValueError, match="1 are nonsense"):
+        scschnet.select(folder, [close], 1)
 
 
 def test_the_command_writes_frames_that_can_be_labeled(checkpoint, frames, tmp_path, capsys):

@@ -33,7 +33,7 @@ class Options:
     """
 
     run: Run
-    """Run folder (its best.pt is taken) or checkpoint file."""
+    """Run folder (its best.pt is taken), checkpoint file or committee folder."""
     trajectories: Annotated[
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="FRAMES [FRAMES ...]", help_behavior_hint="(required)"),
@@ -78,7 +78,7 @@ def _select(options: Options) -> Selection:
     if not options.trajectories:
         raise ValueError("name at least one trajectory to select from")
     check_device(options.device)
-    expect(options.run, Kind.RUN, Kind.CHECKPOINT)
+    expect(options.run, Kind.RUN, Kind.CHECKPOINT, Kind.COMMITTEE)
     for file in options.trajectories:
         expect(file, Kind.STRUCTURES, Kind.OTHER)
     starts: list[int] = []

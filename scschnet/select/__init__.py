@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scschnet.calculator import ScSchNetCalculator
 from scschnet.callable import let_call
 from scschnet.checkpoint import SHORTEST, checkpoint_path, load_checkpoint
+from scschnet.committee import member_folders
 from scschnet.data import StructureSet, collate
 from scschnet.evaluate.corrections import corrections
 from scschnet.kinds import Kind, kind_of
@@ -181,11 +182,15 @@ def _features(calculator: ScSchNetCalculator, atoms: Atoms) -> NDArray[np.float6
 
 def _shortest(path_or_model: str | os.PathLike[str] | SchNet) -> Mapping[str, float]:
     """Shortest distances of the training structures by pairs of elements such as C-H, as far as a checkpoint tells."""
-    if isinstance(path_or_model, SchNet) or kind_of(path_or_model) not in (
+    kind = None if isinstance(path_or_model, SchNet) else kind_of(path_or_model)
+    if isinstance(path_or_model, SchNet) or kind not in (
         Kind.RUN,
         Kind.CHECKPOINT,
+        Kind.COMMITTEE,
     ):
         return {}
+    if kind is Kind.COMMITTEE:  # its members share their training structures
+        path_or_model = member_folders(path_or_model)[0]
     return load_checkpoint(checkpoint_path(path_or_model)).metadata.get(SHORTEST, {})
 
 
