@@ -31,13 +31,28 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = target.with_name(f"{_prefix(target)}{os.getpid()}.tmp")
     _remove_leftovers(target)
     try:
-        yield temporary
-        rename_durably(temporary, target)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(error.errno, f"cannot write {target}: {reason}") from error
+        with writing(target):
+            yield temporary
+            rename_durably(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A block that writes a file, whose errors name it: a full disk does not say which file found no room.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: naming `path`, for every OSError of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"cannot write {path}: {reason}") from error
 
 
 def _prefix(target: Path) -> str:

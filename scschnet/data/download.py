@@ -153,6 +153,10 @@ def _receive(url: str, part: Path, progress: bool) -> None:
         raise OSError(f"{url} must be reachable, got {error}; ask again to continue") from None
     except http.client.HTTPException as error:
         raise OSError(f"{url} must send a whole answer, got {error!r}; ask again") from None
+    except OSError as error:
+        if error.errno is None:  # a sentence of `_append`
+            raise
+        raise OSError(error.errno, f"cannot write {part}: {error.strerror}") from error
 
 
 def _append(response: http.client.HTTPResponse, part: Path, start: int, progress: bool) -> None:

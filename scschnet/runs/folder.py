@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from scschnet.data import Split, save_split
 from scschnet.data.fingerprint import changes
-from scschnet.files import replacing
+from scschnet.files import replacing, writing
 from scschnet.quantities import ERRORS, MISSING, Error
 from scschnet.runs.config import MAY_CHANGE_ON_RESUME, PLACES, TrainConfig, write_config
 from scschnet.runs.contributions import COLUMNS, LayerContribution
@@ -212,7 +212,7 @@ def _write_rows(path: Path, header: Sequence[str], rows: list[list[str]]) -> Non
 
 
 def _append_rows(path: Path, rows: list[list[Any]]) -> None:
-    with path.open("a", newline="") as file:
+    with writing(path), path.open("a", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 

@@ -3,8 +3,10 @@
 import fcntl
 import os
 import socket
+from io import FileIO
 from pathlib import Path
-from typing import IO
+
+from scschnet.files import writing
 
 
 class FolderLock:
@@ -19,21 +21,22 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / ".lock"
-        self._file: IO[str] | None = None
+        self._file: FileIO | None = None
 
     def acquire(self) -> None:
         """Take the lock.
 
         Raises:
             BlockingIOError: if another training holds it, naming its process and machine.
+            OSError: if there is no room for the file.
         """
         while self._file is None:
-            file = self.path.open("a+", encoding="utf-8")
+            file = self.path.open("a+b", buffering=0)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                holder = file.read().strip() or "another process"
+                holder = file.read().decode().strip() or "another process"
                 file.close()
                 raise BlockingIOError(
                     f"{self.folder} is in use by {holder}, which trains in it; wait until it ends, or stop it"
@@ -45,9 +48,13 @@ class FolderLock:
                 self._file = file
             else:  # who held it has removed the file in between
                 file.close()
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._file.flush()
+        try:
+            with writing(self.path):
+                self._file.truncate(0)
+                self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        except OSError:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Give the lock back, and leave no file behind."""
@@ -56,7 +63,7 @@ class FolderLock:
             self._file.close()
             self._file = None
 
-    def _is_current(self, file: IO[str]) -> bool:
+    def _is_current(self, file: FileIO) -> bool:
         try:
             return os.path.samestat(os.fstat(file.fileno()), self.path.stat())
         except FileNotFoundError:

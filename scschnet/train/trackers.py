@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+from scschnet.files import writing
 from scschnet.runs.config import TrainConfig
 from scschnet.runs.contributions import ENERGY, LayerContribution
 from scschnet.runs.folder import EpochMetrics
@@ -111,7 +112,8 @@ class Wandb:
             resume="allow" if known else None,
             config=dataclasses.asdict(config),
         )
-        file.write_text(f"{self.run.id}\n", encoding="utf-8")
+        with writing(file):
+            file.write_text(f"{self.run.id}\n", encoding="utf-8")
 
     def log(self, epoch: int, values: dict[str, float]) -> None:
         """Send the numbers of an epoch."""

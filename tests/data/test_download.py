@@ -1,6 +1,7 @@
 """Downloads from a local server: whole, interrupted and resumed, changed on the server, corrupt."""
 
 import hashlib
+import resource
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -183,3 +184,17 @@ def test_sets_that_are_not_known(arguments, message):
     with pytest.raises(ValueError) as caught:
         remote_files(*arguments)
     assert message in str(caught.value)
+
+
+def test_a_disk_without_room_is_no_fault_of_the_server(tmp_path, server):
+    """A limit of the process does what a full disk does; what came is kept."""
+    file = RemoteFile("a.bin", f"{server.url}/a.bin", CHECKSUM)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"cannot write .*\.a\.bin\.part: File too large$"):
+            fetch(file, tmp_path, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / ".a.bin.part").read_bytes() == CONTENT[:600_000]
+    assert fetch(file, tmp_path, progress=False) == CHECKSUM
