@@ -41,6 +41,7 @@ def test_kernels_agree_with_the_cpu_in_an_emulator(tmp_path):
     assert result.stdout.strip() == "cuda core: ok"
 
 
+@pytest.mark.slow
 def test_the_program_for_devices_says_where_there_is_none(tmp_path):
     """The same file compiled by nvcc; where a GPU is, it runs there."""
     program = tmp_path / "test_cuda_core"
@@ -116,6 +117,7 @@ HOT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOT)
 def test_hot_kernels_do_not_spill(name):
     compiler("nvcc", "/usr/local/cuda/bin/nvcc")
