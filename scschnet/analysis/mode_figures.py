@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from scschnet.analysis import plots
+from scschnet.analysis.density_of_states import DensityOfStates
 from scschnet.analysis.hessian import PAIR
 from scschnet.analysis.internal import KINDS
 from scschnet.analysis.modes import Modes, ModesOverRuns
@@ -19,8 +20,17 @@ SWING = 0.3  # Å, largest displacement of an atom in it
 KIND_COLORS = {"stretch": "#33608c", "bend": "#b5651d", "torsion": "#2e7d32", "": "0.3"}
 
 
-def plot_modes(found: ModesOverRuns, path: str | os.PathLike[str]) -> Path:
+def plot_modes(
+    found: ModesOverRuns, path: str | os.PathLike[str], states: DensityOfStates | None = None
+) -> Path:
     """Draw every layer's share in every mode, and the mean layer against the frequency; a CSV goes beside it.
+
+    Infrared intensities of the first run and a density of states are drawn below, where there are any.
+
+    Args:
+        found: the modes.
+        path: of the figure.
+        states: of a trajectory, or None.
 
     Raises:
         ValueError: for a suffix other than .png, .pdf, .svg.
@@ -28,11 +38,17 @@ def plot_modes(found: ModesOverRuns, path: str | os.PathLike[str]) -> Path:
     """
     plots.check_format(path)
     n_modes = len(found.first.squares)
+    ratios = [1.0, 0.8]
+    if states is not None or found.first.infrared is not None:
+        ratios.append(0.7)
     with plots.figure_style():
-        figure = plots.new_figure(2 * plots.COLUMN_WIDTH, 2.1 * plots.HEIGHT)
-        above, below = figure.subplots(2, 1, height_ratios=[1.0, 0.8])
+        figure = plots.new_figure(2 * plots.COLUMN_WIDTH, 2.1 * plots.HEIGHT * sum(ratios) / 1.8)
+        above, below, *last = figure.subplots(len(ratios), 1, height_ratios=ratios)
         draw_shares(above, found, font=6.0 if n_modes <= 36 else 4.0)
         draw_depth(below, found)
+        for axes in last:
+            draw_spectrum(axes, found, states)
+            axes.sharex(below)
         plots.save_figure(figure, path)
     write_modes(table_beside(path), found)
     return Path(path)
@@ -84,6 +100,38 @@ def draw_depth(axes: Any, found: ModesOverRuns) -> None:
     axes.legend(fontsize=6.5)
 
 
+def draw_spectrum(axes: Any, found: ModesOverRuns, states: DensityOfStates | None) -> None:
+    """The density of states as an area, the first run's infrared intensities as lines upward from the axis.
+
+    Without intensities, lines of one length mark the harmonic frequencies.
+    """
+    first = found.first
+    axes.set_xlabel("frequency (1/cm)")
+    lines = axes
+    if states is not None:
+        x = states.wavenumbers
+        some = x <= 1.1 * max(first.frequencies.max(), 0.0) + 100.0
+        axes.fill_between(x[some], states.values[some], color="0.75", linewidth=0)
+        axes.set_ylabel("states per 1/cm")
+        axes.set_ylim(bottom=0.0)
+        lines = axes.twinx()
+    if first.infrared is None:
+        lines.vlines(first.frequencies, 0.0, 1.0, color=KIND_COLORS["stretch"], linewidth=0.8)
+        lines.set_ylim(0.0, 8.0)
+        lines.set_yticks([])
+        axes.set_title("area: trajectory; lines: harmonic frequencies", fontsize=7)
+        return
+    lines.vlines(first.frequencies, 0.0, first.infrared, color=KIND_COLORS["bend"], linewidth=1.2)
+    lines.set_ylim(bottom=0.0)
+    lines.set_ylabel("IR intensity (km/mol)")
+
+
+def write_states(path: str | os.PathLike[str], states: DensityOfStates) -> Path:
+    """Write a density of states as CSV."""
+    rows = np.stack([states.wavenumbers, states.values], axis=1).tolist()
+    return write_table(path, ["wavenumber (1/cm)", "states per 1/cm"], rows)
+
+
 def kind_of(modes: Modes, k: int) -> str:
     """Stretch, bend or torsion: the largest share of the kinetic energy; empty for a periodic structure."""
     return "" if modes.fractions is None else KINDS[int(modes.fractions[k].argmax())]
@@ -113,6 +161,7 @@ def write_modes(path: str | os.PathLike[str], found: ModesOverRuns) -> Path:
     columns += [f"straight share {name}, first run" for name in first.names]
     columns += [f"frequency, run {run + 1} (1/cm)" for run in range(n_runs)]
     columns += [f"mean layer, run {run + 1}" for run in range(n_runs)]
+    columns += ["IR intensity, first run (km/mol)"]
 
     def both(values: Any) -> list[Any]:
         return [values.mean(), values.std(ddof=1) if n_runs > 1 else ""]
@@ -127,6 +176,7 @@ def write_modes(path: str | os.PathLike[str], found: ModesOverRuns) -> Path:
         for share in found.shares[:, k].T:
             row += both(share)
         row += [*straight[k], *found.frequencies[:, k], *found.depth[:, k]]
+        row += ["" if first.infrared is None else first.infrared[k]]
         rows.append(row)
     return write_table(path, columns, rows)
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from scschnet.analysis.hessian import PAIR, split_hessian
+from scschnet.analysis.infrared import dipole_gradients, has_dipole, intensities
 from scschnet.analysis.internal import motion
 from scschnet.data import StructureSet, collate
 from scschnet.nn import SchNet
@@ -53,6 +54,7 @@ class Modes:
         curved: the same along curved paths; None for a periodic structure.
         fractions: of the kinetic energy in stretch, bend and torsion, (n_modes, 3); None likewise.
         labels: what kind of motion each is; empty for a periodic structure.
+        infrared: integrated absorption, (n_modes,), km/mol; None without a dipole moment.
     """
 
     structure: StructureSet
@@ -64,6 +66,7 @@ class Modes:
     curved: NDArray[np.float64] | None
     fractions: NDArray[np.float64] | None
     labels: tuple[str, ...]
+    infrared: NDArray[np.float64] | None = None
 
     @property
     def frequencies(self) -> NDArray[np.float64]:
@@ -140,8 +143,12 @@ def normal_modes(model: SchNet, structure: StructureSet) -> Modes:
         kinds = motion(structure, masses, vectors)
         curved = straight + kinds.curvature @ split.gradients.T
         fractions, labels = kinds.fractions, kinds.labels
+    infrared = None
+    if has_dipole(model) and not structure.pbc.any():
+        infrared = intensities(dipole_gradients(model, structure), vectors, masses)
     return Modes(
-        structure, masses, squares, vectors, split.names, straight, curved, fractions, labels
+        *(structure, masses, squares, vectors, split.names, straight, curved, fractions, labels),
+        infrared=infrared,
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from scschnet.analysis import modes as a
 from scschnet.analysis import plots
+from scschnet.analysis.density_of_states import DensityOfStates, of_trajectory
 from scschnet.analysis.importance import rank_correlation
 from scschnet.analysis.internal import KINDS
 from scschnet.analysis.mode_figures import (
@@ -17,6 +18,7 @@ from scschnet.analysis.mode_figures import (
     plot_modes,
     wavenumber,
     write_animation,
+    write_states,
     write_vectors,
 )
 from scschnet.analysis.modes import (
@@ -46,6 +48,7 @@ class Modes:
     omega^2 of every mode is split over the layers, exactly. Of several runs (seeds) modes are matched, and means and
     spreads are given. Draws the shares and the mean layer of every mode; a CSV, the modes as columns of an extended XYZ
     file, and their animation go beside the figure. Frequencies are harmonic; those of a periodic structure are at Gamma.
+    A model with a dipole moment gives infrared intensities, a trajectory its vibrational density of states.
     """
 
     runs: Runs
@@ -56,6 +59,10 @@ class Modes:
     """Units of a file that does not state them, for example 'kcal/mol, Angstrom'."""
     out: Annotated[Path, out_option()] = Path("modes.png")
     """Figure to write: .png, .pdf or .svg."""
+    trajectory: Annotated[Path | None, optional("FILE")] = None
+    """Trajectory of the same atoms, whose density of states is drawn beside the harmonic frequencies."""
+    interval: float = 0.0
+    """Time between its frames, fs."""
     temperature: float = 298.15
     """Temperature of the thermochemistry, K."""
     pressure: float = 1e5
@@ -69,11 +76,16 @@ class Modes:
         for name in ("temperature", "pressure", "symmetry_number"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
+        if self.trajectory is not None and not self.interval > 0:
+            raise ValueError(
+                f"`--trajectory` needs `--interval`, the time between its frames in fs, got {self.interval:g}"
+            )
         check_alike(self.runs)
         runs = [read_run(path) for path in self.runs]
         start = self._start(runs[0])
         found = over_runs([_relaxed_modes(run, start) for run in runs])
-        plot_modes(found, self.out)
+        states = self._states(found.first)
+        plot_modes(found, self.out, states)
         print(modes_table(found))
         self._print_thermochemistry(found.first)
         self._warn(found)
@@ -81,6 +93,8 @@ class Modes:
         files.append(write_vectors(self.out.with_suffix(".xyz"), found.first))
         animation = self.out.with_name(f"{self.out.stem}-animated.xyz")
         files.append(write_animation(animation, found.first))
+        if states is not None:
+            files.append(write_states(self.out.with_name(f"{self.out.stem}-states.csv"), states))
         print("\n" + "\n".join(map(str, files)))
 
     def _start(self, run: Run) -> StructureSet:
@@ -93,6 +107,24 @@ class Modes:
                 f"`--structure` must hold one structure, got {len(structures):,} in {self.structure}"
             )
         return structures
+
+    def _states(self, modes: a.Modes) -> DensityOfStates | None:
+        """Of the trajectory, if there is one."""
+        if self.trajectory is None:
+            return None
+        expect(self.trajectory, Kind.STRUCTURES, Kind.OTHER, option="--trajectory")
+        found = of_trajectory(self.trajectory, atoms_of(modes.structure), self.interval)
+        if modes.frequencies.max() > found.wavenumbers[-1]:
+            raise ValueError(
+                f"`--interval` must be short enough for vibrations up to {modes.frequencies.max():.0f} 1/cm, but frames "
+                f"{self.interval:g} fs apart show those up to {found.wavenumbers[-1]:.0f} 1/cm"
+            )
+        how = "differences of positions" if found.from_positions else "velocities"
+        print(
+            f"density of states of {found.seconds * 1e12:.2f} ps, from {how}, in steps of "
+            f"{found.wavenumbers[1]:.1f} 1/cm\n"
+        )
+        return found
 
     def _print_thermochemistry(self, modes: a.Modes) -> None:
         found = thermochemistry(modes, self.temperature, self.pressure, self.symmetry_number)
@@ -129,9 +161,18 @@ def lowest(run: Run) -> StructureSet:
     return structures.select([int(np.nanargmin(energy))])
 
 
+def atoms_of(structure: StructureSet) -> Atoms:
+    """The only structure of a set, for ASE."""
+    return Atoms(
+        *(structure.atomic_numbers, structure.positions),
+        cell=structure.cells[0],
+        pbc=structure.pbc[0],
+    )
+
+
 def _relaxed_modes(run: Run, start: StructureSet) -> a.Modes:
     """Modes of a run's own minimum."""
-    atoms = Atoms(start.atomic_numbers, start.positions, cell=start.cells[0], pbc=start.pbc[0])
+    atoms = atoms_of(start)
     atoms.calc = ScSchNetCalculator(run.model)
     relax(atoms)
     ends = np.array([0, len(atoms)])
@@ -143,16 +184,18 @@ def modes_table(found: ModesOverRuns) -> str:
     """Frequencies, kinds and shares of all modes, and whether soft ones live in later blocks, as text."""
     first = found.first
     several = len(found.frequencies) > 1
+    infrared = first.infrared
     lines = [
-        f"{'1/cm':>8}{'±' if several else '':>6}  {'motion':20}{'atoms':>6}{'layer':>7}"
-        + "".join(f"{name:>10}" for name in first.names)
+        f"{'1/cm':>8}{'±' if several else '':>6}{'' if infrared is None else '  km/mol'}  {'motion':20}"
+        f"{'atoms':>6}{'layer':>7}" + "".join(f"{name:>10}" for name in first.names)
     ]
     mean, shares = found.frequencies.mean(axis=0), found.shares.mean(axis=0)
     for k in range(len(mean)):
         spread = f"{found.frequencies[:, k].std(ddof=1):6.0f}" if several else " " * 6
         word = first.labels[k] if first.labels else ""
+        absorbed = "" if infrared is None else f"{infrared[k]:8.1f}"
         lines.append(
-            f"{wavenumber(mean[k]):>8}{spread}  {word:20}{first.n_moving[k]:6.1f}{found.depth[:, k].mean():7.2f}"
+            f"{wavenumber(mean[k]):>8}{spread}{absorbed}  {word:20}{first.n_moving[k]:6.1f}{found.depth[:, k].mean():7.2f}"
             + "".join(f"{100 * share:8.1f} %" for share in shares[k])
         )
     lines.append("\nmean layer, sum l |share_l| / sum |share_l|")
