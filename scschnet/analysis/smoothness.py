@@ -34,7 +34,8 @@ class PairScan:
     """A bond or a contact that was pressed and stretched, all other atoms at rest.
 
     Args:
-        elements: atomic numbers, ascending.
+        atoms: structure, and two atoms counted in the set that was looked at.
+        elements: their atomic numbers, ascending.
         bonded: whether it is a bond.
         distance: ascending, (n_points,), Å.
         energy: of the whole structure, relative to its lowest, (n_points,), eV.
@@ -42,6 +43,7 @@ class PairScan:
         jumps: distances at which the slope has a step, Å.
     """
 
+    atoms: tuple[int, int, int]
     elements: tuple[int, int]
     bonded: bool
     distance: NDArray[np.float64]
@@ -104,19 +106,20 @@ def scan_pairs(model: SchNet, structures: StructureSet) -> list[PairScan]:
     model.require_energy()
     check_elements(model, structures)
     count = min(STRUCTURES, len(structures))
-    few = structures.select(np.linspace(0, len(structures) - 1, count).astype(int))
+    few = np.linspace(0, len(structures) - 1, count).astype(int)
     found = []
-    for (a, b, bonded), pairs in sorted(_chosen(few).items()):
+    for (a, b, bonded), pairs in sorted(_chosen(structures, few).items()):
         for m, i, j in pairs:
-            found.append(_scan(model, few, m, i, j, (a, b), bonded))
+            found.append(_scan(model, structures, m, i, j, (a, b), bonded))
     return found
 
 
 def _chosen(
-    structures: StructureSet,
+    structures: StructureSet, few: NDArray[np.int64]
 ) -> dict[tuple[int, int, bool], list[tuple[int, int, int]]]:
     """Elements and whether they are bonded, to structure and atoms of some pairs."""
-    s = structures
+    s = structures.select(few)
+    first = structures.atom_ptr[few] - s.atom_ptr[:-1]
     i, j, shifts, _ = batch_neighbor_list(s.positions, s.atom_ptr, LOOK, s.cells, s.pbc)
     r_ij = s.positions[j] - s.positions[i]
     d_ij = np.linalg.norm(r_ij + np.einsum("pa,pab->pb", shifts, s.cells[s.idx_m[i]]), axis=1)
@@ -131,8 +134,9 @@ def _chosen(
             of = of[np.linspace(0, len(of) - 1, min(SCANS, len(of))).astype(int)]
         else:
             of = of[np.argsort(d_ij[of], kind="stable")[:SCANS]]
-        pairs = [(int(s.idx_m[i[k]]), int(i[k]), int(j[k])) for k in of]
-        found[int(a), int(b), bool(bond)] = pairs
+        m = s.idx_m[i[of]]
+        atoms = zip(few[m], i[of] + first[m], j[of] + first[m], strict=True)
+        found[int(a), int(b), bool(bond)] = [(int(n), int(p), int(q)) for n, p, q in atoms]
     return found
 
 
@@ -164,4 +168,4 @@ def _scan(
         away = np.abs(changes - np.median(changes))
         if away.max() > STEP:
             jumps.append(float(closer[away.argmax()]))
-    return PairScan(elements, bonded, distance, energy - energy.min(), slope, jumps)
+    return PairScan((m, i, j), elements, bonded, distance, energy - energy.min(), slope, jumps)

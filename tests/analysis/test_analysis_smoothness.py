@@ -1,13 +1,21 @@
 """Bonds and contacts that are stretched and pressed: what is scanned, and what is counted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase.build import molecule
 from conftest import make_model
 
+from scschnet.analysis.filters import along_a_pair, nearest_vector, pair_energies, shortest_pairs
 from scschnet.analysis.smoothness import PairScan, scan_pairs
 from scschnet.data import StructureSet
-from scschnet.evaluate import predict
+from scschnet.elements import symbol
+from scschnet.evaluate import energies_of, predict
+from scschnet.nn import SchNet
+from scschnet.runs.config import TrainConfig
+from scschnet.runs.run import Run, read_run
+from scschnet.train.loop import train
 
 
 def ethanol() -> StructureSet:
@@ -17,7 +25,7 @@ def ethanol() -> StructureSet:
 
 def scan_of(energy: np.ndarray) -> PairScan:
     distance = np.linspace(1.0, 2.0, len(energy))
-    return PairScan((1, 1), True, distance, energy, np.gradient(energy, distance), [])
+    return PairScan((0, 0, 1), (1, 1), True, distance, energy, np.gradient(energy, distance), [])
 
 
 @pytest.fixture
@@ -106,3 +114,59 @@ def test_a_model_without_energy_is_refused():
     model = make_model(energy=False, heads=("mu:dipole",))
     with pytest.raises(ValueError, match="energy"):
         scan_pairs(model, ethanol())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    options = {"n_train": 100, "n_val": 20, "n_test": 20, "n_features": 16, "n_interactions": 2}
+    path = tmp_path_factory.mktemp("runs") / "walls"
+    train(TrainConfig(repulsion="data", epochs=20, out=str(path), **options))
+    return read_run(path)
+
+
+def pressed(model: SchNet, run: Run) -> dict[str, list[np.ndarray]]:
+    """Energies of held-out structures, of which two atoms come near from the shortest distance trained on to 0.3 Å.
+
+    Of every two elements, in several structures along the lines of several bonds and contacts.
+    """
+    shortest = shortest_pairs(run.part("train"))
+    held_out, found = run.part("test"), {}
+    for scan in scan_pairs(model, held_out):
+        m, i, j = scan.atoms
+        now = np.linalg.norm(nearest_vector(held_out, m, i, j))
+        start = min(now, shortest[scan.elements][0])
+        moved = along_a_pair(held_out, m, i, j, np.linspace(start, 0.3, 60) / now)
+        pair = "-".join(symbol(z) for z in scan.elements)
+        found.setdefault(pair, []).append(energies_of(model, moved))
+    return found
+
+
+def lone(model: SchNet, run: Run) -> dict[str, list[np.ndarray]]:
+    """Energies of two atoms alone, from half the shortest distance trained on to 0.3 Å."""
+    found = {}
+    for (a, b), (shortest, *_) in shortest_pairs(run.part("train")).items():
+        energies = pair_energies(model, np.linspace(0.5 * shortest, 0.3, 60)).energy[a, b]
+        found[f"{symbol(a)}-{symbol(b)}"] = [energies]
+    return found
+
+
+PAIRS = ["C-C", "C-O", "H-C", "H-H", "H-O"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [pressed, lone])
+def test_with_walls_energies_rise_all_the_way_to_overlap(run, way):
+    found = way(run.model, run)
+    assert sorted(found) == PAIRS
+    for pair, curves in found.items():
+        assert all((np.diff(energies) > 0).all() for energies in curves), pair
+
+
+@pytest.mark.slow
+def test_without_walls_they_do_not(run):
+    model = SchNet(replace(run.model.config, repulsion="none"), filters="spline")
+    state = run.model.state_dict()
+    model.load_state_dict({k: v for k, v in state.items() if not k.startswith("pair_term")})
+    model.requires_grad_(False)
+    found = pressed(model, run)
+    assert any((np.diff(energies) <= 0).any() for curves in found.values() for energies in curves)
