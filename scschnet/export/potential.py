@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from scschnet.nn import SchNet
 from scschnet.nn.config import MAX_Z
-from scschnet.nn.error_bars import ErrorBars, ErrorStatistics
+from scschnet.nn.error_bars import ErrorBars, ErrorStatistics, trial_sizes
 from scschnet.nn.filter_table import FilterGrid, filter_tables
 from scschnet.nn.unfamiliarity import NormStatistics
 
@@ -297,12 +297,13 @@ class Potential(nn.Module):
         n_atoms, n_local = atomic_numbers.size(0), corrections.size(1)
         if self.error_bars is not None:
             weights = self.contribution_weights.to(corrections.dtype)
-            x_out = (weights.unsqueeze(1).unsqueeze(2) * corrections).sum(0)
-            trial = self.error_bars.trial_forces(
-                self.idx_i(centers), idx_j, r_ij, d_ij, n_atoms, True
-            )
+            x_out = torch.matmul(weights, corrections.flatten(1)).view(corrections.size()[1:])
+            trial: list[Tensor] = []
+            for weight in self.error_bars.trial_weights(d_ij):
+                forces, _ = self.pair_forces(weight, centers, idx_j, r_ij, d_ij, n_atoms)
+                trial.append(forces.narrow(0, 0, n_local))
             numbers = atomic_numbers.narrow(0, 0, n_local)
-            bars = self.error_bars(x_out, numbers, trial.narrow(0, 0, n_local))
+            bars = self.error_bars(x_out, numbers, trial_sizes(trial))
             result["energy_std"], result["energies_std"] = bars[0], bars[1]
             result["forces_std"] = nn.functional.pad(bars[2], [0, n_atoms - n_local])
             result["energy_deviations"] = bars[3]
