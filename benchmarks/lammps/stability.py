@@ -1,6 +1,6 @@
 """Do models hold in dynamics? Long, hot and dense runs in LAMMPS, watched every 20 fs.
 
-    python benchmarks/lammps/stability.py WORK --models data=water.pt none=water-none.pt --bars committee.pt single.pt
+    python -m benchmarks.lammps.stability WORK --models data=water.pt none=water-none.pt --bars committee.pt single.pt
 
 `--models` names exported files by what tells them apart; each runs every case (CASES) whose elements it knows, or those of `--cases`. A
 case is written to WORK/NAME-CASE.csv while it runs: a row every 20 fs with temperature, energy, pressure, the shortest distance of
@@ -23,17 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import ase.build
-import ase.io
+import ase.data
 import numpy as np
 import torch
 from ase.data import covalent_radii
 
 from benchmarks.lammps.energy_drift import drift
+from benchmarks.lammps.programs import water, write_data
 from scschnet import neighbor_list
 from scschnet.export import ExportedModel, load_exported
 from scschnet.lammps import preload_mpi
 
-ROOT = Path(__file__).parents[2]
 EVERY, KEEP = 40, 5000  # steps from row to row, and from restart file to restart file
 LOOK = 3.2  # Å, how far is looked for the nearest atom
 BONDED = 1.25  # times the sum of the covalent radii
@@ -76,12 +76,9 @@ CASES = {
 }
 
 
-def water() -> ase.Atoms:
+def many_waters() -> ase.Atoms:
     """512 molecules: a frame of the training set, in all directions twice."""
-    with np.load(ROOT / "tests" / "files" / "water64_2frames.npz") as frames:
-        one = ase.Atoms(frames["z"], frames["R"][0], cell=frames["cell"][0], pbc=True)
-    one.wrap()
-    return one * (2, 2, 2)
+    return water() * (2, 2, 2)
 
 
 def copper() -> ase.Atoms:
@@ -96,7 +93,7 @@ def ethanol() -> ase.Atoms:
     return atoms
 
 
-SYSTEMS = {"water": water, "copper": copper, "ethanol": ethanol}
+SYSTEMS = {"water": many_waters, "copper": copper, "ethanol": ethanol}
 START = """
 pair_style scschnet
 pair_coeff * * {model} {elements}
@@ -124,13 +121,11 @@ class Run:
         self.atoms = SYSTEMS[case.system]()
         self.lmp = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
         restart = stem.with_suffix(".restart")
-        elements = sorted(set(self.atoms.symbols))
+        data = stem.with_suffix(".data")
+        elements = write_data(data, self.atoms)
         if restart.exists():
             self._say(f"units metal\nread_restart {restart}")
         else:
-            data = stem.with_suffix(".data")
-            options = {"format": "lammps-data", "specorder": elements, "masses": True}
-            ase.io.write(data, self.atoms, units="metal", **options)
             self._say(f"units metal\nread_data {data}")
         words = {"model": model, "elements": " ".join(elements)}
         self._say(START.format(**words, timestep=1e-3 * case.femtoseconds))
