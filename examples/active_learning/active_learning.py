@@ -183,7 +183,7 @@ def plot(table: Path, figure: Path) -> None:
             axis.plot(values[:, :, 0].T, values[:, :, 1].T, color=color, lw=0.7, alpha=0.6)
             axis.plot(*values.mean(axis=0).T, "o-", color=color, label=how)
         axis.set(
-            title=title, xlabel="labeled frames", ylabel="RMSE of forces (meV/Å)", yscale="log"
+            title=title, xlabel="labeled frames", ylabel="RMSE of forces (meV/Å)", ylim=(0, None)
         )
     axes[0].legend()
     fig.savefig(figure, dpi=150)
