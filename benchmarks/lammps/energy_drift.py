@@ -1,9 +1,8 @@
 """Energy conservation of water in LAMMPS (NVE), 192 and 1,536 atoms, float32 and float64 networks.
 
-    python benchmarks/lammps/energy_drift.py RUN_FOLDER --out benchmarks/results/lammps_nve.json
+    python -m benchmarks.lammps.energy_drift RUN_FOLDER --out benchmarks/results/lammps_nve.json
 
-RUN_FOLDER: a training on the periodic water set; the potential has the walls of examples/lammps/water. Each case starts from
-prepare.py's structure there, is brought to `--kelvin` with a thermostat, forgets it, and is run at 0.5 fs. Reported: the slope of a line through the total energy per atom, its
+RUN_FOLDER: a training on the periodic water set with `--repulsion data`. Each case starts from a frame of the set, is brought to `--kelvin` with a thermostat, forgets it, and is run at 0.5 fs. Reported: the slope of a line through the total energy per atom, its
 standard error from means of blocks and their correlation (`drift_error`: what a trajectory of this length can tell), and the rms
 distance from the line. The picture of the same name shows the energies. Rows of earlier runs in the file stay.
 """
@@ -21,22 +20,19 @@ import matplotlib
 import numpy as np
 import torch
 
+from benchmarks.lammps.programs import water, write_data
 from scschnet import export
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-PREPARE = Path(__file__).parents[2] / "examples" / "lammps" / "water" / "prepare.py"
 N_BLOCKS = 20
 SCRIPT = """
 units metal
 read_data water.data
 replicate {repeats} {repeats} {repeats}
-pair_style hybrid/overlay scschnet lj/cut 2.3
-pair_modify pair lj/cut shift yes
-pair_coeff * * scschnet {model} H O
-pair_coeff 1 1 lj/cut 0.2 1.158 1.3
-pair_coeff 2 2 lj/cut 0.2 2.049 2.3
+pair_style scschnet
+pair_coeff * * {model} H O
 neighbor 1.0 bin
 timestep {timestep}
 velocity all create {kelvin} 4928 loop geom
@@ -56,7 +52,7 @@ run {steps}
 def simulate(model: Path, repeats: int, steps: int, options: argparse.Namespace) -> np.ndarray:
     """Time (ps), total energy (eV) and temperature (K) every ten steps."""
     place = Path(tempfile.mkdtemp(dir=model.parent))
-    subprocess.run([sys.executable, PREPARE], cwd=place, check=True, capture_output=True)
+    write_data(place / "water.data", water())
     values = {
         "timestep": options.timestep * 1e-3,
         "kelvin": options.kelvin,

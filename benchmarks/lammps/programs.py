@@ -6,9 +6,30 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import ase
+import ase.io
+import numpy as np
+
 from scschnet.lammps import preload_mpi
 
 STEPS = 10  # in a call: what LAMMPS does before and after a run is spread over them
+
+
+def water() -> ase.Atoms:
+    """64 molecules, a frame of the training set."""
+    file = Path(__file__).parents[2] / "tests" / "files" / "water64_2frames.npz"
+    with np.load(file) as frames:
+        atoms = ase.Atoms(frames["z"], frames["R"][0], cell=frames["cell"][0], pbc=True)
+    atoms.wrap()
+    return atoms
+
+
+def write_data(file: Path, atoms: ase.Atoms) -> list[str]:
+    """Write a structure for LAMMPS; returns the elements of types 1, 2, ..."""
+    elements = sorted(set(atoms.symbols))
+    options = {"format": "lammps-data", "specorder": elements, "masses": True, "units": "metal"}
+    ase.io.write(file, atoms, **options)
+    return elements
 
 
 def start(script: str):

@@ -26,6 +26,7 @@ import scschnet
 from scschnet.checkpoint import load
 from scschnet.data import StructureSet, read
 from scschnet.evaluate import errors, predict
+from scschnet.evaluate.error_statistics import run_error_statistics, store_error_statistics
 from scschnet.evaluate.norm_statistics import run_statistics, store_statistics
 from scschnet.runs.config import TrainConfig
 from scschnet.runs.run import read_run
@@ -34,8 +35,10 @@ from scschnet.train.loop import train
 N_START, N_VAL, N_NEW, N_ROUNDS, N_TEST = 50, 10, 25, 3, 100
 TEMPERATURE, N_WALKERS, N_STEPS, EVERY = 1000.0, 4, 300, 3
 TEACHER = TrainConfig(repulsion="data", n_test=500, threads=1)
-STUDENT = TrainConfig(n_features=16, n_interactions=2, epochs=80, batch_size=5, threads=1)
-FURTHER = {"epochs": 15, "lr": 1e-3}
+STUDENT = TrainConfig(
+    n_features=32, n_interactions=3, repulsion="data", epochs=200, batch_size=5, threads=1
+)
+FURTHER = {"epochs": 60, "lr": 1e-3}
 EXPLODED = 200.0  # eV/Å: no force of a molecule
 
 
@@ -86,8 +89,8 @@ def choose(how: str, model: Path, frames: list[Atoms], seed: int) -> list[Atoms]
     """New frames to label: those of `scschnet.select`, or random ones that are no nonsense either."""
     if how == "selected":
         return scschnet.select(model, frames, N_NEW).frames
-    some = np.random.default_rng(seed).permutation(len(frames))[: 2 * N_NEW]
-    usable = scschnet.select(model, [frames[k] for k in some], 2 * N_NEW).frames
+    order = np.random.default_rng(seed).permutation(len(frames))
+    usable = scschnet.select(model, [frames[k] for k in order], len(frames)).frames
     return sorted(usable, key=lambda atoms: atoms.info["source_frame"])[:N_NEW]
 
 
@@ -102,6 +105,7 @@ def trained(out: Path, data: list[Path], config: TrainConfig) -> Path:
     files = tuple(map(str, data))
     train(replace(config, data=files, split_file=str(split), out=str(out)))
     store_statistics(out, run_statistics(read_run(out)))
+    store_error_statistics(out, run_error_statistics(read_run(out)))
     return out
 
 
@@ -179,7 +183,7 @@ def plot(table: Path, figure: Path) -> None:
             axis.plot(values[:, :, 0].T, values[:, :, 1].T, color=color, lw=0.7, alpha=0.6)
             axis.plot(*values.mean(axis=0).T, "o-", color=color, label=how)
         axis.set(
-            title=title, xlabel="labeled frames", ylabel="RMSE of forces (meV/Å)", yscale="log"
+            title=title, xlabel="labeled frames", ylabel="RMSE of forces (meV/Å)", ylim=(0, None)
         )
     axes[0].legend()
     fig.savefig(figure, dpi=150)

@@ -209,23 +209,38 @@ def squeeze(model: SchNet, structures: StructureSet, n_points: int = 26) -> list
     check_elements(model, structures)
     found = []
     for elements, (shortest, m, i, j) in shortest_pairs(structures).items():
-        part = structures.select(np.full(n_points, m))
-        first = structures.atom_ptr[m]
-        positions = part.positions.reshape(n_points, -1, 3).copy()
         fractions = np.linspace(1.0, SQUEEZE_TO, n_points)
-        way = _nearest_vector(structures, m, i, j)
-        by = 0.5 * (1.0 - fractions)[:, None] * way
-        positions[:, i - first] += by
-        positions[:, j - first] -= by
-        moved = replace(
-            part, positions=positions.reshape(-1, 3), energy=None, forces=None, stress=None
-        )
+        moved = along_a_pair(structures, m, i, j, fractions)
         energy = energies_of(model, moved)
         found.append(PairRange(elements, shortest, shortest * fractions, energy - energy[0]))
     return found
 
 
-def _nearest_vector(structures: StructureSet, m: int, i: int, j: int) -> NDArray[np.float64]:
+def along_a_pair(
+    structures: StructureSet, m: int, i: int, j: int, fractions: NDArray[np.float64]
+) -> StructureSet:
+    """A structure with two of its atoms at several distances, all others at rest; both move along their line.
+
+    Args:
+        structures: the set.
+        m: the structure.
+        i: one atom, counted in the whole set.
+        j: the other; of its images the nearest one counts.
+        fractions: of the distance, (n_points,).
+
+    Returns:
+        The structures, without labels.
+    """
+    part = structures.select(np.full(len(fractions), m))
+    first = structures.atom_ptr[m]
+    positions = part.positions.reshape(len(fractions), -1, 3).copy()
+    by = 0.5 * (1.0 - fractions)[:, None] * nearest_vector(structures, m, i, j)
+    positions[:, i - first] += by
+    positions[:, j - first] -= by
+    return replace(part, positions=positions.reshape(-1, 3), energy=None, forces=None, stress=None)
+
+
+def nearest_vector(structures: StructureSet, m: int, i: int, j: int) -> NDArray[np.float64]:
     """From atom i to the nearest image of atom j, (3,), Å."""
     way = structures.positions[j] - structures.positions[i]
     cell, pbc = structures.cells[m], structures.pbc[m]

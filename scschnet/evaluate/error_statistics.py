@@ -114,12 +114,11 @@ def features(
     """The representation (n_atoms, n_features) and the trial forces (n_atoms, 4) of every atom of a set."""
     xs = [np.zeros((0, model.config.n_features))]
     trials = [np.zeros((0, len(POWERS)))]
-    powers = torch.tensor(POWERS, dtype=torch.float64)
     for batch in batches(model, structures):
         found = corrections(model, batch)
         d_ij = torch.linalg.vector_norm(found.r_ij, dim=1)
         pairs = (found.idx_i, found.idx_j, found.r_ij, d_ij)
-        sizes = trial_forces(*pairs, len(batch.atomic_numbers), found.half, reach, powers)
+        sizes = trial_forces(*pairs, len(batch.atomic_numbers), found.half, reach)
         xs.append(model.combine(found.layers).double().numpy())
         trials.append(sizes.numpy())
     return np.concatenate(xs), np.concatenate(trials)

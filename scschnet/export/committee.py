@@ -4,6 +4,7 @@ The members are models of the same form that differ in their weights. Neighbors,
 splines are found once for all of them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -34,6 +35,10 @@ class CommitteePotential(nn.Module):
     def __init__(self, members: Sequence[Potential], factors: Factors) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        for member in members[
+            1:
+        ]:  # the first one finds what is wrong with the input, `combined` the rest
+            member.checked = False
         self.energy_factor = factors.energy
         self.forces_factor = factors.forces
 
@@ -64,14 +69,24 @@ class CommitteePotential(nn.Module):
         r = positions.detach().double()
         centers, idx_j, r_ij, d_ij = self.members[0].half_pairs(r, cell.detach().double(), pbc)  # type: ignore[operator]
         splines = self.members[0].spline_weights(d_ij)  # type: ignore[operator]
+        wall = self.members[0].wall(atomic_numbers, centers, idx_j, d_ij, r.size(0))  # type: ignore[operator]
         results: list[dict[str, Tensor]] = []
         for member in self.members:
             results.append(
                 member.results_of_structure(  # type: ignore[operator]
-                    r, atomic_numbers, centers, idx_j, r_ij, d_ij, splines, layers, atom_virial
+                    r,
+                    atomic_numbers,
+                    centers,
+                    idx_j,
+                    r_ij,
+                    d_ij,
+                    splines,
+                    wall,
+                    layers,
+                    atom_virial,
                 )
             )
-        return self.combined(results)
+        return self.combined(results, atomic_numbers, d_ij)
 
     @torch.jit.export
     def forward_pairs(
@@ -101,6 +116,7 @@ class CommitteePotential(nn.Module):
         r = r_ij.detach().double().contiguous()
         d_ij = self.members[0].distances(r)  # type: ignore[operator]
         splines = self.members[0].spline_weights(d_ij)  # type: ignore[operator]
+        wall = self.members[0].wall(atomic_numbers, centers, idx_j, d_ij, n_local)  # type: ignore[operator]
         results: list[dict[str, Tensor]] = []
         for member in self.members:
             results.append(
@@ -111,37 +127,36 @@ class CommitteePotential(nn.Module):
                     r,
                     d_ij,
                     splines,
+                    wall,
                     n_local,
                     halo,
                     layers,
                     atom_virial,
                 )
             )
-        return self.combined(results)
+        return self.combined(results, atomic_numbers, d_ij)
 
-    def combined(self, results: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    def combined(
+        self, results: list[dict[str, Tensor]], atomic_numbers: Tensor, d_ij: Tensor
+    ) -> dict[str, Tensor]:
         """The mean of the members' results, and the deviations from it."""
         mean: dict[str, Tensor] = {}
+        away: dict[str, Tensor] = {}
         for key in results[0]:
-            mean[key] = torch.stack([result[key] for result in results]).mean(0)
-        energy = self.energy_factor * self.deviations(results, mean, "energy")
-        energies = self.energy_factor * self.deviations(results, mean, "energies")
-        forces = self.forces_factor * self.deviations(results, mean, "forces")
-        virial = self.forces_factor * self.deviations(results, mean, "virial")
-        mean["energy_deviations"] = energy
-        mean["forces_deviations"] = forces
-        mean["virial_deviations"] = virial
-        mean["energy_std"] = energy.square().mean(0).sqrt()
-        mean["energies_std"] = energies.square().mean(0).sqrt()
-        mean["forces_std"] = forces.square().sum(2).mean(0).sqrt()
-        mean["virial_std"] = virial.square().mean(0).sqrt()
+            every = torch.stack([result[key] for result in results])
+            mean[key] = every.mean(0)
+            if key == "energy" or key == "energies":
+                away[key] = self.energy_factor * (every - mean[key])
+            elif key == "forces" or key == "virial":
+                away[key] = self.forces_factor * (every - mean[key])
+        if not math.isfinite(float(mean["energy"]) + float(mean["virial"].sum())):
+            self.members[0].explain(atomic_numbers, d_ij)  # type: ignore[operator]
+        for key in ["energy", "forces", "virial"]:
+            mean[key + "_deviations"] = away[key]
+        for key in ["energy", "energies", "virial"]:
+            mean[key + "_std"] = away[key].square().mean(0).sqrt()
+        mean["forces_std"] = away["forces"].square().sum(2).mean(0).sqrt()
         return mean
-
-    def deviations(
-        self, results: list[dict[str, Tensor]], mean: dict[str, Tensor], key: str
-    ) -> Tensor:
-        """A result of every member less the mean, (n_members, ...)."""
-        return torch.stack([result[key] - mean[key] for result in results])
 
 
 def check_members(sources: Sequence[Source], names: Sequence[str]) -> None:

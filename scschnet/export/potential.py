@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from scschnet.nn import SchNet
 from scschnet.nn.config import MAX_Z
-from scschnet.nn.error_bars import ErrorBars, ErrorStatistics
+from scschnet.nn.error_bars import ErrorBars, ErrorStatistics, trial_sizes
 from scschnet.nn.filter_table import FilterGrid, filter_tables
 from scschnet.nn.unfamiliarity import NormStatistics
 
@@ -133,8 +133,9 @@ class Potential(nn.Module):
         r = positions.detach().double()
         centers, idx_j, r_ij, d_ij = self.half_pairs(r, cell.detach().double(), pbc)
         splines = self.spline_weights(d_ij)
+        wall = self.wall(atomic_numbers, centers, idx_j, d_ij, n_atoms)
         return self.results_of_structure(
-            r, atomic_numbers, centers, idx_j, r_ij, d_ij, splines, layers, atom_virial
+            r, atomic_numbers, centers, idx_j, r_ij, d_ij, splines, wall, layers, atom_virial
         )
 
     def results_of_structure(
@@ -146,14 +147,14 @@ class Potential(nn.Module):
         r_ij: Tensor,
         d_ij: Tensor,
         splines: list[Tensor],
+        wall: list[Tensor],
         layers: bool,
         atom_virial: bool,
     ) -> dict[str, Tensor]:
         """`results` without ghosts, and what the heads make of the structure."""
         n_atoms = positions.size(0)
-        result = self.results(
-            atomic_numbers, centers, idx_j, r_ij, d_ij, splines, n_atoms, False, layers, atom_virial
-        )
+        pairs = (centers, idx_j, r_ij, d_ij, splines, wall)
+        result = self.results(atomic_numbers, *pairs, n_atoms, False, layers, atom_virial)
         idx_m = torch.zeros_like(atomic_numbers)
         for name, head in self.heads.items():
             values = result[name + "_atoms"]
@@ -198,8 +199,19 @@ class Potential(nn.Module):
         r = r_ij.detach().double().contiguous()
         d_ij = self.distances(r)
         splines = self.spline_weights(d_ij)
+        wall = self.wall(atomic_numbers, centers, idx_j, d_ij, n_local)
         return self.results(
-            atomic_numbers, centers, idx_j, r, d_ij, splines, n_local, halo, layers, atom_virial
+            atomic_numbers,
+            centers,
+            idx_j,
+            r,
+            d_ij,
+            splines,
+            wall,
+            n_local,
+            halo,
+            layers,
+            atom_virial,
         )
 
     def results(
@@ -210,6 +222,7 @@ class Potential(nn.Module):
         r_ij: Tensor,
         d_ij: Tensor,
         splines: list[Tensor],
+        wall: list[Tensor],
         n_local: int,
         halo: bool,
         layers: bool,
@@ -217,8 +230,8 @@ class Potential(nn.Module):
     ) -> dict[str, Tensor]:
         """Run the network on a half list and put together what comes out.
 
-        Centers, pairs and `splines`, from `spline_weights`, may be those of another potential of the same kind, cutoff
-        and filter step.
+        Centers, pairs, `splines` from `spline_weights` and `wall` may be those of another potential of the same kind,
+        cutoff, filter step and pair term.
         """
         n_atoms = atomic_numbers.size(0)
         rows = atomic_numbers.clamp(0, self.known.size(0) - 1)
@@ -234,21 +247,9 @@ class Potential(nn.Module):
         offsets = self.offsets.index_select(0, rows.narrow(0, 0, n_local))
         energies = torch.addcmul(offsets, g.double(), self.scale)
         e_d = g_d.double() * self.scale  # dE/dd_ij
-        pair_energies = torch.zeros_like(energies)
-        if self.pair_term is not None:
-            near = (d_ij < self.pair_term.reach()).nonzero().squeeze(1)
-            i = self.idx_i(centers).index_select(0, near)
-            j = idx_j.index_select(0, near)
-            z_i, z_j = atomic_numbers.index_select(0, i), atomic_numbers.index_select(0, j)
-            d = d_ij.index_select(0, near)
-            phi, slope = self.pair_term(self.in_table(z_i), self.in_table(z_j), d)
-            half_phi = 0.5 * phi
-            of_atoms = phi.new_zeros([n_atoms]).index_add_(0, i, half_phi)
-            pair_energies = of_atoms.index_add_(0, j, half_phi).narrow(0, 0, n_local)
-            energies = energies + pair_energies
-            # A ghost's half of a pair belongs to the process that owns it.
-            share = 0.5 * ((i < n_local).double() + (j < n_local).double())
-            e_d = e_d.index_add(0, near, slope * share)
+        if len(wall) > 0:
+            energies = energies + wall[0]
+            e_d = e_d.index_add(0, wall[1], wall[2])
         energy = energies.sum()
         forces, virial = self.pair_forces(e_d, centers, idx_j, r_ij, d_ij, n_atoms)
         if self.checked and not math.isfinite(float(energy) + float(virial.sum())):
@@ -274,14 +275,39 @@ class Potential(nn.Module):
             return result
         if layers:
             result["layer_energies"] = self.layer_energies(corrections)
-            result["base_energies"] = offsets + self.energy_at_zero + pair_energies
-            if self.pair_term is not None:
-                result["pair_energies"] = pair_energies
+            result["base_energies"] = offsets + self.energy_at_zero
+            if len(wall) > 0:
+                result["base_energies"] = result["base_energies"] + wall[0]
+                result["pair_energies"] = wall[0]
         if atom_virial:
             half = r_ij.unsqueeze(2) * (r_ij * (-0.5 * e_d / d_ij).unsqueeze(1)).unsqueeze(1)
             per_atom = half.new_zeros([n_atoms, 3, 3]).index_add_(0, self.idx_i(centers), half)
             result["atom_virial"] = per_atom.index_add_(0, idx_j, half)
         return result
+
+    def wall(
+        self, atomic_numbers: Tensor, centers: Tensor, idx_j: Tensor, d_ij: Tensor, n_local: int
+    ) -> list[Tensor]:
+        """What the pair term adds; nothing if there is none.
+
+        Returns:
+            Its energy of every local atom (n_local,), which pairs it acts on, and its slope along them, eV/Å.
+        """
+        added: list[Tensor] = []
+        if self.pair_term is not None:
+            near = (d_ij < self.pair_term.reach()).nonzero().squeeze(1)
+            i = self.idx_i(centers).index_select(0, near)
+            j = idx_j.index_select(0, near)
+            z_i, z_j = atomic_numbers.index_select(0, i), atomic_numbers.index_select(0, j)
+            d = d_ij.index_select(0, near)
+            phi, slope = self.pair_term(self.in_table(z_i), self.in_table(z_j), d)
+            half_phi = 0.5 * phi
+            of_atoms = phi.new_zeros([atomic_numbers.size(0)]).index_add_(0, i, half_phi)
+            energies = of_atoms.index_add_(0, j, half_phi).narrow(0, 0, n_local)
+            # A ghost's half of a pair belongs to the process that owns it.
+            share = 0.5 * ((i < n_local).double() + (j < n_local).double())
+            added = [energies, near, slope * share]
+        return added
 
     def add_error_bars(
         self,
@@ -297,12 +323,13 @@ class Potential(nn.Module):
         n_atoms, n_local = atomic_numbers.size(0), corrections.size(1)
         if self.error_bars is not None:
             weights = self.contribution_weights.to(corrections.dtype)
-            x_out = (weights.unsqueeze(1).unsqueeze(2) * corrections).sum(0)
-            trial = self.error_bars.trial_forces(
-                self.idx_i(centers), idx_j, r_ij, d_ij, n_atoms, True
-            )
+            x_out = torch.matmul(weights, corrections.flatten(1)).view(corrections.size()[1:])
+            trial: list[Tensor] = []
+            for weight in self.error_bars.trial_weights(d_ij):
+                forces, _ = self.pair_forces(weight, centers, idx_j, r_ij, d_ij, n_atoms)
+                trial.append(forces.narrow(0, 0, n_local))
             numbers = atomic_numbers.narrow(0, 0, n_local)
-            bars = self.error_bars(x_out, numbers, trial.narrow(0, 0, n_local))
+            bars = self.error_bars(x_out, numbers, trial_sizes(trial))
             result["energy_std"], result["energies_std"] = bars[0], bars[1]
             result["forces_std"] = nn.functional.pad(bars[2], [0, n_atoms - n_local])
             result["energy_deviations"] = bars[3]

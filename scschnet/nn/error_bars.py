@@ -101,13 +101,11 @@ class ErrorBars(nn.Module):
     """
 
     rows: Tensor
-    offset: Tensor
-    unknown: Tensor
-    quantile: Tensor
+    of_elements: Tensor
+    """infinity where an element is unknown, else 0; b_Z; ln q_Z; (3, max_z + 2)"""
     matrix: Tensor
     bias: Tensor
     trial: Tensor
-    powers: Tensor
 
     def __init__(self, statistics: ErrorStatistics) -> None:
         super().__init__()
@@ -126,12 +124,13 @@ class ErrorBars(nn.Module):
         rows = torch.zeros(MAX_Z + 2, dtype=torch.int64)
         self.register_buffer("rows", rows.index_copy(0, places, torch.arange(self.n_elements)))
         unknown = torch.full((MAX_Z + 2,), math.inf, dtype=torch.float64)
-        self.register_buffer("unknown", unknown.index_fill(0, places, 0.0))
-        self.register_buffer("offset", unknown.index_copy(0, places, _tensor(s.offset)))
-        quantile = torch.ones(MAX_Z + 2, dtype=torch.float64)
-        self.register_buffer("quantile", quantile.index_copy(0, places, _tensor(s.quantile)))
+        of_elements = (
+            unknown.index_fill(0, places, 0.0),
+            unknown.index_copy(0, places, _tensor(s.offset)),
+            torch.zeros_like(unknown).index_copy(0, places, _tensor(s.quantile).log()),
+        )
+        self.register_buffer("of_elements", torch.stack(of_elements))
         self.register_buffer("trial", _tensor(s.trial))
-        self.register_buffer("powers", _tensor(POWERS))
 
     def forward(
         self, x_out: Tensor, atomic_numbers: Tensor, trial_forces: Tensor
@@ -141,7 +140,7 @@ class ErrorBars(nn.Module):
         Args:
             x_out: representation, (n_atoms, n_features).
             atomic_numbers: (n_atoms,) int64.
-            trial_forces: from the function of this name, (n_atoms, 4).
+            trial_forces: |t_ik| from `trial_sizes`, (n_atoms, 4).
 
         Returns:
             energy_std () of the sum of all energies, eV; energies_std (n_atoms,), eV; forces_std (n_atoms,), eV/Å;
@@ -154,30 +153,51 @@ class ErrorBars(nn.Module):
         rows = self.rows.index_select(0, atomic_numbers).unsqueeze(1)
         distances = torch.linalg.vector_norm(whitened, dim=2).gather(1, rows).squeeze(1)
         log_d = torch.log(distances + 1e-12)
-        beyond = torch.clamp(
-            log_d - torch.log(self.quantile.index_select(0, atomic_numbers)), min=0.0
+        unknown, offset, log_q = self.of_elements.index_select(1, atomic_numbers).unbind(0)
+        bracket = torch.addmv(
+            found.select(1, n + self.n_features), torch.log(trial_forces), self.trial
         )
-        regression = found.select(1, n + self.n_features) + torch.mv(
-            torch.log(trial_forces), self.trial
-        )
-        forces = torch.exp(
-            self.offset.index_select(0, atomic_numbers)
-            + self.slope * log_d
-            + max(0.0, 1.0 - self.slope) * beyond
-            + torch.clamp(regression, self.low, self.high)
-        )
+        log_s = offset + torch.clamp(bracket, self.low, self.high)
+        log_s = torch.add(log_s, log_d, alpha=self.slope)
+        beyond = torch.clamp(log_d - log_q, min=0.0)
+        forces = torch.exp(torch.add(log_s, beyond, alpha=max(0.0, 1.0 - self.slope)))
         features = found.narrow(1, n, self.n_features)
-        unknown = self.unknown.index_select(0, atomic_numbers)
         of_all = features.sum(0)
         energy = torch.linalg.vector_norm(of_all) + unknown.sum()
         energies = torch.linalg.vector_norm(features, dim=1) + unknown
         return energy, energies, forces, math.sqrt(self.n_features) * of_all
 
-    def trial_forces(
-        self, idx_i: Tensor, idx_j: Tensor, r_ij: Tensor, d_ij: Tensor, n_atoms: int, half: bool
-    ) -> Tensor:
-        """|t_ik|, see `trial_forces`."""
-        return trial_forces(idx_i, idx_j, r_ij, d_ij, n_atoms, half, self.reach, self.powers)
+    def trial_weights(self, d_ij: Tensor) -> list[Tensor]:
+        """See the function of this name."""
+        return trial_weights(d_ij, self.reach)
+
+
+def trial_weights(d_ij: Tensor, reach: float) -> list[Tensor]:
+    """Slopes of the trial potentials, (1 - d_ij / R)^p_k and zero beyond R, of which trial forces are made.
+
+    Args:
+        d_ij: (n_pairs,) float64, Å.
+        reach: R, Å.
+
+    Returns:
+        Of each of the `POWERS`, (n_pairs,) float64.
+    """
+    weights = [torch.clamp(1.0 - d_ij / reach, min=0.0)]
+    for _ in range(3):  # powers are 1, 2, 4, 8; torch's pow takes as long as a step of dynamics
+        weights.append(weights[-1] * weights[-1])
+    return weights
+
+
+def trial_sizes(forces: list[Tensor]) -> Tensor:
+    """|t_ik|: how asymmetric the surroundings of every atom are, over four ranges.
+
+    Args:
+        forces: t_i of each of the weights, (n_atoms, 3) float64; their sign does not matter.
+
+    Returns:
+        (n_atoms, n_powers) float64, no unit, at least 1e-4.
+    """
+    return torch.clamp(torch.linalg.vector_norm(torch.stack(forces), dim=2).t(), min=1e-4)
 
 
 def trial_forces(
@@ -188,31 +208,27 @@ def trial_forces(
     n_atoms: int,
     half: bool,
     reach: float,
-    powers: Tensor,
 ) -> Tensor:
-    """|t_ik|: how asymmetric the surroundings of every atom are, over four ranges.
+    """|t_ik| of all atoms, from pairs in any order.
 
     Args:
         idx_i: center of each pair, (n_pairs,) int64.
         idx_j: neighbor of each pair, (n_pairs,) int64.
         r_ij: (n_pairs, 3) float64, Å.
         d_ij: (n_pairs,) float64, Å.
-        n_atoms: number of atoms, ghosts included.
+        n_atoms: number of atoms.
         half: whether every pair stands once; else both ways.
         reach: R, Å.
-        powers: p_k, (n_powers,) float64.
 
     Returns:
-        (n_atoms, n_powers) float64, no unit, at least 1e-4; of no meaning for ghosts.
+        (n_atoms, n_powers) float64, as of `trial_sizes`.
     """
-    near = torch.clamp(1.0 - d_ij / reach, min=0.0)
-    weights = near.unsqueeze(1).pow(powers) / d_ij.unsqueeze(1)
-    pulls = (weights.unsqueeze(2) * r_ij.unsqueeze(1)).reshape(d_ij.size(0), 3 * powers.size(0))
-    sums = pulls.new_zeros([n_atoms, pulls.size(1)]).index_add_(0, idx_i, pulls)
-    if half:
-        sums = sums.index_add_(0, idx_j, pulls, alpha=-1)
-    sizes = torch.linalg.vector_norm(sums.reshape(n_atoms, powers.size(0), 3), dim=2)
-    return torch.clamp(sizes, min=1e-4)
+    forces: list[Tensor] = []
+    for weight in trial_weights(d_ij, reach):
+        pulls = r_ij * (weight / d_ij).unsqueeze(1)
+        force = pulls.new_zeros([n_atoms, 3]).index_add_(0, idx_i, pulls)
+        forces.append(force.index_add_(0, idx_j, pulls, alpha=-1) if half else force)
+    return trial_sizes(forces)
 
 
 def _tensor(values: Any) -> Tensor:

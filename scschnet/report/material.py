@@ -31,6 +31,7 @@ from scschnet.analysis.importance import Importance, energy_importance, force_im
 from scschnet.analysis.layers import LayerEnergies, completeness, layer_energies
 from scschnet.analysis.properties import PropertyContributions, property_contributions
 from scschnet.analysis.reach import Reach, reach
+from scschnet.analysis.smoothness import PairScan, scan_pairs
 from scschnet.analysis.unfamiliar import distorted
 from scschnet.checkpoint import load
 from scschnet.data import StructureSet, collate, evenly
@@ -120,6 +121,7 @@ class Material(Trained):
         reach: None if no structure has two atoms.
         filters: of the first run.
         ranges: its squeezed pairs.
+        scans: bonds and contacts of held-out structures, stretched and pressed.
         pairs: distances and energies of two lone atoms, by elements.
         statistics: of norms, or None without blocks.
         scores: unfamiliarity of held-out and distorted atoms.
@@ -137,6 +139,7 @@ class Material(Trained):
     reach: Reach | None
     filters: FilterSummary
     ranges: list[PairRange]
+    scans: list[PairScan]
     pairs: PairEnergies
     statistics: NormStatistics | None
     scores: dict[str, NDArray[np.float64]]
@@ -190,6 +193,7 @@ def gather(paths: Sequence[Path]) -> Trained:
         reach(first.model, evenly(held_out, REACH_ATOMS)) if big_enough else None,
         summarize_filters(first.model),
         squeeze(first.model, evenly(first.part("train"), 10**12, 5000)),
+        scan_pairs(first.model, held_out),
         pair_energies(first.model),
         statistics,
         scores,

@@ -5,6 +5,7 @@ import numpy as np
 from scschnet.analysis.contributions import summarize
 from scschnet.analysis.importance import disagreements, rank_correlation
 from scschnet.analysis.reach import radii
+from scschnet.analysis.smoothness import PairScan
 from scschnet.elements import symbol
 from scschnet.report.material import Material, Trained
 
@@ -34,6 +35,12 @@ def findings(m: Material) -> list[str]:
         sentences.append(
             f"Unfamiliarity is above 1 for {share['held out']:.1f} % of held-out atoms and, with every "
             f"coordinate moved by 0.2 Å, for {share['± 0.2 Å']:.0f} %."
+        )
+    if m.scans and not _roughness(m):
+        sentences.append(
+            f"Along {_count(len(m.scans), 'bond or contact', 'bonds and contacts')} of held-out structures, pressed "
+            "and stretched through the range of dynamics and beyond, the energy only rises from its minimum, and the "
+            "force does not jump."
         )
     return [sentence for sentence in sentences if sentence]
 
@@ -65,6 +72,7 @@ def warnings(m: Material, shared: int) -> list[str]:
                 f"{pair} is not repelled all the way: pressed below {one.shortest:.2f} Å, the shortest "
                 f"distance trained on, {falls}."
             )
+    found.extend(_roughness(m))
     if shared:
         found.append(
             f"{_count(shared, 'test structure')} of those checked are in the training part, too: test errors flatter."
@@ -79,6 +87,35 @@ def warnings(m: Material, shared: int) -> list[str]:
     if not m.tests[0]:
         found.append("There is no test.json: the training has not ended, errors are those of now.")
     return found
+
+
+def _roughness(m: Material) -> list[str]:
+    """What is wrong along stretched and pressed bonds and contacts, in at most two sentences."""
+    sentences = []
+    dented = [one for one in m.scans if len(one.extrema)]
+    if dented:
+        sentences.append(
+            f"Along {len(dented)} of {_count(len(m.scans), 'bond or contact', 'bonds and contacts')} of held-out "
+            f"structures the energy does not only rise from its minimum when they are pressed and stretched, but has a "
+            f"maximum: {_places(dented, [float(one.extrema[0]) for one in dented])}."
+        )
+    stepped = [one for one in m.scans if one.jumps]
+    if stepped:
+        sentences.append(
+            f"Along {len(stepped)} of {_count(len(m.scans), 'bond or contact', 'bonds and contacts')} the force jumps: "
+            f"{_places(stepped, [one.jumps[0] for one in stepped])}."
+        )
+    return sentences
+
+
+def _places(scans: list[PairScan], distances: list[float]) -> str:
+    """Every two elements once, with the first distance at which something is wrong."""
+    found: dict[str, float] = {}
+    for one, distance in zip(scans, distances, strict=True):
+        pair = "-".join(symbol(z) for z in one.elements)
+        found.setdefault(f"{pair} {'bond' if one.bonded else 'contact'}", distance)
+    shown = [f"{name} at {distance:.2f} Å" for name, distance in found.items()]
+    return ", ".join(shown[:4]) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
 
 
 def _errors(m: Material) -> str:
@@ -134,5 +171,5 @@ def _importance(m: Material) -> list[str]:
     return sentences
 
 
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+def _count(n: int, noun: str, plural: str = "") -> str:
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"

@@ -21,7 +21,9 @@ def test_the_example_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     spec.loader.exec_module(example)
     small = {"n_features": 8, "n_interactions": 1, "epochs": 2}
     monkeypatch.setattr(example, "TEACHER", dataclasses.replace(example.TEACHER, **small))
-    monkeypatch.setattr(example, "STUDENT", dataclasses.replace(example.STUDENT, **small))
+    student = dataclasses.replace(example.STUDENT, **{**small, "epochs": 20})
+    monkeypatch.setattr(example, "STUDENT", student)
+    monkeypatch.setattr(example, "FURTHER", {**example.FURTHER, "epochs": 2})
     sizes = {"N_START": 12, "N_VAL": 4, "N_NEW": 3, "N_ROUNDS": 2, "N_TEST": 5}
     for name, value in {**sizes, "N_WALKERS": 2, "N_STEPS": 20, "EVERY": 2}.items():
         monkeypatch.setattr(example, name, value)

@@ -172,6 +172,16 @@ def test_the_page_says_what_the_run_says(run, page):
         and words.count("Ours, not the paper's") + words.count("is ours, not the paper's") >= 4
     )
     assert hashlib.sha256((run / "best.pt").read_bytes()).hexdigest() in words
+    assert words.count("bonds and contacts of held-out structures") == 1
+
+
+@pytest.mark.slow
+def test_forces_that_jump_are_to_be_looked_at_before_use(tmp_path):
+    path = trained(tmp_path / "rough", cutoff=2.0, cutoff_function="none")
+    assert main([str(path), "-o", str(tmp_path / "rough.html")]) == 0
+    page = Page((tmp_path / "rough.html").read_text())
+    worries = page.all("body")[0]["text"].split("To look at before use")[1]
+    assert re.search(r"Along \d+ of \d+ bonds and contacts the force jumps: .*at 2\.00 Å", worries)
 
 
 @pytest.mark.slow

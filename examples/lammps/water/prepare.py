@@ -1,15 +1,17 @@
-"""Writes water.data, the start of in.water: one frame of the set that the model was trained on."""
+"""Writes water.data, the start of in.water: a frame of the set that the model was trained on.
 
-from pathlib import Path
+python prepare.py water64_pbc.npz
+"""
+
+import sys
 
 import ase
 import ase.io
-import numpy as np
 
-FRAMES = Path(__file__).parents[3] / "tests" / "files" / "water64_2frames.npz"
+import scschnet.data
 
-with np.load(FRAMES) as frames:
-    water = ase.Atoms(frames["z"], frames["R"][0], cell=frames["cell"][0], pbc=True)
+frame = scschnet.data.read(sys.argv[1]).select([0])
+water = ase.Atoms(frame.atomic_numbers, frame.positions, cell=frame.cells[0], pbc=True)
 water.wrap()
 ase.io.write(
     "water.data", water, format="lammps-data", specorder=["H", "O"], masses=True, units="metal"
