@@ -20,9 +20,11 @@ def check_torch_version(built: str, running: str) -> None:
     Raises:
         ImportError: if major or minor version differ: torch's C++ interface changes between them.
     """
-    if built.split(".")[:2] != running.split(".")[:2]:
+    minor = ".".join(running.split(".")[:2])
+    if built.split(".")[:2] != minor.split("."):
         raise ImportError(
-            f"scschnet was compiled with torch {built} but torch {running} is installed; rebuild it: "
+            f"scschnet was compiled with torch {built} but torch {running} is installed; install its wheel for "
+            f"torch {minor}, or in a checkout compile it again: "
             "pip install --no-build-isolation --no-deps --force-reinstall ."
         )
 

@@ -2,8 +2,12 @@
 
 import re
 import subprocess
+import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
+
+import pytest
 
 import scschnet
 
@@ -56,3 +60,22 @@ def test_an_unknown_lane_is_refused():
     )
     assert done.returncode == 2
     assert done.stderr == "`.ci/run` takes lint, tests or nothing (both), got lints\n"
+
+
+@pytest.mark.parametrize("pairs", [(), ("python3.11",), ("python3.11:2.13.0", "2.12.0")])
+def test_wheels_are_made_for_pairs(pairs):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / ".ci" / "wheels"), *pairs], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("`.ci/wheels` takes pairs such as python3.11:2.13.0, got ")
+
+
+def test_wheels_are_for_the_pythons_and_the_torch_that_the_package_names():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheels = project["tool"]["cibuildwheel"]
+    oldest = wheels["build"].split()[0]
+    assert project["project"]["requires-python"] == f">=3.{oldest[3:5]}"
+    provider = (ROOT / "csrc" / "cmake" / "torch_provider.py").read_text()
+    (torch,) = re.findall(r'TORCH_WHEN_ABSENT = "(.*)"', provider)
+    assert f"torch==${{TORCH:-{torch}}}" in wheels["before-build"]

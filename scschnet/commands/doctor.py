@@ -80,6 +80,9 @@ def careful(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
     except Exception as error:  # whatever it is, the other checks go on
+        if isinstance(error, ImportError) and "pip install" in str(error):
+            yield Finding(check.__name__, "not known", str(error))  # a remedy is in it
+            return
         remedy = f"; install the package again: {REBUILD}" if isinstance(error, ImportError) else ""
         yield Finding(check.__name__, "not known", f"{type(error).__name__}: {error}{remedy}")
 

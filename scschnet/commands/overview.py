@@ -42,7 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     rest = rest[:-1]
     if first in COMMANDS:
-        return module_of(first).main(rest) or 0
+        try:
+            command = module_of(first)
+        except ImportError as error:  # a torch of another version, a package that is missing
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        return command.main(rest) or 0
     if first == "--version":
         return say_version()
     if first == "--cmake-prefix":

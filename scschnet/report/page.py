@@ -30,8 +30,11 @@ a { color: var(--link); } a:focus-visible, summary:focus-visible, .scroll:focus-
   outline: 3px solid var(--link); outline-offset: 2px; border-radius: 3px; }
 .skip { position: absolute; left: -99rem; } .skip:focus { left: 1rem; top: 1rem; background: var(--paper);
   padding: .4rem .8rem; z-index: 2; }
-nav ul { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; list-style: none; padding: 0; margin: .8rem 0 0; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 11.5rem), 1fr)); gap: .8rem;
+nav { max-width: 68rem; margin: 0 auto; padding: .8rem 1.25rem; }
+nav ul { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; list-style: none; padding: 0; margin: 0; }
+@media (min-width: 60rem) { nav { position: sticky; top: 0; z-index: 1; background: var(--paper); font-size: .9rem; }
+  h2 { scroll-margin-top: 4.5rem; } }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 9rem), 1fr)); gap: .8rem;
   margin: 1rem 0; padding: 0; }
 .cards div { background: var(--card); border-radius: .5rem; padding: .7rem .9rem; }
 .cards dt { color: var(--soft); font-size: .85rem; }
@@ -50,8 +53,9 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 caption { text-align: left; color: var(--soft); font-size: .9rem; padding-bottom: .3rem; }
 th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { font-weight: 600; } th[scope=row], thead th:first-child { text-align: left; }
-td.unit, .facts td, .facts th { text-align: left; }
+td.unit, th.unit, .facts td, .facts th { text-align: left; }
 td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 12rem; }
+@media (max-width: 30rem) { table { font-size: .8rem; } th, td { padding-right: .5rem; } }
 .warn { color: var(--warn); font-weight: 600; }
 summary { cursor: pointer; margin: .6rem 0; }
 code { font-size: .9em; overflow-wrap: anywhere; }
@@ -114,8 +118,8 @@ def document(
 <header>
 <h1>{text(title)}</h1>
 <p class="sub">{text(subtitle)}</p>
-<nav aria-label="Contents"><ul>{links}</ul></nav>
 </header>
+<nav aria-label="Contents"><ul>{links}</ul></nav>
 <main id="content">
 {parts}
 </main>
@@ -183,7 +187,8 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
         columns: plain text.
         rows: a value per column; numbers are formatted by the caller.
     """
-    head = "".join(f'<th scope="col">{text(name)}</th>' for name in columns)
+    kinds = {"unit": ' class="unit"'}  # its column is words
+    head = "".join(f'<th scope="col"{kinds.get(name, "")}>{text(name)}</th>' for name in columns)
     body = "".join(
         f'<tr><th scope="row">{text(row[0])}</th>{"".join(_cell(value) for value in row[1:])}</tr>'
         for row in rows

@@ -212,6 +212,10 @@ def errors(m: Trained, output: PageOutput) -> page.Section:
     body = page.table(
         "Errors on the whole test part", ("quantity", "unit", "MAE", "RMSE", "n"), rows
     )
+    some, all_of_them = len(m.held_out), len(m.runs[0].held_out)
+    shown = f"the {some:,} structures of the table"
+    if some < all_of_them:
+        shown = f"{some:,} structures, chosen evenly from the {all_of_them:,} of the table"
     drawn = []
     for panel in parity.parity_panels(m.predictions, m.held_out):
         name = panel.title.split()[0] if panel.title != "relative energy" else "energy"
@@ -227,8 +231,7 @@ def errors(m: Trained, output: PageOutput) -> page.Section:
                 lambda axes, panel=panel: parity.draw_parity(axes, panel),  # type: ignore[misc]
                 f"Predicted against reference: {panel.title}",
                 seen,
-                f"{panel.title[0].upper() + panel.title[1:]} of {len(m.held_out):,} held-out structures, "
-                f"predicted against reference.",
+                f"{panel.title[0].upper() + panel.title[1:]} of {shown}, predicted against reference.",
                 path,
                 (9.5, 8.6),
             )

@@ -75,6 +75,20 @@ def test_the_list_and_the_version_need_no_torch():
     assert done.stdout == f"scschnet {scschnet.__version__}\n"
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "info"])
+def test_a_torch_of_another_version_is_one_sentence(command):
+    """No traceback, and no undefined symbol."""
+    code = (
+        "import torch; torch.__version__ = '2.99.0'; from scschnet.commands.overview import main\n"
+        f"raise SystemExit(main(['{command}', 'runs/ethanol']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: scschnet was compiled with torch ")
+    assert "but torch 2.99.0 is installed; install its wheel for torch 2.99, or " in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("arguments", [[], *helps()], ids=" ".join)
 def test_every_command_tells_the_version(arguments, capsys):
     assert ended([*arguments, "--version"]) == 0

@@ -128,7 +128,8 @@ def test_core_in_cpp(sanitized_core, name):
 def test_another_torch_is_named_with_the_remedy():
     ops.check_torch_version("2.13.0+cpu", "2.13.1+cu130")  # the same interface
     with pytest.raises(
-        ImportError, match=r"compiled with torch 2\.11\.0.*torch 2\.13\.0.*pip install"
+        ImportError,
+        match=r"compiled with torch 2\.11\.0.*torch 2\.13\.0.*wheel for torch 2\.13,.*pip install",
     ):
         ops.check_torch_version("2.11.0", "2.13.0")
     ops.check_torch_version(_C.build_torch, torch.__version__)

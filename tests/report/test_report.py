@@ -173,6 +173,11 @@ def test_the_page_says_what_the_run_says(run, page):
     )
     assert hashlib.sha256((run / "best.pt").read_bytes()).hexdigest() in words
     assert words.count("bonds and contacts of held-out structures") == 1
+    # Errors in the figure are not those of the table, and the page says why.
+    drawn = (
+        f"200 structures, chosen evenly from the {test['energy']['n']:,} of the table, predicted"
+    )
+    assert words.count(drawn) == 2
 
 
 @pytest.mark.slow

@@ -8,11 +8,12 @@
 #endif
 
 namespace scschnet::cpu {
+#if defined(SCSCHNET_X86)
 namespace {
 
 /// Whether the CPU has tiles with bfloat16, and the kernel permits this process to use them.
 bool amx_works() {
-#if defined(SCSCHNET_X86) && defined(__linux__) && defined(SYS_arch_prctl)
+#if defined(__linux__) && defined(SYS_arch_prctl)
   constexpr unsigned tile_bits = 1u << 24 | 1u << 22;          // amx-tile, amx-bf16
   constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM
   unsigned a = 0, b = 0, c = 0, d = 0;
@@ -24,6 +25,7 @@ bool amx_works() {
 }
 
 }  // namespace
+#endif
 
 std::vector<InstructionSet> available_instruction_sets() {
   std::vector<InstructionSet> sets{InstructionSet::generic};
