@@ -17,6 +17,7 @@ PEER = """
 import sys
 sys.path.insert(0, {folder!r})
 from protocol import serve
+print("not an answer either")
 
 def prepare(case, structures):
     print("not an answer")
