@@ -36,8 +36,8 @@ run 20
 """
 
 
-def make_potential(folder: Path, atoms) -> None:
-    """plain.pb and compressed.pb, from one frame; what `dp` prints is shown."""
+def make_potential(folder: Path, atoms, program: str) -> None:
+    """plain.pb, and for `compressed` compressed.pb, from one frame; what `dp` prints is shown."""
     frame = folder / "set.000"
     frame.mkdir()
     (folder / "type.raw").write_text(" ".join("1" if z == 8 else "0" for z in atoms.numbers))
@@ -53,11 +53,9 @@ def make_potential(folder: Path, atoms) -> None:
         "training": {"training_data": {"systems": [str(folder)]}, "numb_steps": 1},
     }
     (folder / "input.json").write_text(json.dumps(settings))
-    for command in (
-        "train input.json",
-        "freeze -o plain.pb",
-        "compress -i plain.pb -o compressed.pb",
-    ):
+    commands = ["train input.json", "freeze -o plain.pb"]
+    commands += ["compress -i plain.pb -o compressed.pb"] if program == "compressed" else []
+    for command in commands:
         subprocess.run([PROGRAMS / "dp", *command.split()], cwd=folder, check=True)
 
 
@@ -69,7 +67,7 @@ def prepare(case: dict, structures: list):
     folder, (atoms,) = Path(tempfile.mkdtemp()), structures
     data = {"format": "lammps-data", "specorder": ["H", "O"], "masses": True}
     ase.io.write(folder / "water.data", atoms, **data)
-    make_potential(folder, atoms)
+    make_potential(folder, atoms, case["program"])
     lmp = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
     lmp.commands_string(STEPS.format(folder=folder, program=case["program"]))
     return lambda: lmp.command("run 1 pre no post no")
