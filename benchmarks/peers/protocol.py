@@ -73,6 +73,18 @@ def read(file: str) -> list:
         ]
 
 
+def step_of_dynamics(atoms) -> Callable[[], object]:
+    """A step of MD with a calculator of ASE, at 300 K; so short that forces that mean nothing do not move atoms."""
+    import numpy as np
+    from ase import units
+    from ase.md.verlet import VelocityVerlet
+
+    spread = np.sqrt(300 * units.kB * atoms.get_masses())[:, None]
+    atoms.set_momenta(spread * np.random.default_rng(0).normal(size=(len(atoms), 3)))
+    steps = VelocityVerlet(atoms, timestep=0.01 * units.fs)
+    return lambda: steps.run(1)
+
+
 class Peer:
     """A running peer with a case prepared.
 
