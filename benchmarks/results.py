@@ -12,7 +12,10 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from benchmarks import potentials
+
 HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
 RESULTS = HERE / "results"
 DRAWN = {  # energy and forces of water
     "test_energy_and_forces[1 thread": "scschnet, F = 128",
@@ -91,6 +94,20 @@ def draw(benchmarks: Sequence[dict], file: Path) -> Path:
     return file
 
 
+def potentials_for_water(file: Path, errors: Path) -> str:
+    """What a step costs with ours and others, and the figures of docs/speed.md."""
+    report, trained = json.loads(file.read_text()), json.loads(errors.read_text())
+    found = potentials.times(report)
+    potentials.draw_sizes(found, DOCS / "potentials.png")
+    potentials.draw_front(found, trained["potentials"], DOCS / "pareto.png")
+    machine = report["machine_info"]
+    head = (
+        f"{machine['processor_name']}, one core, CPU time; revision {report['commit_info']['id'][:7]}. Time of a step of F=32, "
+        f"L=2 in LAMMPS times the ratios that were taken in turns with it; µs per atom and step. {trained['what']}"
+    )
+    return f"{head}\n\n{table(*potentials.rows(found, trained['potentials']))}"
+
+
 def conservation(file: Path) -> str:
     """Drift and fluctuation of the total energy, by filters and dtype."""
     report = json.loads(file.read_text())
@@ -157,6 +174,8 @@ def main() -> None:
         "`README.md` says how these are measured, and how to measure yours. `in turns`: how many times as long others "
         "take, each turn of theirs followed by one of ours; `of bound`: fraction of what this CPU can do, by what is nearest.",
         *([speed(file) for file in stored] or ["No run on a quiet machine is stored yet."]),
+        "## Potentials for water",
+        potentials_for_water(RESULTS / "potentials.json", RESULTS / "water_errors.json"),
         "## Speed, measured before there was the suite",
         "By scripts that the suite has replaced, at revision df289ea, on a machine that was used by others too. Times are "
         "CPU time of one process (medians) unless said otherwise.",

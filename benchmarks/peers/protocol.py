@@ -1,4 +1,4 @@
-"""How the suite and a program in another environment talk: one line of JSON each way, on standard input and output.
+"""How the suite and a program in another environment talk: one line of JSON each way, on standard input and a pipe.
 
     {"case": {...}, "structures": "FILE.npz"}   ->  {}                           the case is ready
     {"run": n}                                  ->  {"seconds": s}               CPU time of n calls
@@ -38,8 +38,7 @@ def serve(prepare: Callable[[dict[str, Any], list], Callable[[], object]]) -> No
     Args:
         prepare: of a case and its structures, as ASE atoms, makes the call that is timed.
     """
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the program prints is no answer
+    answers = os.fdopen(int(sys.argv[2]), "w")
     run: Callable[[], object] | None = None
     for line in sys.stdin:
         request = json.loads(line)
@@ -74,6 +73,18 @@ def read(file: str) -> list:
         ]
 
 
+def step_of_dynamics(atoms) -> Callable[[], object]:
+    """A step of MD with a calculator of ASE, at 300 K; so short that forces that mean nothing do not move atoms."""
+    import numpy as np
+    from ase import units
+    from ase.md.verlet import VelocityVerlet
+
+    spread = np.sqrt(300 * units.kB * atoms.get_masses())[:, None]
+    atoms.set_momenta(spread * np.random.default_rng(0).normal(size=(len(atoms), 3)))
+    steps = VelocityVerlet(atoms, timestep=0.01 * units.fs)
+    return lambda: steps.run(1)
+
+
 class Peer:
     """A running peer with a case prepared.
 
@@ -85,13 +96,17 @@ class Peer:
         environment = os.environ | {"OMP_NUM_THREADS": "1"} | SETTINGS[setting]
         program = Path(__file__).with_name(f"{name}_peer.py")
         self.name = name
+        answers, theirs = os.pipe()
         self.process = subprocess.Popen(
-            [python, program, setting],
+            [python, program, setting, str(theirs)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=2,  # what a program prints is no answer
+            pass_fds=[theirs],
             text=True,
             env={k: v for k, v in environment.items() if k != "PYTHONPATH"},
         )
+        os.close(theirs)
+        self.answers = os.fdopen(answers)
         with tempfile.NamedTemporaryFile(suffix=".npz") as file:
             write(file.name, structures)
             try:
@@ -101,9 +116,9 @@ class Peer:
                 raise
 
     def ask(self, request: dict) -> dict:
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
         print(json.dumps(request), file=self.process.stdin, flush=True)
-        line = self.process.stdout.readline()
+        line = self.answers.readline()
         answer = json.loads(line) if line else {"error": "it ended"}
         if "error" in answer:
             raise RuntimeError(f"peer {self.name}: {answer['error']}")
@@ -111,6 +126,7 @@ class Peer:
 
     def close(self) -> None:
         self.process.communicate()  # ends its input, and waits
+        self.answers.close()
 
 
 def write(file: str, structures: Any) -> None:
@@ -168,6 +184,7 @@ class Environments:
             for setting in SETTINGS if not program else ["installed"]:
                 peer = Peer(python, name, setting, case | {"program": program}, structures)
                 self.running.append(peer)
-                label = program or f"{name}, {setting}"
-                found[label] = lambda n, peer=peer: peer.ask({"run": n})["seconds"]
+                found[f"{name}, {program or setting}"] = lambda n, peer=peer: peer.ask({"run": n})[
+                    "seconds"
+                ]
         return found

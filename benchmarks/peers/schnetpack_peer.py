@@ -6,12 +6,9 @@ ENVIRONMENTS/schnetpack/bin/pip install torch==2.13.0 schnetpack==2.2.0
 
 import sys
 
-import numpy as np
 import schnetpack
 import torch
-from ase import units
-from ase.md.verlet import VelocityVerlet
-from protocol import serve
+from protocol import serve, step_of_dynamics
 from schnetpack.interfaces import AtomsConverter, SpkCalculator
 from schnetpack.transform import SkinNeighborList, VesinNeighborList
 
@@ -38,10 +35,7 @@ def dynamics(case: dict, atoms, model):
     """A step with its ASE calculator; it moves so little that the list within the skin is never rebuilt."""
     skin = SkinNeighborList(VesinNeighborList(case["cutoff"]), cutoff_skin=0.3)
     atoms.calc = SpkCalculator(model, skin, energy_unit="eV")
-    spread = np.sqrt(300 * units.kB * atoms.get_masses())[:, None]
-    atoms.set_momenta(spread * np.random.default_rng(0).normal(size=(len(atoms), 3)))
-    steps = VelocityVerlet(atoms, timestep=0.01 * units.fs)
-    return lambda: steps.run(1)
+    return step_of_dynamics(atoms)
 
 
 def prepare(case: dict, structures: list):

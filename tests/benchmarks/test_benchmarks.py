@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import conftest, results
+from benchmarks import conftest, potentials, results
 from benchmarks.measure import in_turns, timed_by
 from benchmarks.peers import protocol
 from scschnet.data import embedded
@@ -17,6 +17,7 @@ PEER = """
 import sys
 sys.path.insert(0, {folder!r})
 from protocol import serve
+print("not an answer either")
 
 def prepare(case, structures):
     print("not an answer")
@@ -160,3 +161,28 @@ def test_page_of_results(tmp_path):
     row = "| energy_and_forces[1 thread-192] | 192 | – | 2 | 5% | 50% of l2 | – | them 2x |"
     assert row in page and "revision 0123456" in page
     assert (tmp_path / "speed_a.png").stat().st_size > 5_000
+
+
+def test_page_and_figures_of_potentials(tmp_path):
+    """Times are the ratios of turns times our own time; whatever has an error is a point, the others are lines."""
+    others = {
+        name: {"ratio": ratio} for name, ratio in [(potentials.SPCE, 2.0), ("mace, best", 300.0)]
+    }
+    bench = {
+        "stats": {"median": 1536e-5},
+        "extra_info": {"n_atoms": 1536, "n_steps": 10, "in_turns": others},
+    }
+    errors = {potentials.BASE: {"forces": 60.0, "energy": 0.9, "training": "an hour"}}
+    found = potentials.times({"benchmarks": [bench]})
+    assert found == {
+        potentials.BASE: {1536: pytest.approx(1.0)},
+        potentials.SPCE: {1536: pytest.approx(2.0)},
+        "mace, best": {1536: pytest.approx(300.0)},
+    }
+    titles, lines = potentials.rows(found, errors)
+    assert len(titles) == 4 and titles[1] == "1,536 atoms"
+    assert lines[0] == [potentials.BASE, "1", "60.0 / 0.90", "an hour"]
+    assert lines[-1] == ["mace, best", "300", "–", "–"]
+    potentials.draw_sizes(found, tmp_path / "sizes.png")
+    potentials.draw_front(found, errors, tmp_path / "front.png")
+    assert all((tmp_path / name).stat().st_size > 5_000 for name in ("sizes.png", "front.png"))
