@@ -60,7 +60,8 @@ class Start:
     """Where options come from: a preset, a file over it, the command line over both."""
 
     preset: PresetName = "quick"
-    """Set of defaults: quick (minutes), md17 (our best for MD17), paper-md17 and paper-qm9 (as in arXiv:1810.09751)."""
+    """Set of defaults: quick (minutes), md17 (for MD17), md17-long (the same, four times as long), paper-md17 and
+    paper-qm9 (as in arXiv:1810.09751)."""
     config: Annotated[Path | None, optional("FILE")] = None
     """TOML file of options by the names below, with underscores, such as n_train = 950."""
     resume: Annotated[Path | None, optional("DIR")] = None

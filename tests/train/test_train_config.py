@@ -71,7 +71,7 @@ def test_round_trip(tmp_path):
         ("skip = 'both'", "`skip` must be one of weighted, plain, got 'both'"),
         (
             "preset = 'fast'",
-            "`preset` must be one of quick, md17, paper-md17, paper-qm9, got 'fast'",
+            "`preset` must be one of quick, md17, md17-long, paper-md17, paper-qm9, got 'fast'",
         ),
     ],
 )
