@@ -77,10 +77,10 @@ def weights(runs: Path, case: Case, of_seeds: list[Run]) -> tuple[int, np.ndarra
     return epoch, np.array(rows)
 
 
-def depths(w_hat: np.ndarray) -> np.ndarray:
-    """Mean layer of the shares, over the last axis."""
-    shares = np.abs(w_hat) / np.abs(w_hat).sum(axis=-1, keepdims=True)
-    return shares @ np.arange(w_hat.shape[-1])
+def depths(w_hat: np.ndarray, first: int = 0) -> np.ndarray:
+    """Mean layer of the shares, over the last axis, of the layers from `first` on."""
+    sizes = np.abs(w_hat[..., first:])
+    return sizes @ np.arange(first, w_hat.shape[-1]) / sizes.sum(axis=-1)
 
 
 def cell(values: np.ndarray, digits: str) -> str:
@@ -133,10 +133,11 @@ def weight_table(case: Case, epoch: int, w_hat: np.ndarray) -> list[str]:
         f"{case.n_train:,} molecules, {what}, epoch {epoch} of {SIZES[case.n_train][0]}, {seeds}:",
         "",
     ]
-    lines += [f"| | {layers} | depth |", "|---" * (n_layers + 2) + "|"]
+    lines += [f"| | {layers} | depth | of the blocks |", "|---" * (n_layers + 3) + "|"]
     for k, name in enumerate(case.properties):
         numbers = " | ".join(f"{100 * share:.0f}" for share in shares[k])
-        lines.append(f"| {name} | {numbers} | {cell(depths(w_hat)[:, k], '.2f')} |")
+        both = [cell(depths(w_hat, first)[:, k], ".2f") for first in (0, 1)]
+        lines.append(f"| {name} | {numbers} | {' | '.join(both)} |")
     return lines
 
 
