@@ -58,9 +58,9 @@ def draw_front(found: Times, errors: Mapping, file: Path, n_atoms: int = 1536) -
         x, y = found[name][n_atoms], one["forces"]
         axes.plot(x, y, "o" if ours else "D", color="C0" if ours else "C1")
         label = name.removeprefix("scschnet, ") if ours else NAMES[name]
-        axes.annotate(label, (x, y), (0, 6), textcoords="offset points", fontsize=7, ha="center")
+        axes.annotate(label, (x, y), (0, 6), textcoords="offset points", fontsize=7, ha="left")
     for name, label in NAMES.items():
-        if name in found and name not in errors and not name.startswith("scschnet"):
+        if name in found and name not in [*errors, "deepmd, plain"] and "scschnet" not in name:
             x = found[name][n_atoms]
             axes.axvline(x, color="0.7", linestyle="--" if name == SPCE else ":")
             place = axes.get_xaxis_transform()
