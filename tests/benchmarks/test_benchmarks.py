@@ -169,7 +169,7 @@ def test_page_and_figures_of_potentials(tmp_path):
         name: {"ratio": ratio} for name, ratio in [(potentials.SPCE, 2.0), ("mace, best", 300.0)]
     }
     bench = {
-        "stats": {"median": 1536e-5},
+        "stats": {"min": 1536e-5},
         "extra_info": {"n_atoms": 1536, "n_steps": 10, "in_turns": others},
     }
     errors = {potentials.BASE: {"forces": 60.0, "energy": 0.9, "training": "an hour"}}
