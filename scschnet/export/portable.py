@@ -157,6 +157,10 @@ class PortablePotential(Potential):
         """Center of each pair, (n_pairs,)."""
         return centers
 
+    def centers_of(self, pairs: Tensor, centers: Tensor) -> Tensor:
+        """Centers of some pairs, which are given by their places."""
+        return centers.index_select(0, pairs)
+
     def network(
         self,
         features: Tensor,

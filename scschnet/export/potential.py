@@ -77,6 +77,7 @@ class Potential(nn.Module):
         self.symbols = ", ".join(symbols)
         self.checked = True  # whether results are looked at
         self.pair_term = model.pair_term
+        self.wall_reach = 0.0 if model.pair_term is None else float(model.pair_term.reach())
         self.heads = model.heads
         self.has_heads = len(model.heads) > 0
         self.has_energy = config.energy
@@ -278,7 +279,8 @@ class Potential(nn.Module):
             result["base_energies"] = offsets + self.energy_at_zero
             if len(wall) > 0:
                 result["base_energies"] = result["base_energies"] + wall[0]
-                result["pair_energies"] = wall[0]
+            if self.pair_term is not None:
+                result["pair_energies"] = wall[0] if len(wall) > 0 else torch.zeros_like(energies)
         if atom_virial:
             half = r_ij.unsqueeze(2) * (r_ij * (-0.5 * e_d / d_ij).unsqueeze(1)).unsqueeze(1)
             per_atom = half.new_zeros([n_atoms, 3, 3]).index_add_(0, self.idx_i(centers), half)
@@ -291,16 +293,24 @@ class Potential(nn.Module):
         """What the pair term adds; nothing if there is none.
 
         Returns:
-            Its energy of every local atom (n_local,), which pairs it acts on, and its slope along them, eV/Å.
+            Its energy of every local atom (n_local,), which pairs it acts on, and its slope along them, eV/Å; nothing, too,
+            if it acts on no pair.
         """
         added: list[Tensor] = []
         if self.pair_term is not None:
-            near = (d_ij < self.pair_term.reach()).nonzero().squeeze(1)
-            i = self.idx_i(centers).index_select(0, near)
-            j = idx_j.index_select(0, near)
-            z_i, z_j = atomic_numbers.index_select(0, i), atomic_numbers.index_select(0, j)
+            near = (d_ij < self.wall_reach).nonzero().squeeze(1)
+            i, j = self.centers_of(near, centers), idx_j.index_select(0, near)
+            rows = self.in_table(atomic_numbers)
+            z_i, z_j = rows.index_select(0, i), rows.index_select(0, j)
             d = d_ij.index_select(0, near)
-            phi, slope = self.pair_term(self.in_table(z_i), self.in_table(z_j), d)
+            if self.checked:  # compiled code cannot branch on data
+                inside = (d < self.pair_term.ranges_of(z_i, z_j)).nonzero().squeeze(1)
+                if inside.size(0) == 0:  # all atoms at familiar distances
+                    return added
+                near, d = near.index_select(0, inside), d.index_select(0, inside)
+                i, j = i.index_select(0, inside), j.index_select(0, inside)
+                z_i, z_j = z_i.index_select(0, inside), z_j.index_select(0, inside)
+            phi, slope = self.pair_term(z_i, z_j, d)
             half_phi = 0.5 * phi
             of_atoms = phi.new_zeros([atomic_numbers.size(0)]).index_add_(0, i, half_phi)
             energies = of_atoms.index_add_(0, j, half_phi).narrow(0, 0, n_local)
@@ -403,6 +413,10 @@ class Potential(nn.Module):
 
     def idx_i(self, centers: Tensor) -> Tensor:
         """Center of each pair, (n_pairs,)."""
+        raise NotImplementedError
+
+    def centers_of(self, pairs: Tensor, centers: Tensor) -> Tensor:
+        """Centers of some pairs, which are given by their places."""
         raise NotImplementedError
 
     def spline_weights(self, d_ij: Tensor) -> list[Tensor]:
@@ -575,6 +589,10 @@ class FullPotential(Potential):
     def idx_i(self, centers: Tensor) -> Tensor:
         """Center of each pair, (n_pairs,)."""
         return torch.repeat_interleave(centers.diff())
+
+    def centers_of(self, pairs: Tensor, centers: Tensor) -> Tensor:
+        """Centers of some pairs, which are given by their places."""
+        return torch.bucketize(pairs, centers, right=True) - 1
 
     def spline_weights(self, d_ij: Tensor) -> list[Tensor]:
         """Bins and weights, by scschnet::spline_weights."""

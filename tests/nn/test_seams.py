@@ -217,6 +217,9 @@ def test_a_pair_term_fulfils_its_contract(term):
     assert reach.shape == () and reach.dtype == torch.float64 and 0 < float(reach) <= 3.0
     beyond = d.detach() >= reach
     assert beyond.any() and not phi[beyond].any() and not slope[beyond].any()
+    own = made.ranges_of(*numbers)
+    assert own.shape == d.shape and (own <= reach).all()
+    assert not phi[d.detach() >= own].any() and not slope[d.detach() >= own].any()
     zero = torch.zeros(1, dtype=torch.int64)  # padding
     assert all(x.isfinite().all() for x in made(zero, zero, torch.ones(1).double()))
     with torchscript_deprecation_ignored():

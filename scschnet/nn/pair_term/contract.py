@@ -38,6 +38,17 @@ class PairTerm(Float64Buffers, ABC):
         """
         return torch.full([], self.cutoff, dtype=torch.float64)
 
+    def ranges_of(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+        """Distance from which on the term is zero for the two elements of each pair, (n_pairs,) float64, Å; here the cutoff.
+
+        An exported model skips all pairs that lie beyond it.
+
+        Args:
+            z_i: atomic number of one atom of each pair, (n_pairs,) int64; any number from 0 to `max_z`.
+            z_j: of the other, (n_pairs,) int64.
+        """
+        return self.reach().expand(z_i.size(0))
+
     def fit(self, shortest: Tensor) -> None:
         """Take from the training set what the term needs of it, before a training begins; here nothing.
 

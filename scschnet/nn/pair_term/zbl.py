@@ -63,6 +63,10 @@ class ZBL(PairTerm):
         """As in the contract."""
         return self.ranges.max()
 
+    def ranges_of(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+        """As in the contract."""
+        return self.ranges[self.index[z_i], self.index[z_j]]
+
     def bare(self, i: Tensor, j: Tensor, d_ij: Tensor) -> tuple[Tensor, Tensor]:
         """The potential that is not switched off, and its slope; `i` and `j` index the elements."""
         rates = self.decays * self.inverse_lengths[i, j].unsqueeze(1)
