@@ -165,6 +165,14 @@ QUANTITIES = (
 )
 NAMES = tuple(quantity.name for quantity in QUANTITIES)
 ON_DEMAND = NAMES[1:]  # a model always returns the energy, and these if it is asked to
+
+
+def returned(forces: bool, stress: bool) -> tuple[dict[str, bool], list[Quantity]]:
+    """What a model is asked for, by name, and the quantities that it returns then."""
+    asked = dict(zip(ON_DEMAND, (forces, stress), strict=True))
+    return asked, [quantity for quantity in QUANTITIES if asked.get(quantity.name, True)]
+
+
 ANY_OF_THEM = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
 ERRORS = {name: units for quantity in QUANTITIES for name, units in quantity.errors.items()}
 """Name of every error to its units, in the order in which tables list them."""

@@ -1,11 +1,14 @@
 """The table of quantities: whoever has names of its own for them has one for each, and files keep their columns."""
 
+import ast
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import make_model
 
+import scschnet.quantities
 from scschnet.commands.data import Reading
 from scschnet.commands.evaluate import Options
 from scschnet.data import Batch, StructureSet, collate, embedded
@@ -76,3 +79,38 @@ def test_errors_find_their_columns():
     assert (columns["val_stress_mae"], columns["val_stress_rmse"]) == (1.0, 2.0)
     assert (columns["epoch"], columns["seconds"]) == (3, 4.0)
     assert np.isnan([columns["val_energy_mae"], columns["val_forces_rmse"]]).all()
+
+
+# Where a quantity is spelled out, and why it cannot come from the table.
+SPELLED_OUT = {
+    "quantities.py": "the table",
+    "properties.py": "names that no property of a head may have",
+    "units.py": "ASE's and LAMMPS's kinds of units",
+    "calculator.py": "ASE's names of results, and its order of six components",
+    "hosts/torch_sim.py": "TorchSim's names of results",
+    "commands/predict.py": "the results that ASE writes",
+    "data/readers/__init__.py": "options of the command line",
+    "data/readers/atoms.py": "ASE's names of results, and its order of six components",
+    "data/readers/raw.py": "files hold a virial instead of a stress",
+    "data/habits.py": "files hold a virial instead of a stress",
+    "data/summary.py": "whether stress is consistent with energies, forces and volumes",
+    "runs/config.py": "options of the command line",
+    "train/setup.py": "the default of the option stress_weight",
+    "nn/model.py": "where the model makes it",
+    "export/potential.py": "where an exported file makes the virial",
+    "export/committee.py": "the deviation of the virial",
+    "export/compiled.py": "what a compiled file returns",
+    "export/exported.py": "whether the virial is finite",
+}
+
+
+def test_quantities_are_spelled_out_only_where_they_must_be():
+    """Data, loss, metrics, progress, evaluation, parity and report take names from the table."""
+    package = Path(scschnet.quantities.__file__).parent
+    found = {
+        file.relative_to(package).as_posix()
+        for file in package.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and node.value in ("stress", "virial")
+    }
+    assert found == set(SPELLED_OUT)

@@ -18,8 +18,7 @@ from scschnet.commands.line import Device, Run, failed, out_option, parse
 from scschnet.device import check_device
 from scschnet.files import replacing
 from scschnet.kinds import Kind, expect
-
-LABELS = ("energy", "forces", "stress")
+from scschnet.quantities import QUANTITIES
 
 
 @dataclass(frozen=True)
@@ -105,10 +104,10 @@ def read_frames(file: Path) -> Iterator[Atoms]:
 def _with_results(atoms: Atoms, calculator: ScSchNetCalculator) -> Atoms:
     """The frame with the model's results as its energy, forces and stress; its own under other names."""
     known = dict(atoms.calc.results) if atoms.calc is not None else {}
-    for name in LABELS:
-        if name in known:
-            place = atoms.arrays if name == "forces" else atoms.info
-            place[f"REF_{name}"] = known[name]
+    for quantity in QUANTITIES:
+        if quantity.name in known:
+            place = atoms.arrays if quantity.per_atom else atoms.info
+            place[f"REF_{quantity.name}"] = known[quantity.name]
     atoms.calc = calculator
     results = {}
     if "energy" in calculator.implemented_properties:

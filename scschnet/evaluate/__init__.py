@@ -18,7 +18,15 @@ from scschnet.nn import SchNet
 from scschnet.nn.committee import Committee
 from scschnet.nn.head import HEADS
 from scschnet.properties import Property
-from scschnet.quantities import ANY_OF_THEM, ERRORS, ON_DEMAND, QUANTITIES, Error, error_units
+from scschnet.quantities import (
+    ANY_OF_THEM,
+    ERRORS,
+    ON_DEMAND,
+    QUANTITIES,
+    Error,
+    error_units,
+    returned,
+)
 from scschnet.runs.run import read_run
 
 MAX_ATOMS_PER_BATCH = 1024
@@ -108,8 +116,8 @@ def predict(
     """
     chosen = np.arange(len(structures)) if indices is None else np.asarray(indices, dtype=np.int64)
     device = next(model.parameters()).device
-    asked = {"forces": forces, "stress": stress}
-    parts = {q.name: [np.zeros((0, *q.shape))] for q in QUANTITIES if asked.get(q.name, True)}
+    asked, quantities = returned(forces, stress)
+    parts = {q.name: [np.zeros((0, *q.shape))] for q in quantities}
     if not model.config.energy:
         parts = {}
     heads = {one.name: one for one in model.config.heads}

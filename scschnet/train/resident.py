@@ -16,7 +16,7 @@ from scschnet.nn import SchNet
 from scschnet.nn.geometry import pair_vectors
 from scschnet.nn.padded import PaddedBatch, PaddedPairs
 from scschnet.properties import Property
-from scschnet.quantities import NAMES, QUANTITIES
+from scschnet.quantities import NAMES, QUANTITIES, returned
 
 ATOMS_AT_A_TIME = 20_000  # of which lists are made at once
 ATOMS_ON_CPU, ATOMS_ON_GPU = 1024, 32_768  # that are evaluated at once
@@ -282,9 +282,9 @@ class ResidentPredictor:
         nodes = model.table_nodes(self.data.largest_distance)
         dtype = model.contribution_weights.dtype
         step = torch.zeros(1, dtype=torch.int64, device=self.data.device)
-        asked = {"forces": forces, "stress": stress}
+        asked, quantities = returned(forces, stress)
         none = torch.zeros(0, dtype=torch.float64, device=self.data.device)
-        parts = {q: [none.view(0, *q.shape)] for q in QUANTITIES if asked.get(q.name, True)}
+        parts = {q: [none.view(0, *q.shape)] for q in quantities}
         for order, places, n_atoms in self._batches:
             with torch.no_grad():
                 batch, _ = self.data.gather(order, step, places, dtype)
