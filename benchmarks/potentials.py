@@ -1,5 +1,6 @@
 """Potentials for water, ours and others: error against cost, and cost against size; for `results.py`."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +20,7 @@ NAMES = {  # as they are drawn, the cheapest first
     "deepmd, plain": "DeePMD-kit",
     "schnetpack, best": "SchNetPack, F=128, L=6",
     "mace, best": "MACE, 64 channels",
-    "sevennet, best": "SevenNet-0",
+    "sevennet, best": "SevenNet-0, universal",
 }
 Times = dict[str, dict[int, float]]
 
@@ -56,20 +57,34 @@ def draw_front(found: Times, errors: Mapping, file: Path, n_atoms: int = 1536) -
     for name, one in errors.items():
         ours = name.startswith("scschnet")
         x, y = found[name][n_atoms], one["forces"]
-        axes.plot(x, y, "o" if ours else "D", color="C0" if ours else "C1")
-        label = name.removeprefix("scschnet, ") if ours else NAMES[name]
-        axes.annotate(label, (x, y), (0, 6), textcoords="offset points", fontsize=7, ha="left")
-    for name, label in NAMES.items():
-        if name in found and name not in [*errors, "deepmd, plain"] and "scschnet" not in name:
+        fill = "none" if one["training"].startswith("cut off") else "full"
+        axes.plot(x, y, "o" if ours else "D", color="C0" if ours else "C1", fillstyle=fill)
+        label = ", ".join(re.findall(r"\d+", name)) if ours else NAMES[name].partition(",")[0]
+        axes.annotate(label, (x, y), (0, 6), textcoords="offset points", fontsize=7, ha="center")
+    lines = [name for name in NAMES if n_atoms in found.get(name, {}) and name not in errors]
+    for name in lines:
+        if name != "deepmd, plain" and not name.startswith("scschnet"):
             x = found[name][n_atoms]
             axes.axvline(x, color="0.7", linestyle="--" if name == SPCE else ":")
             place = axes.get_xaxis_transform()
             axes.text(
-                x, 0.97, label + " ", fontsize=7, rotation=90, ha="right", va="top", transform=place
+                x,
+                0.97,
+                NAMES[name] + " ",
+                fontsize=7,
+                rotation=90,
+                ha="right",
+                va="top",
+                transform=place,
             )
-    axes.set(xscale="log", xlabel=f"µs per atom and step, {n_atoms:,} atoms, one core")
+    axes.set(
+        xscale="log", yscale="log", xlabel=f"µs per atom and step, {n_atoms:,} atoms, one core"
+    )
+    axes.set_title("circles: scschnet F, L; hollow: training cut off", fontsize=7, loc="left")
     axes.set_ylabel("MAE of forces on 40 test frames, meV/Å")
-    axes.margins(y=0.25)
+    axes.set_ylim(40, 200)
+    axes.set_yticks([40, 60, 80, 100, 150, 200], labels=["40", "60", "80", "100", "150", "200"])
+    axes.minorticks_off()
     figure.savefig(file, dpi=150)
     plt.close(figure)
 

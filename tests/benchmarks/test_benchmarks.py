@@ -173,16 +173,20 @@ def test_page_and_figures_of_potentials(tmp_path):
         "extra_info": {"n_atoms": 1536, "n_steps": 10, "in_turns": others},
     }
     errors = {potentials.BASE: {"forces": 60.0, "energy": 0.9, "training": "an hour"}}
-    found = potentials.times({"benchmarks": [bench]})
+    small = {"n_atoms": 192, "n_steps": 10, "in_turns": {"sevennet, best": {"ratio": 5.0}}}
+    found = potentials.times(
+        {"benchmarks": [bench, {"stats": {"min": 192e-5}, "extra_info": small}]}
+    )
     assert found == {
-        potentials.BASE: {1536: pytest.approx(1.0)},
+        potentials.BASE: {1536: pytest.approx(1.0), 192: pytest.approx(1.0)},
+        "sevennet, best": {192: pytest.approx(5.0)},
         potentials.SPCE: {1536: pytest.approx(2.0)},
         "mace, best": {1536: pytest.approx(300.0)},
     }
     titles, lines = potentials.rows(found, errors)
-    assert len(titles) == 4 and titles[1] == "1,536 atoms"
-    assert lines[0] == [potentials.BASE, "1", "60.0 / 0.90", "an hour"]
-    assert lines[-1] == ["mace, best", "300", "–", "–"]
+    assert titles[1:3] == ["192 atoms", "1,536 atoms"]
+    assert lines[0] == [potentials.BASE, "1", "1", "60.0 / 0.90", "an hour"]
+    assert lines[-1] == ["mace, best", "–", "300", "–", "–"]
     potentials.draw_sizes(found, tmp_path / "sizes.png")
     potentials.draw_front(found, errors, tmp_path / "front.png")
     assert all((tmp_path / name).stat().st_size > 5_000 for name in ("sizes.png", "front.png"))
