@@ -111,8 +111,8 @@ def resolve(config: TrainConfig, structures: StructureSet) -> TrainConfig:
 def repulsion_of(config: TrainConfig, structures: StructureSet) -> RepulsionName:
     """The pair term: where the user leaves it to us, that of the model to begin from, or `data` for periodic structures.
 
-    On water it has the same errors, and without it molecules collapsed within a picosecond at 400 K (docs/dynamics.md).
-    Molecules seldom overlap, and a step of a few atoms takes a third longer with it.
+    On water it has the same errors, and without it hydrogens met within a picosecond at 400 K (docs/dynamics.md). Of
+    molecules this was not measured, and a step of a few atoms takes a third longer with it.
     """
     if config.repulsion != "auto":
         return config.repulsion
