@@ -30,7 +30,12 @@ LISTS = ("data", "data_weights")
 # Options of how data are read, beside `properties`.
 READING = ("units", *(f"{name}_key" for name in NAMES))
 # What options were, in effect, in runs from before there was a choice.
-FIXED_BEFORE: dict[str, Any] = {"optimizer": "adam", "loss": "total", "stress_weight": 0.0}
+FIXED_BEFORE: dict[str, Any] = {
+    "optimizer": "adam",
+    "loss": "total",
+    "stress_weight": 0.0,
+    "repulsion": "none",
+}
 
 
 # Options that may differ when a run is resumed; any other change would be another run.
@@ -130,8 +135,8 @@ class ModelOptions:
     """Center of the last Gaussian, or where the Bessel functions end, Å; 0: the cutoff."""
     cutoff_function: CutoffFunctionName = "cosine"
     """Weight of a pair by its distance: smooth to zero at the cutoff (cosine), or one for every pair (none)."""
-    repulsion: RepulsionName = "none"
-    """Repulsion added to the network's energy: below the shortest distances of the training structures (data), or that of nuclei below bonding distances (zbl)."""
+    repulsion: Literal["auto", RepulsionName] = "auto"
+    """Repulsion added to the network's energy: below the shortest distances of the training structures (data), or that of nuclei below bonding distances (zbl); auto: data where a structure is periodic, else none."""
     filters: Literal["spline", "dense"] = "spline"
     """How filters are evaluated: interpolated in tables (spline), or by the network for every pair (dense, slow)."""
     output_scale: Literal["energy", "forces"] = "forces"

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from conftest import make_model, make_structures
 
+from scschnet.checkpoint import Checkpoint, save_checkpoint
 from scschnet.data import StructureSet, collate, embedded
-from scschnet.runs.config import TrainConfig
-from scschnet.train.setup import build_model, fit_offsets
+from scschnet.runs.config import TrainConfig, read_run_config
+from scschnet.train.setup import build_model, fit_offsets, repulsion_of
 
 
 def first_energy(**options) -> torch.Tensor:
@@ -55,3 +57,33 @@ def test_elements_that_a_table_of_reference_energies_lacks_are_fitted():
     shift, spread, atomref = fit_offsets(structures)
     assert atomref[8] == -100.0 and atomref[1] == pytest.approx(-13.0)
     assert shift == pytest.approx(0.0, abs=1e-12) and spread == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("periodic", "options", "expected"),
+    [
+        (True, {}, "data"),
+        (False, {}, "none"),
+        (True, {"repulsion": "none"}, "none"),
+        (False, {"repulsion": "zbl"}, "zbl"),
+        (True, {"properties": ("gap:mean",)}, "none"),
+    ],
+)
+def test_periodic_structures_get_a_repulsion_unless_another_is_asked_for(
+    periodic, options, expected
+):
+    frames = make_structures()
+    some = frames.select(np.flatnonzero(frames.pbc.any(axis=1) == periodic))
+    assert repulsion_of(TrainConfig(**options), some) == expected
+
+
+def test_a_run_of_before_there_was_a_repulsion_goes_on_without(tmp_path):
+    (tmp_path / "config.toml").write_text("epochs = 3\n")
+    assert read_run_config(tmp_path).repulsion == "none"
+
+
+@pytest.mark.parametrize("before", ["none", "data"])
+def test_a_model_that_is_trained_further_keeps_its_repulsion(tmp_path, before):
+    save_checkpoint(tmp_path / "best.pt", Checkpoint(make_model(repulsion=before)))
+    config = TrainConfig(init_from=str(tmp_path / "best.pt"))
+    assert repulsion_of(config, make_structures()) == before
