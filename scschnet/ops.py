@@ -86,7 +86,8 @@ def _neighbor_list_shapes(
     return idx, torch.empty_like(idx), shifts, row_ptr
 
 
-torch.library.register_fake("scschnet::neighbor_list", _neighbor_list_shapes)
+for _name in ("neighbor_list", "half_neighbor_list"):
+    torch.library.register_fake(f"scschnet::{_name}", _neighbor_list_shapes)
 
 
 def neighbor_list(
@@ -110,6 +111,29 @@ def neighbor_list(
         ValueError, TypeError: naming the argument that is wrong.
     """
     return torch.ops.scschnet.neighbor_list(positions, atom_ptr, cells, pbc, cutoff)
+
+
+def half_neighbor_list(
+    positions: Tensor, atom_ptr: Tensor, cells: Tensor, pbc: Tensor, cutoff: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`neighbor_list` with every pair once, the pairs and the order of `half_list`; on the CPU only.
+
+    Args:
+        positions: as in `neighbor_list`, like the following.
+        atom_ptr: (n_structures + 1,) int64.
+        cells: (n_structures, 3, 3).
+        pbc: (n_structures, 3) bool.
+        cutoff: Å.
+
+    Returns:
+        idx_i and idx_j (n_pairs,) int64; shifts (n_pairs, 3) int32; row_ptr (n_atoms + 1,) int64. Of (i, j, S) and
+        (j, i, -S) the one with i < j, and of an atom with its own image the one whose S is positive in its first entry
+        that is not zero.
+
+    Raises:
+        ValueError, TypeError: naming the argument that is wrong.
+    """
+    return torch.ops.scschnet.half_neighbor_list(positions, atom_ptr, cells, pbc, cutoff)
 
 
 def _half_list_shapes(
@@ -481,11 +505,11 @@ def schnet(
         parameters,
         derivatives,
         representation,
-    )
+    )[:4]
 
 
 def pack_schnet(tables: Tensor, contribution_weights: Tensor, parameters: list[Tensor]) -> Tensor:
-    """Weights of a network laid out for this CPU's matrix products, for `schnet_evaluate_packed`; on the CPU only.
+    """Weights of a network laid out for this CPU's matrix products, for `schnet_evaluate`; on the CPU only.
 
     Args:
         tables: as in `schnet`; of them only shape and dtype matter.
@@ -582,6 +606,7 @@ def schnet_evaluate(
     halo: bool,
     derivatives: bool,
     corrections: bool,
+    packed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The network of `schnet` for programs that run one, with ghost atoms; not differentiable.
 
@@ -603,6 +628,8 @@ def schnet_evaluate(
         halo: whether ghosts' features come from the host.
         derivatives: whether g_d is wanted.
         corrections: whether the corrections are wanted.
+        packed: `parameters` as `pack_schnet` has laid them out, unchanged since: the same bits, earlier; on the CPU
+            only.
 
     Returns:
         g (n_local,); g_d (n_pairs,), derivative of the sum of the local g in every distance (of a pair with a ghost
@@ -625,61 +652,7 @@ def schnet_evaluate(
         halo,
         derivatives,
         corrections,
-    )
-
-
-def schnet_evaluate_packed(
-    features: Tensor,
-    row_ptr: Tensor,
-    idx_j: Tensor,
-    bins: Tensor,
-    weights: Tensor,
-    tables: Tensor,
-    contribution_weights: Tensor,
-    parameters: list[Tensor],
-    packed: Tensor,
-    n_local: int,
-    halo: bool,
-    derivatives: bool,
-    corrections: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The same as `schnet_evaluate` to the bit, for parameters packed before; on the CPU only.
-
-    Args:
-        features: as in `schnet_evaluate`, like the following.
-        row_ptr: (n_atoms + 1,) int64.
-        idx_j: (n_pairs,) int64.
-        bins: (n_pairs,) int32.
-        weights: (2, n_pairs, 6).
-        tables: (n_blocks, n_rows, n_features).
-        contribution_weights: (n_blocks + 1,).
-        parameters: those that were packed, unchanged since.
-        packed: from `pack_schnet`.
-        n_local: number of local atoms.
-        halo: whether ghosts' features come from the host.
-        derivatives: whether g_d is wanted.
-        corrections: whether the corrections are wanted.
-
-    Returns:
-        As `schnet_evaluate`.
-
-    Raises:
-        ValueError, TypeError: naming the argument that is wrong, or if a halo is needed and none is registered.
-    """
-    return torch.ops.scschnet.schnet_evaluate_packed(
-        features,
-        row_ptr,
-        idx_j,
-        bins,
-        weights,
-        tables,
-        contribution_weights,
-        parameters,
         packed,
-        n_local,
-        halo,
-        derivatives,
-        corrections,
     )
 
 

@@ -44,10 +44,11 @@ def operators(dtype: torch.dtype = torch.float64) -> dict[str, tuple[Callable, l
     prefilter = torch.tensor([1.5, -0.3, 0.1, -0.02, 0.01], dtype=torch.float64)
     generators = [randn(*s) for s in [(16, 5), (16,), (16, 16), (16,)] * N_BLOCKS]
     tables_, coefficients, slopes = OPS.filter_tables_forward(rbf, prefilter, generators)
-    state = OPS.schnet_forward(*network, True, True)[-1]
+    state = OPS.schnet(*network, True, True, True)[-1]
     forces, virial = ops.pair_forces(v.double(), r_ij, d_ij, rows, half_j, idx_m, 1)
     arguments = {
         "neighbor_list": [positions, ptr, cells, pbc, CUTOFF],
+        "half_neighbor_list": [positions, ptr, cells, pbc, CUTOFF],
         "half_list": [i, j, shifts, N_ATOMS],
         "pair_rows": [i, j, N_ATOMS],
         "pair_vectors": [positions, cells, idx_m, i, j, shifts, half],
@@ -68,14 +69,12 @@ def operators(dtype: torch.dtype = torch.float64) -> dict[str, tuple[Callable, l
         "cfconv_derivative": [x, v, table, *pairs, 2],
         "cfconv_dot": [x, y, table, *pairs, 1],
         "cfconv_table_gradient": [x, y, v, *pairs, N_ROWS, 2],
-        "schnet": [*network, True, True],
-        "schnet_forward": [*network, True, True],
+        "schnet": [*network, True, True, True],
         "schnet_backward": [randn(N_ATOMS), v, y, state, *network, True],
         "pack_schnet": [tables, w, parameters],
-        "schnet_evaluate": [*network, N_ATOMS, False, True, True],
-        "schnet_evaluate_packed": [
+        "schnet_evaluate": [
             *network,
-            *(ops.pack_schnet(tables, w, parameters), N_ATOMS, False, True, True),
+            *(N_ATOMS, False, True, True, ops.pack_schnet(tables, w, parameters)),
         ],
         "unfamiliarity": [
             torch.rand(3, N_ATOMS, dtype=torch.float64),

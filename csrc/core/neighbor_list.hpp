@@ -32,6 +32,16 @@ struct PairArrays {
   double* r_ij = nullptr;  ///< (n_pairs, 3) Å, r_j - r_i + S·cell
 };
 
+/// Of the pairs (i, j, S) and (j, i, -S) one stands in a half list: the one with i < j, and of an
+/// atom with its own image the one whose shift S is positive in its first entry that is not zero.
+inline bool is_in_half_list(std::int64_t i, std::int64_t j, const std::int32_t (&shift)[3]) {
+  if (i != j) return i < j;
+  for (const std::int32_t s : shift) {
+    if (s != 0) return s > 0;
+  }
+  return false;
+}
+
 namespace cpu {
 
 /// Instruction sets for which the library holds code. amx is AVX-512 with matrix products in the
@@ -61,21 +71,24 @@ struct CompactRow {
   const ImageAtom* center;
 };
 
-/// How the work is done. No option changes a result.
+/// Which pairs are wanted, and how the work is done; `threads` and the instruction set change no
+/// result.
 struct NeighborOptions {
   int threads = 1;                               ///< at most this many; small inputs use fewer
   InstructionSet isa = InstructionSet::generic;  ///< read only if `choose_isa` is false
   bool choose_isa = true;                        ///< take the best one available
+  bool half = false;                             ///< every pair once: see is_in_half_list
 };
 
-/// Full neighbor list of one structure or of a batch.
+/// Neighbor list of one structure or of a batch; full unless NeighborOptions::half is set.
 ///
 /// A pair (i, j, S) is in the list when both atoms belong to the same structure and
 ///     d2 = |((r_j - r_i) + S_0 a_0) + (S_1 a_1 + S_2 a_2)|^2,  sqrt(d2) < cutoff,
 /// evaluated in double precision from the positions as given. So an atom exactly at the cutoff is
 /// no neighbor. An atom is not its own neighbor (i = j, S = 0), but its periodic images are, and so
 /// is another atom at the same position. S is zero along open axes. With (i, j, S) the list also
-/// holds (j, i, -S). The list is never truncated.
+/// holds (j, i, -S). The list is never truncated. A half list is the full one, in the same order,
+/// without one of every two such pairs (is_in_half_list).
 ///
 /// Any cell is allowed: skewed, left-handed, or thinner than the cutoff. Vectors along open axes
 /// are ignored and may be zero. Atoms may lie outside the cell; S refers to the positions as given.

@@ -11,7 +11,7 @@
 
 namespace scschnet {
 
-/// What an evaluation returns: float64, contiguous, in the memory of the processor; eV and Å.
+/// What an evaluation returns: float64, contiguous, in the memory of the CPU; eV and Å.
 struct Evaluation {
   at::Tensor energy;    ///< () eV, of the local atoms
   at::Tensor energies;  ///< (n_local,) eV

@@ -1,4 +1,5 @@
-// The operator scschnet::neighbor_list: checks, outputs, threads; the work is done by core.
+// The operators scschnet::neighbor_list and half_neighbor_list: checks, outputs, threads; the work
+// is done by core.
 #include "../core/neighbor_list.hpp"
 #include "../core/cpu/buffer.hpp"
 
@@ -10,6 +11,7 @@
 
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <tuple>
 #include <utility>
 
@@ -17,6 +19,7 @@ namespace scschnet {
 namespace {
 
 using at::Tensor;
+using Lists = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 void check(const Tensor& positions, const Tensor& atom_ptr, const Tensor& cells,
            const Tensor& pbc) {
@@ -40,11 +43,11 @@ void check(const Tensor& positions, const Tensor& atom_ptr, const Tensor& cells,
 
 template <class Scalar>
 std::int64_t find(cpu::NeighborList& list, const Tensor& positions, const Tensor& atom_ptr,
-                  const Tensor& cells, const Tensor& pbc, double cutoff) {
+                  const Tensor& cells, const Tensor& pbc, double cutoff, bool half) {
   const Structures<Scalar> input{
       positions.const_data_ptr<Scalar>(), atom_ptr.const_data_ptr<std::int64_t>(),
       cells.const_data_ptr<double>(), pbc.const_data_ptr<bool>(), atom_ptr.size(0) - 1};
-  return list.find(input, cutoff, {.threads = at::get_num_threads()});
+  return list.find(input, cutoff, {.threads = at::get_num_threads(), .half = half});
 }
 
 /// Buffers that come back when torch drops the tensor. Never destroyed: tensors may outlive the
@@ -73,10 +76,8 @@ Tensor new_tensor(at::IntArrayRef shape, at::ScalarType type) {
 /// (n_structures, 3), cutoff)
 /// -> idx_i, idx_j (n_pairs,), shifts (n_pairs, 3) int32, row_ptr (n_atoms + 1,). Not
 /// differentiable: integers.
-std::tuple<Tensor, Tensor, Tensor, Tensor> neighbor_list(const Tensor& positions,
-                                                         const Tensor& atom_ptr,
-                                                         const Tensor& cells, const Tensor& pbc,
-                                                         double cutoff) {
+Lists found_list(const Tensor& positions, const Tensor& atom_ptr, const Tensor& cells,
+                 const Tensor& pbc, double cutoff, bool half) {
   check(positions, atom_ptr, cells, pbc);
   const Tensor r = positions.contiguous(), ptr = atom_ptr.contiguous();
   const Tensor box = cells.to(at::kDouble).contiguous(), periodic = pbc.contiguous();
@@ -85,8 +86,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> neighbor_list(const Tensor& positions
   static thread_local cpu::NeighborList list;
   std::int64_t n_pairs = 0;
   try {
-    n_pairs = r.scalar_type() == at::kDouble ? find<double>(list, r, ptr, box, periodic, cutoff)
-                                             : find<float>(list, r, ptr, box, periodic, cutoff);
+    const auto search = r.scalar_type() == at::kDouble ? find<double> : find<float>;
+    n_pairs = search(list, r, ptr, box, periodic, cutoff, half);
   } catch (const std::invalid_argument& error) {
     TORCH_CHECK_VALUE(false, error.what());
   }
@@ -100,16 +101,30 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> neighbor_list(const Tensor& positions
   return {idx_i, idx_j, shifts, row_ptr};
 }
 
+Lists neighbor_list(const Tensor& positions, const Tensor& atom_ptr, const Tensor& cells,
+                    const Tensor& pbc, double cutoff) {
+  return found_list(positions, atom_ptr, cells, pbc, cutoff, false);
+}
+
+Lists half_neighbor_list(const Tensor& positions, const Tensor& atom_ptr, const Tensor& cells,
+                         const Tensor& pbc, double cutoff) {
+  return found_list(positions, atom_ptr, cells, pbc, cutoff, true);
+}
+
 }  // namespace
 }  // namespace scschnet
 
 TORCH_LIBRARY_FRAGMENT(scschnet, library) {
-  library.def(
-      "neighbor_list(Tensor positions, Tensor atom_ptr, Tensor cells, Tensor pbc, float cutoff) -> "
-      "(Tensor idx_i, Tensor idx_j, Tensor shifts, Tensor row_ptr)",
-      {at::Tag::pt2_compliant_tag});
+  for (const std::string name : {"neighbor_list", "half_neighbor_list"}) {
+    const std::string schema =
+        name +
+        "(Tensor positions, Tensor atom_ptr, Tensor cells, Tensor pbc, float cutoff) -> (Tensor "
+        "idx_i, Tensor idx_j, Tensor shifts, Tensor row_ptr)";
+    library.def(schema.c_str(), {at::Tag::pt2_compliant_tag});
+  }
 }
 
 TORCH_LIBRARY_IMPL(scschnet, CPU, library) {
   library.impl("neighbor_list", scschnet::neighbor_list);
+  library.impl("half_neighbor_list", scschnet::half_neighbor_list);
 }

@@ -1,14 +1,13 @@
 // Operators that describe pairs: half_list (every pair once) and spline_weights (once per
 // geometry).
 #include "pairs.hpp"
+#include "../core/neighbor_list.hpp"
 #include "meta.hpp"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/zeros.h>
 #include <torch/csrc/stable/c/shim.h>  // torch_parallel_for: runs inside torch's own thread pool
 #include <torch/library.h>
 
@@ -37,7 +36,7 @@ void check_cutoff_pieces(const Tensor& cutoff_pieces, const Tensor& like) {
 namespace {
 
 /// Whether all entries lie between 0 and last: v and last - v have no sign then. Without a
-/// comparison, so that the compiler finds vector instructions for it on every processor.
+/// comparison, so that the compiler finds vector instructions for it on every CPU.
 template <class Integer>
 bool all_between(const Integer* values, std::int64_t n, Integer last) {
   using Unsigned = std::make_unsigned_t<Integer>;
@@ -124,14 +123,13 @@ void check_index(const Tensor& index, const char* name) {
                     index.sizes());
 }
 
-/// Does the pair stand in the half list? Of (i, j, S) and (j, i, -S) one does.
+/// is_in_half_list for a pair that a caller brings.
 bool is_first(std::int64_t i, std::int64_t j, const std::int32_t* shift) {
-  if (i != j) return i < j;
-  for (int k = 0; k < 3; ++k) {
-    if (shift[k] != 0) return shift[k] > 0;
-  }
-  TORCH_CHECK_VALUE(false, "`idx_j` must not pair an atom with itself, got atom ", i,
+  const std::int32_t s[3] = {shift[0], shift[1], shift[2]};
+  TORCH_CHECK_VALUE(i != j || (s[0] | s[1] | s[2]) != 0,
+                    "`idx_j` must not pair an atom with itself, got atom ", i,
                     " without a cell shift");
+  return is_in_half_list(i, j, s);
 }
 
 /// (idx_i, idx_j (n_pairs,), shifts (n_pairs, 3) int32, n_atoms) -> pairs (n_half,): where in the
@@ -249,33 +247,6 @@ std::tuple<Tensor, Tensor> spline_weights_detached(const Tensor& d_ij, double st
   return op.call(d_ij, step, cutoff, cutoff_pieces, n_rows, n_orders, dtype);
 }
 
-/// The pieces of a cutoff function that files exported before version 0.2 know by its name.
-Tensor named_cutoff_pieces(std::string_view name) {
-  TORCH_CHECK_VALUE(name == "cosine" || name == "none",
-                    "`cutoff_function` must be one of cosine, none, got ", name);
-  if (name == "none") return at::ones({1, 1}, at::kDouble);
-  constexpr double half_pi = 1.57079632679489661923;
-  Tensor pieces = at::zeros({1, 22}, at::kDouble);  // (1 - sin(half_pi y)) / 2, Taylor's series
-  double* const c = pieces.mutable_data_ptr<double>();
-  c[0] = 0.5;
-  double term = -0.5 * half_pi;
-  for (int p = 1; p < 22; p += 2) {
-    c[p] = term;
-    term *= -half_pi * half_pi / ((p + 1) * (p + 2));
-  }
-  return pieces;
-}
-
-/// spline_weights as files exported before version 0.2 call it.
-std::tuple<Tensor, Tensor> spline_weights_named(const Tensor& d_ij, double step, double cutoff,
-                                                std::string_view cutoff_function,
-                                                std::int64_t n_rows, std::int64_t n_orders,
-                                                at::ScalarType dtype) {
-  return spline_weights_detached(d_ij, step, cutoff,
-                                 named_cutoff_pieces(cutoff_function).to(d_ij.device()), n_rows,
-                                 n_orders, dtype);
-}
-
 }  // namespace
 }  // namespace scschnet
 
@@ -284,10 +255,6 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
       "half_list(Tensor idx_i, Tensor idx_j, Tensor shifts, int n_atoms) -> (Tensor pairs, Tensor "
       "row_ptr, Tensor "
       "idx_j)",
-      {at::Tag::pt2_compliant_tag});
-  library.def(
-      "spline_weights(Tensor d_ij, float step, float cutoff, str cutoff_function, int n_rows, int "
-      "n_orders, ScalarType dtype) -> (Tensor bins, Tensor weights)",
       {at::Tag::pt2_compliant_tag});
   library.def(
       "spline_weights.pieces(Tensor d_ij, float step, float cutoff, Tensor cutoff_pieces, int "
@@ -306,8 +273,4 @@ TORCH_LIBRARY_IMPL(scschnet, Meta, library) {
 
 TORCH_LIBRARY_IMPL(scschnet, Autograd, library) {
   library.impl("spline_weights.pieces", scschnet::spline_weights_detached);
-}
-
-TORCH_LIBRARY_IMPL(scschnet, CompositeImplicitAutograd, library) {
-  library.impl("spline_weights", scschnet::spline_weights_named);
 }

@@ -1,6 +1,6 @@
 // The operator scschnet::schnet: a whole SchNet behind one call, and its gradient. Checks, memory,
-// threads and autograd; the work is done by core. schnet_forward is the same with everything kept
-// for schnet_backward.
+// threads and autograd; the work is done by core. With `keep` it also returns what schnet_backward
+// needs, which autograd asks for.
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
@@ -60,20 +60,12 @@ Result forward_on_cpu(const SchnetInput& in, bool keep, bool representation) {
   return to;
 }
 
-using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
-using OutputsAndState = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-Outputs schnet_cpu(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation) {
+Outputs schnet_cpu(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation, bool keep) {
   const Result r =
-      forward_on_cpu(checked_input(SCSCHNET_NETWORK, derivatives), false, representation);
-  return {r.g, r.d_bar, r.norms, r.out};
-}
-
-OutputsAndState schnet_forward_cpu(SCSCHNET_NETWORK_PARAMETERS, bool derivatives,
-                                   bool representation) {
-  const Result r =
-      forward_on_cpu(checked_input(SCSCHNET_NETWORK, derivatives), true, representation);
-  return {r.g, r.d_bar, r.norms, r.out, r.state};
+      forward_on_cpu(checked_input(SCSCHNET_NETWORK, derivatives), keep, representation);
+  return {r.g, r.d_bar, r.norms, r.out, keep ? r.state : at::empty({0}, features.options())};
 }
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>>;
@@ -85,8 +77,8 @@ void run_backward(const SchnetInput& in, const Cotangents& bars, const Tensor& s
   const SchnetOptions options{in.derivatives, true};
   const std::int64_t n_kept = cpu::schnet_state_size<Scalar>(sizes, options);
   TORCH_CHECK_VALUE(state.sizes() == at::IntArrayRef{n_kept},
-                    "`state` must be what schnet_forward left, ", n_kept, " numbers, got shape ",
-                    state.sizes());
+                    "`state` must be what schnet left with `keep`, ", n_kept,
+                    " numbers, got shape ", state.sizes());
   const auto data = [](const Tensor& t) {
     return t.defined() ? t.const_data_ptr<Scalar>() : nullptr;
   };
@@ -127,22 +119,9 @@ Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::opt
 
 // ---- shapes alone
 
-Outputs schnet_meta(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation) {
-  check_number_of_parameters(parameters, tables.sym_size(0));
-  const auto n_atoms = features.sym_size(0), n_layers = contribution_weights.sym_size(0),
-             n_pairs = derivatives ? idx_j.sym_size(0) : c10::SymInt(0),
-             n_features = representation ? features.sym_size(1) : c10::SymInt(0);
-  return {at::empty_symint({n_atoms}, on_meta(features)),
-          at::empty_symint({n_pairs}, on_meta(features)),
-          at::empty_symint({n_layers, n_atoms}, on_meta(features)),
-          at::empty_symint({n_atoms, n_features}, on_meta(features))};
-}
-
 /// The size of the state is a function of numbers: a compiler that keeps shapes open fixes them
 /// here.
-OutputsAndState schnet_forward_meta(SCSCHNET_NETWORK_PARAMETERS, bool derivatives,
-                                    bool representation) {
-  const auto [g, d_bar, norms, out] = schnet_meta(SCSCHNET_NETWORK, derivatives, representation);
+std::int64_t state_size(SCSCHNET_NETWORK_PARAMETERS, bool derivatives) {
   const auto fixed = [](const c10::SymInt& size) { return size.guard_int(__FILE__, __LINE__); };
   const std::int64_t n_blocks = fixed(tables.sym_size(0));
   const std::int64_t n_atoms = fixed(features.sym_size(0));
@@ -155,10 +134,21 @@ OutputsAndState schnet_forward_meta(SCSCHNET_NETWORK_PARAMETERS, bool derivative
                           n_blocks,
                           fixed(tables.sym_size(1))};
   const SchnetOptions options{derivatives, true};
-  const std::int64_t size = features.scalar_type() == at::kDouble
-                                ? cpu::schnet_state_size<double>(sizes, options)
-                                : cpu::schnet_state_size<float>(sizes, options);
-  return {g, d_bar, norms, out, at::empty({size}, on_meta(features))};
+  return features.scalar_type() == at::kDouble ? cpu::schnet_state_size<double>(sizes, options)
+                                               : cpu::schnet_state_size<float>(sizes, options);
+}
+
+Outputs schnet_meta(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation, bool keep) {
+  check_number_of_parameters(parameters, tables.sym_size(0));
+  const std::int64_t n_kept = keep ? state_size(SCSCHNET_NETWORK, derivatives) : 0;
+  const auto n_atoms = features.sym_size(0), n_layers = contribution_weights.sym_size(0),
+             n_pairs = derivatives ? idx_j.sym_size(0) : c10::SymInt(0),
+             n_features = representation ? features.sym_size(1) : c10::SymInt(0);
+  return {at::empty_symint({n_atoms}, on_meta(features)),
+          at::empty_symint({n_pairs}, on_meta(features)),
+          at::empty_symint({n_layers, n_atoms}, on_meta(features)),
+          at::empty_symint({n_atoms, n_features}, on_meta(features)),
+          at::empty({n_kept}, on_meta(features))};
 }
 
 Gradients schnet_backward_meta(const std::optional<Tensor>&, const std::optional<Tensor>&,
@@ -212,8 +202,9 @@ struct SchnetFunction : torch::autograd::Function<SchnetFunction> {
   static variable_list forward(AutogradContext* context, SCSCHNET_NETWORK_PARAMETERS,
                                bool derivatives, bool representation) {
     const at::AutoDispatchBelowADInplaceOrView guard;
-    static const auto op = operator_of<decltype(schnet_forward_cpu)>("scschnet::schnet_forward");
-    auto [g, d_bar, norms, out, state] = op.call(SCSCHNET_NETWORK, derivatives, representation);
+    static const auto op = operator_of<decltype(schnet_cpu)>("scschnet::schnet");
+    auto [g, d_bar, norms, out, state] =
+        op.call(SCSCHNET_NETWORK, derivatives, representation, true);
     variable_list saved{state, features, row_ptr, idx_j,
                         bins,  weights,  tables,  contribution_weights};
     saved.insert(saved.end(), parameters.begin(), parameters.end());
@@ -246,7 +237,8 @@ struct SchnetFunction : torch::autograd::Function<SchnetFunction> {
   }
 };
 
-Outputs schnet_autograd(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation) {
+Outputs schnet_autograd(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation,
+                        bool keep) {
   bool differentiable = false, tangents = false;
   const auto look_at = [&](const Tensor& tensor) {
     differentiable |= tensor.requires_grad();
@@ -258,10 +250,12 @@ Outputs schnet_autograd(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool repr
   if (!tangents && (!differentiable || !at::GradMode::is_enabled())) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_cpu)>("scschnet::schnet");
-    return op.call(SCSCHNET_NETWORK, derivatives, representation);
+    return op.call(SCSCHNET_NETWORK, derivatives, representation, keep);
   }
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !keep, "scschnet::schnet with `keep` is not differentiable: autograd keeps the state itself");
   const auto results = SchnetFunction::apply(SCSCHNET_NETWORK, derivatives, representation);
-  return {results[0], results[1], results[2], results[3]};
+  return {results[0], results[1], results[2], results[3], at::empty({0}, features.options())};
 }
 
 }  // namespace
@@ -269,14 +263,12 @@ Outputs schnet_autograd(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool repr
 
 TORCH_LIBRARY_FRAGMENT(scschnet, library) {
   const std::string arguments = SCSCHNET_NETWORK_SCHEMA ", bool derivatives";
-  const std::string outputs =
-      "Tensor g, Tensor g_d, Tensor correction_norms, Tensor representation";
   const auto define = [&library](const std::string& schema) {
     library.def(schema.c_str(), {at::Tag::pt2_compliant_tag});
   };
-  define("schnet(" + arguments + ", bool representation=False) -> (" + outputs + ")");
-  define("schnet_forward(" + arguments + ", bool representation=False) -> (" + outputs +
-         ", Tensor state)");
+  define("schnet(" + arguments +
+         ", bool representation=False, bool keep=False) -> (Tensor g, Tensor g_d, Tensor "
+         "correction_norms, Tensor representation, Tensor state)");
   define("schnet_backward(Tensor? g_bar, Tensor? v, Tensor? representation_bar, Tensor state, " +
          arguments +
          ") -> (Tensor features_grad, Tensor tables_grad, Tensor contribution_weights_grad, "
@@ -285,13 +277,11 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
 
 TORCH_LIBRARY_IMPL(scschnet, CPU, library) {
   library.impl("schnet", scschnet::schnet_cpu);
-  library.impl("schnet_forward", scschnet::schnet_forward_cpu);
   library.impl("schnet_backward", scschnet::schnet_backward_cpu);
 }
 
 TORCH_LIBRARY_IMPL(scschnet, Meta, library) {
   library.impl("schnet", scschnet::schnet_meta);
-  library.impl("schnet_forward", scschnet::schnet_forward_meta);
   library.impl("schnet_backward", scschnet::schnet_backward_meta);
 }
 

@@ -1,7 +1,6 @@
 // The operator scschnet::schnet_evaluate: a whole network for programs that run one, with ghost
 // atoms, whose features the host may exchange between blocks (halo.h); not differentiable. And
 // pair_rows, which turns a host's pairs into the rows that the operators read.
-// schnet_evaluate_packed is the same for weights that pack_schnet has laid out.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -98,21 +97,15 @@ Outputs evaluate(const SchnetInput& in, const Tensor* packed, std::int64_t n_loc
 }
 
 Outputs schnet_evaluate_cpu(SCSCHNET_NETWORK_PARAMETERS, std::int64_t n_local, bool halo,
-                            bool derivatives, bool corrections) {
+                            bool derivatives, bool corrections,
+                            const std::optional<Tensor>& packed) {
   const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
-  return evaluate(in, nullptr, n_local, halo, corrections);
-}
-
-Outputs schnet_evaluate_packed_cpu(SCSCHNET_NETWORK_PARAMETERS, const Tensor& packed,
-                                   std::int64_t n_local, bool halo, bool derivatives,
-                                   bool corrections) {
-  const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
-  check_packed(in, packed);
-  return evaluate(in, &packed, n_local, halo, corrections);
+  if (packed) check_packed(in, *packed);
+  return evaluate(in, packed ? &*packed : nullptr, n_local, halo, corrections);
 }
 
 Outputs schnet_evaluate_meta(SCSCHNET_NETWORK_PARAMETERS, c10::SymInt n_local, bool,
-                             bool derivatives, bool corrections) {
+                             bool derivatives, bool corrections, const std::optional<Tensor>&) {
   check_number_of_parameters(parameters, tables.sym_size(0));
   const auto options = on_meta(features);
   // Before the results are made: with GCC 12 an exception between them leaves half a list of sizes
@@ -124,11 +117,6 @@ Outputs schnet_evaluate_meta(SCSCHNET_NETWORK_PARAMETERS, c10::SymInt n_local, b
           at::empty_symint({n_layers, n_local}, options),
           corrections ? at::empty_symint({n_layers, n_local, n_features}, options)
                       : at::empty({0, 0, 0}, options)};
-}
-
-Outputs schnet_evaluate_packed_meta(SCSCHNET_NETWORK_PARAMETERS, const Tensor&, c10::SymInt n_local,
-                                    bool halo, bool derivatives, bool corrections) {
-  return schnet_evaluate_meta(SCSCHNET_NETWORK, std::move(n_local), halo, derivatives, corrections);
 }
 
 Tensor pair_rows_cpu(const Tensor& idx_i, const Tensor& idx_j, std::int64_t n_atoms) {
@@ -184,22 +172,18 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
   const auto define = [&library](const std::string& schema) {
     library.def(schema.c_str(), {at::Tag::pt2_compliant_tag});
   };
-  const std::string how = ", SymInt n_local, bool halo, bool derivatives, bool corrections";
-  const std::string outputs =
-      " -> (Tensor g, Tensor g_d, Tensor correction_norms, Tensor corrections)";
-  define("schnet_evaluate(" SCSCHNET_NETWORK_SCHEMA + how + ")" + outputs);
-  define("schnet_evaluate_packed(" SCSCHNET_NETWORK_SCHEMA ", Tensor packed" + how + ")" + outputs);
+  define("schnet_evaluate(" SCSCHNET_NETWORK_SCHEMA
+         ", SymInt n_local, bool halo, bool derivatives, bool corrections, Tensor? packed=None) -> "
+         "(Tensor g, Tensor g_d, Tensor correction_norms, Tensor corrections)");
   define("pair_rows(Tensor idx_i, Tensor idx_j, SymInt n_atoms) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(scschnet, CPU, library) {
   library.impl("schnet_evaluate", scschnet::schnet_evaluate_cpu);
-  library.impl("schnet_evaluate_packed", scschnet::schnet_evaluate_packed_cpu);
   library.impl("pair_rows", scschnet::pair_rows_cpu);
 }
 
 TORCH_LIBRARY_IMPL(scschnet, Meta, library) {
   library.impl("schnet_evaluate", scschnet::schnet_evaluate_meta);
-  library.impl("schnet_evaluate_packed", scschnet::schnet_evaluate_packed_meta);
   library.impl("pair_rows", scschnet::pair_rows_meta);
 }

@@ -44,14 +44,9 @@ class Pairs {
     const std::int64_t atom_ptr[2] = {0, s.n_atoms()};
     const auto n_pairs = static_cast<std::size_t>(list_.find(
         scschnet::Structures<double>{s.positions.data(), atom_ptr, s.cell.data(), s.pbc.data()},
-        cutoff));
-    idx_i_.resize(n_pairs), idx_j_.resize(n_pairs), shifts_.resize(3 * n_pairs),
-        r_ij_.resize(3 * n_pairs);
-    list_.write({.idx_i = idx_i_.data(),
-                 .idx_j = idx_j_.data(),
-                 .shifts = shifts_.data(),
-                 .r_ij = r_ij_.data()});
-    keep_one_of_two();
+        cutoff, {.half = true}));
+    idx_i_.resize(n_pairs), idx_j_.resize(n_pairs), r_ij_.resize(3 * n_pairs);
+    list_.write({.idx_i = idx_i_.data(), .idx_j = idx_j_.data(), .r_ij = r_ij_.data()});
   }
 
   Evaluation evaluate(const ExportedModel& model, const Structure& s) const {
@@ -62,23 +57,8 @@ class Pairs {
   }
 
  private:
-  /// The list holds (i, j, S) and (j, i, -S).
-  void keep_one_of_two() {
-    std::size_t kept = 0;
-    for (std::size_t p = 0; p < idx_i_.size(); ++p) {
-      const std::int32_t* s = &shifts_[3 * p];
-      const std::int32_t first = s[0] ? s[0] : s[1] ? s[1] : s[2];
-      if (idx_i_[p] > idx_j_[p] || (idx_i_[p] == idx_j_[p] && first < 0)) continue;
-      idx_i_[kept] = idx_i_[p], idx_j_[kept] = idx_j_[p];
-      for (int k = 0; k < 3; ++k) r_ij_[3 * kept + k] = r_ij_[3 * p + k];
-      ++kept;
-    }
-    idx_i_.resize(kept), idx_j_.resize(kept), r_ij_.resize(3 * kept);
-  }
-
   scschnet::cpu::NeighborList list_;
   std::vector<std::int64_t> idx_i_, idx_j_;
-  std::vector<std::int32_t> shifts_;
   std::vector<double> r_ij_;
 };
 

@@ -505,23 +505,11 @@ class Weights(nn.Module):
         halo: bool,
         corrections: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Evaluate the network, by scschnet::schnet_evaluate_packed."""
-        if not self.kept:
-            return torch.ops.scschnet.schnet_evaluate(
-                features,
-                row_ptr,
-                idx_j,
-                bins,
-                weights,
-                self.tables,
-                self.contribution_weights,
-                self.dense,
-                n_local,
-                halo,
-                True,
-                corrections,
-            )
-        return torch.ops.scschnet.schnet_evaluate_packed(
+        """Evaluate the network, by scschnet::schnet_evaluate."""
+        packed: Tensor | None = None
+        if self.kept:
+            packed = self.packed
+        return torch.ops.scschnet.schnet_evaluate(
             features,
             row_ptr,
             idx_j,
@@ -530,11 +518,11 @@ class Weights(nn.Module):
             self.tables,
             self.contribution_weights,
             self.dense,
-            self.packed,
             n_local,
             halo,
             True,
             corrections,
+            packed,
         )
 
 
@@ -564,17 +552,17 @@ class FullPotential(Potential):
     def half_pairs(
         self, positions: Tensor, cell: Tensor, pbc: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Neighbor list by scschnet::neighbor_list."""
+        """Neighbor list by scschnet::half_neighbor_list."""
         n_atoms, cells = positions.size(0), cell.unsqueeze(0)
-        idx_i, idx_j, shifts, _ = torch.ops.scschnet.neighbor_list(
+        idx_i, idx_j, shifts, row_ptr = torch.ops.scschnet.half_neighbor_list(
             positions, torch.tensor([0, n_atoms]), cells, pbc.unsqueeze(0), self.cutoff
         )
-        half, row_ptr, half_j = torch.ops.scschnet.half_list(idx_i, idx_j, shifts, n_atoms)
         idx_m = torch.zeros([n_atoms], dtype=torch.int64)
+        all_pairs = torch.arange(idx_i.size(0))
         r_ij, d_ij = torch.ops.scschnet.pair_vectors(
-            positions, cells, idx_m, idx_i, idx_j, shifts, half
+            positions, cells, idx_m, idx_i, idx_j, shifts, all_pairs
         )
-        return row_ptr, half_j, r_ij, d_ij
+        return row_ptr, idx_j, r_ij, d_ij
 
     def host_pairs(
         self, idx_i: Tensor, idx_j: Tensor, n_atoms: int, n_local: int, halo: bool

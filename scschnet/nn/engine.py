@@ -153,9 +153,9 @@ class Engine:
         corrections: Sequence[Tensor] = ()
         given = (self.model.embedding(atomic_numbers), row_ptr, idx_j, bins, weights)
         if kept is not None and d_ij.device.type == "cpu":
-            network = (kept.tables, self.model.contribution_weights, kept.dense, kept.packed)
-            how = (len(atomic_numbers), False, derivatives, read_out)
-            g, g_d, norms, found = ops.schnet_evaluate_packed(*given, *network, *how)
+            network = (kept.tables, self.model.contribution_weights, kept.dense)
+            how = (len(atomic_numbers), False, derivatives, read_out, kept.packed)
+            g, g_d, norms, found = ops.schnet_evaluate(*given, *network, *how)
             corrections = list(found) if read_out else ()
         else:
             tables = self._new_tables(grid, nodes) if kept is None else kept.tables

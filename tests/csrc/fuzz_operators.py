@@ -92,8 +92,8 @@ def bits(result: object) -> list[bytes]:
 
 
 def results_of(name: str) -> int | None:
-    """How many results count: the state that schnet_forward leaves has gaps of no meaning."""
-    return 4 if name == "schnet_forward" else None
+    """How many results count: the state that schnet keeps has gaps of no meaning."""
+    return 4 if name == "schnet" else None
 
 
 def main(seed: int, calls: int) -> None:

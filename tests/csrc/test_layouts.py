@@ -65,7 +65,7 @@ def outcome(operator, arguments) -> list:
     except (ValueError, TypeError) as error:
         return [str(error)]
     parts = found if isinstance(found, tuple | list) else [found]
-    if operator is torch.ops.scschnet.schnet_forward:
+    if operator is torch.ops.scschnet.schnet:
         parts = parts[:4]  # the state has gaps of no meaning
     flat = [t for part in parts for t in (part if isinstance(part, list) else [part])]
     return [t.contiguous().numpy().tobytes() for t in flat]

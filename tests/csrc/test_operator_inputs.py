@@ -88,8 +88,8 @@ def test_pair_vectors_reads_what_it_has_checked(index):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"state": lambda t: t[:0]}, r"`state` must be what schnet_forward left, \d+ numbers"),
-        ({"state": lambda t: torch.cat([t, t])}, "`state` must be what schnet_forward left"),
+        ({"state": lambda t: t[:0]}, r"`state` must be what schnet left with `keep`, \d+ numbers"),
+        ({"state": lambda t: torch.cat([t, t])}, "`state` must be what schnet left with `keep`"),
         ({"g_bar": lambda t: t[:0]}, r"`g_bar` must have shape \[12\], got \[0\]"),
         ({"v": lambda t: t[1:]}, "`v` must have shape"),
         (
@@ -136,7 +136,7 @@ def test_lengths_for_filter_tables_backward(device, changed, message):
         called("filter_tables_backward", **every | {k: on_device(c) for k, c in changed.items()})
 
 
-@pytest.mark.parametrize("name", ["pack_schnet", "schnet_forward", "schnet", "schnet_evaluate"])
+@pytest.mark.parametrize("name", ["pack_schnet", "schnet", "schnet_evaluate"])
 @pytest.mark.parametrize("n", [0, 5, 13, 15])
 def test_number_of_parameters_on_meta(name, n):
     """Shapes alone are asked for by torch.compile and torch.export."""

@@ -37,7 +37,7 @@ def test_same_bits_as_without_packing(size, dtype, derivatives):
     packed = pack(arguments)
     for _ in range(2):  # the packed weights stay as they are
         how = (len(arguments[0]), False, derivatives, False)
-        found = ops.schnet_evaluate_packed(*arguments, packed, *how)
+        found = ops.schnet_evaluate(*arguments, *how, packed)
         expected = torch.ops.scschnet.schnet(*arguments, derivatives)
         for a, b in zip(found[:3], expected[:3], strict=True):
             assert torch.equal(a, b)
@@ -49,7 +49,7 @@ def test_same_bits_as_without_packing(size, dtype, derivatives):
 def test_same_bits_with_ghosts(size, dtype, derivatives):
     arguments = arguments_of(Case(**SIZES[size]), dtype)
     how = (len(arguments[0]) - 2, False, derivatives, True)
-    found = ops.schnet_evaluate_packed(*arguments, pack(arguments), *how)
+    found = ops.schnet_evaluate(*arguments, *how, pack(arguments))
     for a, b in zip(found, ops.schnet_evaluate(*arguments, *how), strict=True):
         assert torch.equal(a, b)
 
@@ -65,7 +65,7 @@ def test_same_bits_with_ghosts(size, dtype, derivatives):
 def test_other_packed_weights_are_named(change, error, message):
     arguments = arguments_of(Case(), torch.float32)
     with pytest.raises(error, match=message):
-        ops.schnet_evaluate_packed(*arguments, change(pack(arguments)), 3, False, True, False)
+        ops.schnet_evaluate(*arguments, 3, False, True, False, change(pack(arguments)))
 
 
 def test_wrong_parameters_are_named():
@@ -81,8 +81,8 @@ def test_opcheck():
     arguments = arguments_of(Case(n_atoms=5, n_pairs=7, n_features=6), torch.float64)
     torch.library.opcheck(torch.ops.scschnet.pack_schnet, tuple(arguments[5:]))
     packed = pack(arguments)
-    all_local = (*arguments, packed, 5, False, True, True)
-    torch.library.opcheck(torch.ops.scschnet.schnet_evaluate_packed, all_local)
+    all_local = (*arguments, 5, False, True, True, packed)
+    torch.library.opcheck(torch.ops.scschnet.schnet_evaluate, all_local)
 
 
 CHANGES = {

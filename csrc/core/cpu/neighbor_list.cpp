@@ -77,6 +77,7 @@ struct NeighborList::State {
   std::vector<Segment> segments;  ///< cover all atoms, in order
   int n_threads = 1;
   const Kernels* kernels = nullptr;
+  bool half = false;
   std::int64_t n_atoms = 0;
   Scratch<std::int32_t> atom_slot;         ///< (n_atoms,) into the table of the atom's segment
   Scratch<const std::int32_t*> row_slots;  ///< (n_atoms,)
@@ -145,8 +146,8 @@ void NeighborList::State::search_one_after_the_other(const Scalar* positions,
   for (int t = 0; t < n_threads; ++t) rows[t] = &workers[t]->rows;
   Worker& first = *workers[0];
   for (std::size_t m = 0; m + 1 < atom_ptr.size(); ++m) {
-    first.search.run(structure(positions, m), cutoff, *kernels, n_threads, rows.data(), first.table,
-                     atom_slot.data());
+    first.search.run(structure(positions, m), cutoff, *kernels, half, n_threads, rows.data(),
+                     first.table, atom_slot.data());
   }
   segments.assign(1, {0, n_atoms, first.table.images.data()});
 }
@@ -163,7 +164,7 @@ void NeighborList::State::search_side_by_side(const Scalar* positions, const Cut
     Worker& worker = *workers[t];
     Rows* const rows = &worker.rows;
     for (std::int64_t m = first[t]; m < first[t + 1]; ++m) {
-      worker.search.run(structure(positions, m), cutoff, *kernels, 1, &rows, worker.table,
+      worker.search.run(structure(positions, m), cutoff, *kernels, half, 1, &rows, worker.table,
                         atom_slot.data());
     }
   });
@@ -284,6 +285,7 @@ std::int64_t NeighborList::find(const Structures<Scalar>& input, double length,
   check_atom_ptr(input.atom_ptr, input.n_structures);
   State& state = *state_;
   state.kernels = &(options.choose_isa ? best_kernels() : kernels_for(options.isa));
+  state.half = options.half;
   state.n_atoms = 0;  // in case this throws
   const std::int64_t n_atoms = input.atom_ptr[input.n_structures];
   state.n_threads = static_cast<int>(

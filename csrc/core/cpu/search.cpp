@@ -62,6 +62,7 @@ struct Search::Context {
   Limits limits;
   Cell cell;
   const ImageAtom* images;  ///< by slot
+  bool half;                ///< whether every pair is wanted once
 };
 
 namespace {
@@ -94,6 +95,27 @@ void make_row_exactly(const StructureInput<Scalar>& input, const Context& contex
   output.slots += n;
 }
 
+/// Takes out of a row what is not in the half list, while the row is still in the cache, and moves
+/// the rest to `to`, which may be the row itself. Returns how many neighbors are left.
+std::int32_t keep_half(const ImageAtom* images, const ImageAtom& center, const std::int32_t* row,
+                       std::int32_t count, std::int32_t* to) {
+  std::int32_t n = 0;
+  for (std::int32_t k = 0; k < count; ++k) {
+    const std::int32_t slot = row[k];
+    const ImageAtom& other = images[slot];
+    bool kept = center.atom < other.atom;
+    if (center.atom == other.atom) [[unlikely]] {
+      const std::int32_t shift[3] = {other.shift[0] - center.shift[0],
+                                     other.shift[1] - center.shift[1],
+                                     other.shift[2] - center.shift[2]};
+      kept = is_in_half_list(center.atom, other.atom, shift);
+    }
+    to[n] = slot;  // no branch on `kept`, which the CPU could not predict
+    n += static_cast<std::int32_t>(kept);
+  }
+  return n;
+}
+
 /// Is there memory for more rows? Dense systems are noticed here, by the rows so far: if all others
 /// hold but a fourth of what these do.
 template <class Scalar, class Context>
@@ -122,9 +144,19 @@ void append_rows(const StructureInput<Scalar>& input, const Context& context,
     if (done == n_centers) break;
     make_row_exactly(input, context, candidates, centers[done++], output);
   }
-  for (int c = 0; c < n_centers; ++c) atoms[c] = context.images[candidates.slot[centers[c]]].atom;
+  const std::int32_t* row = rows.slots.data() + rows.n_slots;
+  std::int32_t* end = rows.slots.data() + rows.n_slots;
+  std::int32_t* counts = rows.counts.data() + rows.n_rows;
+  for (int c = 0; c < n_centers; ++c) {
+    const ImageAtom& center = context.images[candidates.slot[centers[c]]];
+    atoms[c] = center.atom;
+    const std::int32_t found = counts[c];
+    if (context.half) counts[c] = keep_half(context.images, center, row, found, end);
+    row += found;
+    end += counts[c];
+  }
   rows.n_rows += n_centers;
-  rows.n_slots = output.slots - rows.slots.data();
+  rows.n_slots = end - rows.slots.data();
 }
 
 /// The first column of each of n_threads parts that have about equally many atoms.
@@ -143,7 +175,8 @@ std::vector<int> divide_columns(const CellGrid& grid, std::int64_t n_atoms, int 
 
 template <class Scalar>
 void Search::run(const StructureInput<Scalar>& input, const Cutoff& cutoff, const Kernels& kernels,
-                 int n_threads, Rows* const* rows, SlotTable& table, std::int32_t* atom_slot) {
+                 bool half, int n_threads, Rows* const* rows, SlotTable& table,
+                 std::int32_t* atom_slot) {
   const std::int64_t n_atoms = input.end - input.begin;
   const Scalar* positions = input.positions + 3 * input.begin;
   if (input.pbc == nullptr || !(input.pbc[0] || input.pbc[1] || input.pbc[2])) {
@@ -160,9 +193,12 @@ void Search::run(const StructureInput<Scalar>& input, const Cutoff& cutoff, cons
   }
   const auto first_slot = static_cast<std::int32_t>(table.count);
   const ImageAtom* images = table.images.grow(n_slots, table.count);
-  const Context context{kernels, cutoff,
+  const Context context{kernels,
+                        cutoff,
                         limits_for(points_, std::min(cutoff.length, longest_float_cutoff)),
-                        Cell(input.cell, input.pbc), images};
+                        Cell(input.cell, input.pbc),
+                        images,
+                        half};
   if (points_.count < grid_from) {
     std::copy_n(points_.source.data(), points_.count, table.images.data() + first_slot);
     compare_all(input, context, *rows[0], first_slot, atom_slot + input.begin);
@@ -211,9 +247,9 @@ void Search::use_grid(const StructureInput<Scalar>& input, const Context& contex
   });
 }
 
-template void Search::run(const StructureInput<float>&, const Cutoff&, const Kernels&, int,
+template void Search::run(const StructureInput<float>&, const Cutoff&, const Kernels&, bool, int,
                           Rows* const*, SlotTable&, std::int32_t*);
-template void Search::run(const StructureInput<double>&, const Cutoff&, const Kernels&, int,
+template void Search::run(const StructureInput<double>&, const Cutoff&, const Kernels&, bool, int,
                           Rows* const*, SlotTable&, std::int32_t*);
 
 }  // namespace scschnet::cpu

@@ -57,9 +57,10 @@ class Search {
  public:
   /// Appends the rows of a structure to rows[0] .. rows[n_threads - 1], one per thread, and its
   /// points to `table`. Writes the slots of its atoms to atom_slot[begin] .. atom_slot[end - 1].
+  /// With `half` rows keep only the pairs of the half list.
   template <class Scalar>
   void run(const StructureInput<Scalar>& input, const Cutoff& cutoff, const Kernels& kernels,
-           int n_threads, Rows* const* rows, SlotTable& table, std::int32_t* atom_slot);
+           bool half, int n_threads, Rows* const* rows, SlotTable& table, std::int32_t* atom_slot);
 
  private:
   struct Context;

@@ -1,4 +1,4 @@
-// The operators schnet, schnet_forward, schnet_backward and schnet_evaluate for GPUs: the passes of
+// The operators schnet, schnet_backward and schnet_evaluate for GPUs: the passes of
 // ../../core/schnet.hpp, matrix products by torch (cuBLAS), everything else by our kernels. Names
 // as in core/cpu/schnet.cpp: a bar is a cotangent in the derivative of sum_i g_i, a dot the tangent
 // along v, lambda a cotangent in the last reverse pass.
@@ -485,19 +485,12 @@ Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_b
 
 // ---- the operators
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_cuda(SCSCHNET_NETWORK_PARAMETERS,
-                                                       bool derivatives, bool representation) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> schnet_cuda(SCSCHNET_NETWORK_PARAMETERS,
+                                                               bool derivatives,
+                                                               bool representation, bool keep) {
   const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
-  const Outputs r = forward(in, in.sizes(), false, false, representation);
-  return {r.g, r.d_bar, r.norms, r.out};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> schnet_forward_cuda(SCSCHNET_NETWORK_PARAMETERS,
-                                                                       bool derivatives,
-                                                                       bool representation) {
-  const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
-  const Outputs r = forward(in, in.sizes(), true, false, representation);
-  return {r.g, r.d_bar, r.norms, r.out, r.state};
+  const Outputs r = forward(in, in.sizes(), keep, false, representation);
+  return {r.g, r.d_bar, r.norms, r.out, keep ? r.state : at::empty({0}, features.options())};
 }
 
 Gradients schnet_backward_cuda(const std::optional<Tensor>& g_bar, const std::optional<Tensor>& v,
@@ -508,10 +501,10 @@ Gradients schnet_backward_cuda(const std::optional<Tensor>& g_bar, const std::op
   return backward(in, state.contiguous(), bars.g_bar, bars.d_bar, bars.representation_bar);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_evaluate_cuda(SCSCHNET_NETWORK_PARAMETERS,
-                                                                std::int64_t n_local, bool halo,
-                                                                bool derivatives,
-                                                                bool corrections) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_evaluate_cuda(
+    SCSCHNET_NETWORK_PARAMETERS, std::int64_t n_local, bool halo, bool derivatives,
+    bool corrections, const std::optional<Tensor>& packed) {
+  TORCH_CHECK_VALUE(!packed, "`packed` is for CPUs only, got one on ", features.device());
   const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
   const std::int64_t n_atoms = features.size(0);
   TORCH_CHECK_VALUE(n_local >= 0 && n_local <= n_atoms,
@@ -536,7 +529,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> schnet_evaluate_cuda(SCSCHNET_NETWORK
 
 TORCH_LIBRARY_IMPL(scschnet, SCSCHNET_CUDA_KEY, library) {
   library.impl("schnet", scschnet::cuda::schnet_cuda);
-  library.impl("schnet_forward", scschnet::cuda::schnet_forward_cuda);
   library.impl("schnet_backward", scschnet::cuda::schnet_backward_cuda);
   library.impl("schnet_evaluate", scschnet::cuda::schnet_evaluate_cuda);
 }
