@@ -51,6 +51,22 @@ COMMANDS = {
     "data convert": ("data.__main__", "convert X out.h5", "", STRUCTURES),
     "select": ("select.__main__", "X water.xyz -o out.xyz", "", MODEL),
     "select trajectory": ("select.__main__", "run X -o out.xyz", "", STRUCTURES),
+    "predict": ("predict.__main__", "X water.xyz -o out.xyz", "", MODEL | {Kind.EXPORTED}),
+    "predict frames": ("predict.__main__", "model.pt X -o out.xyz", "", STRUCTURES),
+    "runs": ("commands.runs", "X", "", {Kind.RUN}),
+    "analysis modes --structure": (
+        "analysis.__main__",
+        "modes run --structure X -o out.png",
+        "--structure",
+        STRUCTURES,
+    ),
+    "analysis walks": ("analysis.__main__", "walks X -o out.png", "", {Kind.RUN}),
+    "analysis walks --frames": (
+        "analysis.__main__",
+        "walks model.pt --frames X -o out.png",
+        "--frames",
+        STRUCTURES,
+    ),
     "report": ("report.__main__", "X -o out.html", "", {Kind.RUN}),
     "export": ("export.__main__", "X -o out.pt", "", MODEL),
     "info": ("info", "X", "", {*MODEL, Kind.EXPORTED}),
@@ -62,7 +78,7 @@ COMMANDS = {
     f"analysis {name}": ("analysis.__main__", f"{name} X", "", {Kind.RUN})
     for name in (
         *("contributions", "elements", "layers", "shapley", "reach", "filters", "unfamiliarity"),
-        "prune",
+        *("prune", "sizes", "modes", "error-bars", "properties"),
     )
 }
 

@@ -419,6 +419,7 @@ class Sizes:
 
     def __call__(self) -> None:
         """Train, measure, draw, write and print."""
+        expect(self.run, Kind.RUN)  # before a folder is made
         folder = self.out or Path(f"{self.run}-sizes")
         wanted = [(features, blocks) for features in self.features for blocks in self.blocks]
         if not self.minutes >= 0:

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
                 summaries.append(summarize_run(path))
             except ValueError as error:
                 print(f"note: {path} is left out: {error}", file=sys.stderr)
-    except OSError as error:
+    except (ValueError, OSError) as error:
         return failed(error, options)
     print("\n".join(table(summaries)))
     return 0

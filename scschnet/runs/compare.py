@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scschnet.kinds import Kind, kind_of
+from scschnet.kinds import Kind, expect, kind_of
 from scschnet.quantities import shown_errors
 from scschnet.runs.config import TrainConfig, read_run_config
 from scschnet.runs.folder import RunFolder
@@ -45,13 +45,16 @@ def find_runs(folder: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: if there is no such folder, or no run in it.
+        ValueError: if it is a file.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"expected a folder of runs, but there is no {folder}")
+        expect(folder, Kind.RUN)  # says what it is
     files = sorted(folder.rglob("config.toml"))
     runs = [file.parent for file in files if kind_of(file.parent) is Kind.RUN]
     if not runs:
-        raise FileNotFoundError(f"{folder} holds no run folder")
+        raise FileNotFoundError(
+            f"expected {Kind.RUN.value}, or one that holds some, but {folder} is {Kind.FOLDER.value}"
+        )
     return runs
 
 
