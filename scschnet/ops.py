@@ -1,10 +1,12 @@
 """Loads the compiled torch operators; one documented function per operator."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 import scschnet
 from scschnet import _C
@@ -223,7 +225,7 @@ def pair_forces(
         row_ptr: (n_atoms + 1,) int64, pairs row_ptr[i] .. row_ptr[i + 1] have center i.
         idx_j: (n_pairs,) int64.
         idx_m: structure of each atom, (n_atoms,) int64.
-        n_structures: number of structures.
+        n_structures: number of structures; 0: the virial is not wanted, and `idx_m` is not read.
 
     Returns:
         forces (n_atoms, 3), eV/Å; virial W = -dE/dstrain of each structure, (n_structures, 3, 3), eV.
@@ -785,3 +787,167 @@ def note_step(
         totals,
         factors,
     )
+
+
+class _Embedding(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, weight: Tensor, atomic_numbers: Tensor) -> Tensor:
+        context.save_for_backward(atomic_numbers)
+        context.n_rows = len(weight)
+        return weight.index_select(0, atomic_numbers)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, bar: Tensor) -> tuple[Tensor, None]:
+        (atomic_numbers,) = context.saved_tensors
+        return torch.ops.scschnet.embedding_gradient(bar, atomic_numbers, context.n_rows), None
+
+
+def embedding(weight: Tensor, atomic_numbers: Tensor) -> Tensor:
+    """Rows of a table by atomic number, on a GPU; the gradient is summed by elements, in the order of the atoms.
+
+    Args:
+        weight: (n_rows, n_features) float32 or float64; row 0 is that of padding and gets no gradient.
+        atomic_numbers: (n_atoms,) int64.
+
+    Returns:
+        (n_atoms, n_features). Differentiable once, in `weight`, with the same bits on every run.
+    """
+    return _Embedding.apply(weight, atomic_numbers)
+
+
+class _SumEnergies(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        context: Any,
+        g: Tensor,
+        atomic_numbers: Tensor,
+        sizes: Tensor,
+        idx_m: Tensor,
+        *terms: Tensor,
+    ) -> Tensor:
+        scale, shift, atomref = terms
+        context.save_for_backward(idx_m, scale)
+        context.dtype = g.dtype
+        numbers = (g, atomic_numbers, sizes)
+        return torch.ops.scschnet.sum_energies(*numbers, scale, shift, atomref)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, bar: Tensor) -> tuple[Tensor | None, ...]:
+        idx_m, scale = context.saved_tensors
+        g_bar = torch.ops.scschnet.sum_energies_backward(bar, idx_m, scale, context.dtype)
+        return g_bar, None, None, None, None, None, None
+
+
+def sum_energies(
+    g: Tensor,
+    atomic_numbers: Tensor,
+    sizes: Tensor,
+    idx_m: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    atomref: Tensor,
+) -> Tensor:
+    """Energies of structures from the numbers of their atoms, on a GPU in one launch.
+
+    E_m = sum_i [ g_i * scale + shift + atomref[Z_i] ] over the atoms of structure m
+
+    Args:
+        g: (n_atoms,) float32 or float64.
+        atomic_numbers: (n_atoms,) int64.
+        sizes: (n_structures,) int64, atoms of each structure; they follow each other, padding comes last.
+        idx_m: structure of each atom, (n_atoms,) int64; n_structures for padding.
+        scale: () float64.
+        shift: () float64.
+        atomref: by atomic number, float64, eV.
+
+    Returns:
+        (n_structures,) float64, eV. Differentiable once, in `g`.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape, dtype or device is wrong.
+    """
+    return _SumEnergies.apply(g, atomic_numbers, sizes, idx_m, scale, shift, atomref)
+
+
+class _SquaredErrors(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        context: Any,
+        energy: Tensor | None,
+        forces: Tensor | None,
+        stress: Tensor | None,
+        *rest: Any,
+    ) -> Tensor:
+        loss, bars = torch.ops.scschnet.squared_errors(energy, forces, stress, *rest)
+        pairs = zip((energy, forces, stress), rest[:3], strict=True)
+        context.counts = [value is not None and label is not None for value, label in pairs]
+        context.n_others = len(rest)
+        context.save_for_backward(*bars)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, bar: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = iter(torch._foreach_mul(context.saved_tensors, bar))
+        gradients = [next(scaled) if counts else None for counts in context.counts]
+        return (*gradients, *[None] * context.n_others)
+
+
+def squared_errors(
+    values: Sequence[Tensor | None],
+    labels: Sequence[Tensor | None],
+    sizes: Tensor,
+    volumes: Tensor,
+    idx_m: Tensor,
+    weights: Tensor | None,
+    n_structures: Tensor,
+    n_atoms: Tensor,
+    factors: Sequence[float],
+    per_atom: bool,
+) -> Tensor:
+    """The loss of a batch on a GPU, in one launch together with its derivatives.
+
+    sum over quantities of factor / n times the sum of w_m (s_m (value - label))^2, where n is `n_structures` for energy and
+    stress and `n_atoms` for forces; s is one, but `per_atom` it is 1 / atoms for energies and volume / atoms for stress.
+    A label that is NaN counts nothing, nor does the stress of a structure without volume.
+
+    Args:
+        values: energy (n,), forces (n_rows, 3) and stress (n, 3, 3), float64; None: not trained on.
+        labels: of the same.
+        sizes: (n,) int64, atoms of each structure.
+        volumes: (n,) float64, not positive or NaN without volume.
+        idx_m: structure of each atom, (n_rows,) int64; n for padding.
+        weights: (n,) float64, of each structure, or (n + 1,) with that of padding; None: all one.
+        n_structures: over which means are taken, () float64.
+        n_atoms: likewise.
+        factors: of energy, forces and stress.
+        per_atom: see above.
+
+    Returns:
+        () float64. Differentiable once, in `values`.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape, dtype or device is wrong.
+    """
+    arrays = (sizes, volumes, idx_m, weights, n_structures, n_atoms)
+    return _SquaredErrors.apply(*values, *labels, *arrays, list(factors), per_atom)
+
+
+def mean_norms(
+    norms: Tensor, idx_m: Tensor, n_structures: int, n_atoms: Tensor, means: Tensor
+) -> None:
+    """Mean norm of every correction over the atoms that are no padding, on a GPU in one launch.
+
+    Args:
+        norms: (n_layers, n_rows) float32 or float64.
+        idx_m: structure of each atom, (n_rows,) int64.
+        n_structures: an atom of this or a larger number is padding.
+        n_atoms: over which the mean is taken, () float64.
+        means: becomes the result, (n_layers,) float64.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape, dtype or device is wrong.
+    """
+    torch.ops.scschnet.mean_norms(norms, idx_m, n_structures, n_atoms, means)

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parents[2]
@@ -285,12 +285,16 @@ def capture(device: str) -> None:
             assert resident.captures or device == "cpu", "fell back, see the note above"
 
 
-def profile(case: str, device: str) -> None:
-    """Where the time of a captured step goes, kernel by kernel."""
-    import collections
+def resident_step(case: str, device: str, n_batches: int = 10, **smaller: int) -> tuple[Any, ...]:
+    """A step of QM9's or aspirin's size on resident data: its training state, the step, and batches for it.
 
+    Args:
+        case: qm9 or aspirin.
+        device: cpu or cuda.
+        n_batches: of an epoch.
+        smaller: options in the place of those of the case.
+    """
     import numpy as np
-    import torch
     from systems import labeled, molecules
 
     from scschnet.data import Split
@@ -301,17 +305,18 @@ def profile(case: str, device: str) -> None:
     from scschnet.train.setup import build_model
     from scschnet.train.state import TrainingState
 
-    size, atoms, options = {
-        "qm9": (100, 18, {"n_features": 256, "n_rbf": 20, "rho": 1.0}),
-        "aspirin": (50, 21, {"n_features": 128, "n_rbf": 50, "rho": 0.1}),
+    atoms, options = {
+        "qm9": (18, {"batch_size": 100, "n_features": 256, "n_rbf": 20, "rho": 1.0}),
+        "aspirin": (21, {"batch_size": 50, "n_features": 128, "n_rbf": 50, "rho": 0.1}),
     }[case]
-    structures = labeled(molecules(10 * size, atoms))
+    options |= smaller
+    size = options["batch_size"]
+    structures = labeled(molecules(n_batches * size, atoms))
     everything = np.arange(len(structures))
     config = TrainConfig(
         step="resident",
         optimizer="adam",
         cutoff=5.0,
-        batch_size=size,
         n_train=len(structures),
         device=device,
         ema=0.0,
@@ -321,16 +326,19 @@ def profile(case: str, device: str) -> None:
         **options,
     )
     state = TrainingState(config, build_model(config, structures, everything).to(device))
-    step = ResidentStep(
-        config,
-        state,
-        structures,
-        Split(everything, everything[:0], everything[:0]),
-        Loss(config, structures),
-        Processes(device),
-        print,
-    )
-    batches = [everything[k : k + size] for k in range(0, len(structures), size)]
+    split = Split(everything, everything[:0], everything[:0])
+    loss, alone = Loss(config, structures), Processes(device)
+    step = ResidentStep(config, state, structures, split, loss, alone, print)
+    return state, step, [everything[k : k + size] for k in range(0, len(structures), size)]
+
+
+def profile(case: str, device: str) -> None:
+    """Where the time of a captured step goes, kernel by kernel."""
+    import collections
+
+    import torch
+
+    state, step, batches = resident_step(case, device)
 
     def epoch() -> float:
         state.begin_epoch()

@@ -52,7 +52,9 @@ find_package(CUDAToolkit REQUIRED)
 add_library(core_cuda OBJECT
   csrc/core/cuda/activation.cu
   csrc/core/cuda/cfconv.cu
+  csrc/core/cuda/embedding.cu
   csrc/core/cuda/filter_table.cu
+  csrc/core/cuda/loss.cu
   csrc/core/cuda/neighbor_list.cu
   csrc/core/cuda/pair_geometry.cu
   csrc/core/cuda/pairs.cu

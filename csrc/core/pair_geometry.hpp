@@ -34,10 +34,11 @@ void pair_vectors(const ChosenPairs& chosen, const double* positions, const doub
 
 /// Adds the forces F_i = sum_j g_ij u_ij - sum_j g_ji u_ji to `forces` (n_atoms, 3), and
 /// -sum_pairs g r (x) u to `virial` (n_structures, 3, 3), with u = r / d and g the derivative of
-/// the energy in the distance d.
+/// the energy in the distance d. `virial` null: forces alone, and idx_m is not read.
 void pair_forces(const DirectedPairs& pairs, const double* g, double* forces, double* virial);
 
-/// Writes the cotangent of g (n_pairs,) from those of the forces and the virial.
+/// Writes the cotangent of g (n_pairs,) from those of the forces and the virial; `virial_bar` null:
+/// of the forces alone.
 void pair_forces_backward(const DirectedPairs& pairs, const double* forces_bar,
                           const double* virial_bar, double* g_bar);
 

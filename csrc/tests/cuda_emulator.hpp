@@ -93,6 +93,12 @@ inline std::int64_t& shared_bytes_per_block() {
   return bytes;
 }
 
+/// Kernels launched and pieces of memory filled so far: nodes of a graph, were they captured.
+inline std::int64_t& n_launches() {
+  static std::int64_t n = 0;
+  return n;
+}
+
 inline void yield() {
   Block& b = *block();
   if (_setjmp(b.fibers[b.current].at) == 0) _longjmp(b.scheduler, 1);
@@ -208,8 +214,19 @@ inline unsigned __ballot_sync(unsigned, bool value) {
 inline bool __all_sync(unsigned mask, bool value) {
   return __ballot_sync(mask, value) == 0xffffffffu;
 }
+template <class Value>
+unsigned __match_any_sync(unsigned, Value value) {
+  return emulator::exchange(value, [&](auto of, int) {
+    unsigned bits = 0;
+    for (int lane = 0; lane < 32; ++lane) bits |= static_cast<unsigned>(of(lane) == value) << lane;
+    return bits;
+  });
+}
 inline int __popc(unsigned bits) {
   return __builtin_popcount(bits);
+}
+inline int __ffs(int bits) {
+  return __builtin_ffs(bits);
 }
 template <class Value>
 Value __ldg(const Value* address) {
@@ -246,6 +263,7 @@ template <class Shape, class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), const Shape& shape, Arguments... arguments) {
   static emulator::Block block;
   emulator::block() = &block;
+  if (shape.blocks.x > 0 && shape.blocks.y > 0) ++emulator::n_launches();
   if (static_cast<std::int64_t>(shape.shared_bytes) > emulator::shared_bytes_per_block()) {
     throw std::runtime_error("more shared memory than the device has");
   }
@@ -268,7 +286,9 @@ void launch(void (*kernel)(Parameters...), const Shape& shape, Arguments... argu
 
 template <class StreamType>
 void fill_bytes(void* to, int value, std::size_t n_bytes, StreamType) {
-  if (n_bytes > 0) std::memset(to, value, n_bytes);
+  if (n_bytes == 0) return;
+  ++emulator::n_launches();
+  std::memset(to, value, n_bytes);
 }
 
 }  // namespace scschnet::cuda

@@ -8,6 +8,7 @@
 #include "../torch/cuda/pairs.cpp"
 #include "../torch/cuda/schnet.cpp"
 #include "../torch/cuda/training.cpp"
+#include "cuda_emulator.hpp"
 
 // What the operators share with those for processors and its library does not export.
 #include <ATen/Parallel.h>
@@ -34,3 +35,8 @@ std::vector<InstructionSet> available_instruction_sets() {
 }  // namespace cpu
 
 }  // namespace scschnet
+
+/// For benchmarks/gpu/count_nodes.py.
+extern "C" __attribute__((visibility("default"))) std::int64_t emulated_launches() {
+  return emulator::n_launches();
+}

@@ -14,7 +14,9 @@
 #include "../core/cuda/activation.hpp"
 #include "../core/cuda/cfconv.cuh"
 #include "../core/cuda/device.cuh"
+#include "../core/cuda/embedding.hpp"
 #include "../core/cuda/filter_table.hpp"
+#include "../core/cuda/loss.hpp"
 #include "../core/cuda/neighbor_list.hpp"
 #include "../core/cuda/pair_geometry.hpp"
 #include "../core/cuda/scan.hpp"
@@ -425,29 +427,113 @@ void check_convolution(const Convolution<Scalar>& c) {
   expect_close(y, expected);
 }
 
+/// The pairs by bin, and their memory.
+template <class Scalar>
+struct ByBin {
+  Scratch<unsigned char> memory;
+  cuda::PairsByBin sorted;
+
+  explicit ByBin(const Convolution<Scalar>& c)
+      : memory(cuda::pairs_by_bin_bytes(c.n_room, cuda::n_bins_of(c.n_rows))),
+        sorted(cuda::sort_by_bin(c.pairs, c.n_rows, memory.data(), nullptr)) {
+    finish();
+  }
+};
+
+/// Against a stable sort on the host.
+template <class Scalar>
+void check_by_bin(const Convolution<Scalar>& c) {
+  const ByBin<Scalar> by_bin(c);
+  const auto& sorted = by_bin.sorted;
+  const Index n_bins = cuda::n_bins_of(c.n_rows);
+  const auto starts = host_copy(sorted.starts, n_bins * sorted.stride + 1);
+  const auto got = host_copy(sorted.pairs, c.n_pairs);
+  std::vector<Index> expected;
+  for (Index i = 0; i < c.n_pairs; ++i) expected.push_back(i);
+  std::stable_sort(expected.begin(), expected.end(),
+                   [&](Index p, Index q) { return c.bins[p] < c.bins[q]; });
+  Index k = 0;
+  for (Index bin = 0; bin < n_bins; ++bin) {
+    EXPECT(starts[bin * sorted.stride] == k);
+    for (; k < c.n_pairs && c.bins[expected[k]] == bin; ++k) {
+      const Index p = expected[k], i = got[k].center;
+      EXPECT(got[k].pair == p && got[k].bin == bin && got[k].other == c.idx_j[p]);
+      EXPECT(c.row_ptr[i] <= p && p < c.row_ptr[i + 1]);
+    }
+  }
+  EXPECT(k == c.n_pairs && starts[n_bins * sorted.stride] == k);
+}
+
 template <class Scalar>
 void check_table_gradients(const Convolution<Scalar>& c) {
   const FeatureRange all{0, c.n_features};
   const auto isa = cpu::InstructionSet::generic;
   auto bar = c.unwritten(c.table.size()), expected = bar;
-  Scratch<Scalar> scratch(
-      cuda::table_gradient_scratch_size<Scalar>(c.n_rows, c.n_features, c.n_room));
-  cuda::cfconv_table_gradient(c.pairs, c.filters, c.a.data(), c.b.data(), bar.data(),
-                              scratch.data(), nullptr);
+  Scratch<Scalar> scratch(cuda::table_gradient_scratch_size(1, c.n_rows, c.n_features, c.n_room));
+  const ByBin by_bin(c);
+  cuda::cfconv_table_gradient(c.pairs, by_bin.sorted, 1, c.filters, c.a.data(), c.b.data(),
+                              bar.data(), scratch.data(), nullptr);
   cpu::cfconv_table_gradient(c.pairs.half, c.filters, c.a.data(), c.b.data(), all, expected.data(),
                              isa);
   expect_close(bar, expected);
   const Scalar* none = nullptr;
-  cuda::cfconv_total_table_gradient(c.pairs, c.filters, none, c.u.data(), c.v.data(), c.a.data(),
-                                    c.b.data(), bar.data(), scratch.data(), nullptr);
+  cuda::cfconv_total_table_gradient(c.pairs, by_bin.sorted, 1, c.filters, none, c.u.data(),
+                                    c.v.data(), c.a.data(), c.b.data(), bar.data(), scratch.data(),
+                                    nullptr);
   cpu::cfconv_backward_table_gradient(c.pairs.half, c.filters, c.u.data(), c.v.data(), c.a.data(),
                                       c.b.data(), all, expected.data(), isa);
   expect_close(bar, expected);
-  cuda::cfconv_total_table_gradient(c.pairs, c.filters, c.l.data(), c.u.data(), c.v.data(),
-                                    c.a.data(), c.b.data(), bar.data(), scratch.data(), nullptr);
+  cuda::cfconv_total_table_gradient(c.pairs, by_bin.sorted, 1, c.filters, c.l.data(), c.u.data(),
+                                    c.v.data(), c.a.data(), c.b.data(), bar.data(), scratch.data(),
+                                    nullptr);
   cpu::cfconv_total_table_gradient(c.pairs.half, c.filters, c.l.data(), c.u.data(), c.v.data(),
                                    c.a.data(), c.b.data(), all, expected.data(), isa);
   expect_close(bar, expected);
+  auto again = c.unwritten(c.table.size());
+  cuda::cfconv_total_table_gradient(c.pairs, by_bin.sorted, 1, c.filters, c.l.data(), c.u.data(),
+                                    c.v.data(), c.a.data(), c.b.data(), again.data(),
+                                    scratch.data(), nullptr);
+  finish();
+  EXPECT(again == bar);
+}
+
+/// Tables of three blocks together are those of each alone, to the bit.
+template <class Scalar>
+void test_table_gradients_of_blocks() {
+  constexpr Index n_blocks = 3;
+  const Convolution<Scalar> c(50, 20, 40);
+  const ByBin by_bin(c);
+  const Index n = c.n_atoms * c.n_features, n_table = c.n_rows * c.n_features;
+  const auto a = c.random_rows(n_blocks * n), b = c.random_rows(n_blocks * n);
+  auto together = c.unwritten(n_blocks * n_table), alone = together;
+  Scratch<Scalar> scratch(
+      cuda::table_gradient_scratch_size(n_blocks, c.n_rows, c.n_features, c.n_room));
+  cuda::cfconv_table_gradient(c.pairs, by_bin.sorted, n_blocks, c.filters, a.data(), b.data(),
+                              together.data(), scratch.data(), nullptr);
+  for (Index k = 0; k < n_blocks; ++k) {
+    cuda::cfconv_table_gradient(c.pairs, by_bin.sorted, 1, c.filters, a.data() + k * n,
+                                b.data() + k * n, alone.data() + k * n_table, scratch.data(),
+                                nullptr);
+  }
+  finish();
+  EXPECT(together == alone);
+}
+
+/// More pairs than stretches of the shortest length, most of them in one bin, and some bins empty.
+template <class Scalar>
+void test_table_gradients_of_long_bins() {
+  Convolution<Scalar> c(90, sizeof(Scalar) == 8 ? 100 : 12, 33);
+  finish();
+  for (Index p = 0; p < c.n_room; ++p) c.bins[p] = p % 5 == 0 ? c.bins[p] / 2 * 2 : 8;
+  check_by_bin(c);
+  check_table_gradients(c);
+}
+
+/// So many pairs that a tile takes several rounds.
+void test_long_lists_by_bin() {
+  const Convolution<float> c(400, 400, 1);
+  EXPECT(c.n_pairs > 70'000);
+  check_by_bin(c);
 }
 
 /// Whole packs of features, at addresses that are not: launches choose narrow packs.
@@ -471,6 +557,7 @@ void test_convolutions() {
       const Convolution<Scalar> few(11, 5, n_features, step), many(60, 70, n_features, step),
           none(3, 0, 4, step);
       check_partners(many);
+      check_by_bin(many);
       for (const auto* c : {&few, &many, &none}) {
         check_convolution(*c);
         check_table_gradients(*c);
@@ -567,6 +654,15 @@ void test_half_list_and_geometry() {
     Array<double> bar(room / 2, 0), expected_bar(room / 2, 0);
     cuda::pair_forces_backward(directed, forces.data(), virial.data(), bar.data(), nullptr);
     cpu::pair_forces_backward(directed, forces.data(), virial.data(), expected_bar.data());
+    expect_close(bar, expected_bar);
+    Array<double> alone(3 * n_atoms, NAN);
+    double* const no_virial = nullptr;
+    cuda::pair_forces(directed, partners, g.data(), 0, alone.data(), no_virial, work.data(),
+                      nullptr);
+    finish();
+    EXPECT(alone == forces);
+    cuda::pair_forces_backward(directed, forces.data(), no_virial, bar.data(), nullptr);
+    cpu::pair_forces_backward(directed, forces.data(), no_virial, expected_bar.data());
     expect_close(bar, expected_bar);
   }
 }
@@ -691,6 +787,66 @@ void test_filter_tables() {
 // ---- training
 
 /// More structures than threads of a block, in any order, one twice and one empty.
+/// Half of the atoms of one element, and some of padding.
+template <class Scalar>
+void test_embedding_gradients() {
+  for (const auto& [n_atoms, n_features] : {std::pair<Index, Index>{0, 5}, {1, 33}, {700, 70}}) {
+    constexpr Index n_rows = 12;
+    Array<Index> numbers(n_atoms);
+    for (auto& z : numbers) z = integer(0, 1) ? 1 : integer(0, n_rows - 1);
+    const auto random = random_numbers<Scalar>(n_atoms * n_features);
+    const Array<Scalar> bar(random.begin(), random.end());
+    Array<Scalar> got(n_rows * n_features, Scalar(NAN));
+    std::vector<double> expected(n_rows * n_features);
+    for (Index i = 0; i < n_atoms; ++i) {
+      for (Index f = 0; numbers[i] > 0 && f < n_features; ++f)
+        expected[numbers[i] * n_features + f] += static_cast<double>(bar[i * n_features + f]);
+    }
+    cuda::embedding_gradient(n_atoms, n_rows, n_features, numbers.data(), bar.data(), got.data(),
+                             nullptr);
+    expect_close(got, expected);
+  }
+}
+
+/// Structures of zero to many atoms, and atoms of padding behind them.
+template <class Scalar>
+void test_energies_and_norms() {
+  for (Index n_structures : {0, 1, 3, 70}) {
+    Array<Index> sizes, numbers, idx_m;
+    for (Index m = 0; m < n_structures; ++m) {
+      sizes.push_back(m % 7 == 1 ? 0 : integer(1, 40));
+      for (Index i = 0; i < sizes[m]; ++i) idx_m.push_back(m);
+    }
+    idx_m.resize(idx_m.size() + 5, n_structures);
+    const auto n_atoms = static_cast<Index>(idx_m.size());
+    for (Index i = 0; i < n_atoms; ++i) numbers.push_back(integer(0, 9));
+    const auto random = random_numbers<Scalar>(3 * n_atoms);
+    const Array<Scalar> g(random.begin(), random.end());
+    Array<double> atomref(10), scale{1.7}, shift{-0.4}, all_atoms{12.5};
+    for (auto& e : atomref) e = uniform(-100, 100);
+    Array<double> got(n_structures, NAN), means(3, NAN), bar(n_structures);
+    Array<Scalar> g_bar(n_atoms, Scalar(NAN));
+    for (auto& e : bar) e = uniform(-1, 1);
+    std::vector<double> expected(n_structures), expected_means(3);
+    std::vector<Scalar> expected_bar(n_atoms);
+    for (Index i = 0; i < n_atoms; ++i) {
+      if (idx_m[i] == n_structures) continue;
+      expected[idx_m[i]] += g[i] * 1.7 - 0.4 + atomref[numbers[i]];
+      expected_bar[i] = static_cast<Scalar>(1.7 * bar[idx_m[i]]);
+      for (Index l = 0; l < 3; ++l) expected_means[l] += g[l * n_atoms + i] / 12.5;
+    }
+    cuda::sum_energies(n_structures, sizes.data(), numbers.data(), g.data(),
+                       {scale.data(), shift.data(), atomref.data()}, got.data(), nullptr);
+    expect_close(got, expected);
+    cuda::sum_energies_backward(n_atoms, n_structures, idx_m.data(), scale.data(), bar.data(),
+                                g_bar.data(), nullptr);
+    expect_close(g_bar, expected_bar);
+    cuda::mean_norms(3, n_atoms, n_structures, idx_m.data(), g.data(), all_atoms.data(),
+                     means.data(), nullptr);
+    expect_close(means, expected_means);
+  }
+}
+
 void test_batches() {
   const Index n_all = 320, n_chosen = 300;
   Array<Index> structures, atoms, order;
@@ -804,11 +960,20 @@ int main() {
   test_rows_that_are_not_aligned<double>();
   test_convolutions<float>();
   test_convolutions<double>();
+  test_table_gradients_of_long_bins<float>();
+  test_table_gradients_of_long_bins<double>();
+  test_table_gradients_of_blocks<float>();
+  test_table_gradients_of_blocks<double>();
+  test_long_lists_by_bin();
   test_half_list_and_geometry();
   test_atomwise_steps<float>();
   test_atomwise_steps<double>();
   test_filter_tables<float>();
+  test_embedding_gradients<float>();
+  test_energies_and_norms<float>();
   test_filter_tables<double>();
+  test_embedding_gradients<double>();
+  test_energies_and_norms<double>();
   test_batches();
   test_books<float>();
   test_books<double>();

@@ -97,7 +97,7 @@ struct Geometry {
     check(idx_m, "idx_m", {n_atoms}, at::kLong);
     TORCH_CHECK_VALUE(n_structures >= 0, "`n_structures` must not be negative, got ", n_structures);
     check_range(idx_j, "idx_j", n_atoms);
-    check_range(idx_m, "idx_m", n_structures);
+    if (n_structures > 0) check_range(idx_m, "idx_m", n_structures);  // else nothing reads it
     check_rows(row_ptr, n_pairs);
   }
 
@@ -120,7 +120,8 @@ std::tuple<Tensor, Tensor> pair_forces_cpu(const Tensor& g_d, const Tensor& r_ij
   Tensor forces = at::zeros({geometry.idx_m.size(0), 3}, geometry.r_ij.options());
   Tensor virial = at::zeros({n_structures, 3, 3}, geometry.r_ij.options());
   cpu::pair_forces(geometry.pairs(), g_d.contiguous().const_data_ptr<double>(),
-                   forces.mutable_data_ptr<double>(), virial.mutable_data_ptr<double>());
+                   forces.mutable_data_ptr<double>(),
+                   n_structures > 0 ? virial.mutable_data_ptr<double>() : nullptr);
   return {forces, virial};
 }
 
@@ -131,8 +132,9 @@ Tensor pair_forces_backward_cpu(const Tensor& forces_bar, const Tensor& virial_b
   check(forces_bar, "forces_bar", {geometry.idx_m.size(0), 3}, at::kDouble);
   check(virial_bar, "virial_bar", {virial_bar.size(0), 3, 3}, at::kDouble);
   Tensor g_bar = at::empty_like(geometry.d_ij);
-  cpu::pair_forces_backward(geometry.pairs(), forces_bar.contiguous().const_data_ptr<double>(),
-                            virial_bar.contiguous().const_data_ptr<double>(),
+  const Tensor f = forces_bar.contiguous(), w = virial_bar.contiguous();
+  cpu::pair_forces_backward(geometry.pairs(), f.const_data_ptr<double>(),
+                            w.size(0) > 0 ? w.const_data_ptr<double>() : nullptr,
                             g_bar.mutable_data_ptr<double>());
   return g_bar;
 }

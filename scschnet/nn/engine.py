@@ -53,11 +53,11 @@ class Evaluated(NamedTuple):
     """What an evaluation gives."""
 
     energies: Tensor
-    """(n_atoms,) float64, eV"""
+    """(n_atoms,) float64, eV; or their sums over structures, if these were asked for"""
     forces: Tensor
     """(n_atoms, 3) float64, eV/Å; of no meaning where no derivatives were asked for"""
     virial: Tensor
-    """(n_structures, 3, 3) float64, eV; likewise"""
+    """(n_structures, 3, 3) float64, eV; likewise, and where the stress was not asked for"""
     norms: Tensor
     """of the corrections, (n_interactions + 1, n_atoms)"""
     corrections: Sequence[Tensor]
@@ -136,11 +136,24 @@ class Engine:
         nodes: TableNodes | None = None,
         alive: Tensor | None = None,
         representation: bool = False,
+        stress: bool = True,
+        sizes: Tensor | None = None,
     ) -> Evaluated:
         """The network in one operator, on the half list; differentiable once, in the parameters.
 
         The operator gives the corrections of parameters that are kept. Those that heads are trained on come block by
         block, and with them the energy, unless its derivatives are asked for, which the operator is needed for.
+
+        Args:
+            atomic_numbers: (n_atoms,) int64.
+            geometry: of the atoms and the full list.
+            half: the half list.
+            derivatives: whether forces are asked for, or the virial.
+            nodes: of the filter tables, if they were made before.
+            alive: (n_pairs,), zero for pairs that are padding; None: there are none.
+            representation: whether the corrections are needed.
+            stress: whether the virial is needed, too.
+            sizes: (n_structures,) atoms of each structure: `energies` are then sums over these.
         """
         pairs, row_ptr, idx_j = half
         r_ij, d_ij = ops.pair_vectors(*geometry, pairs)
@@ -151,7 +164,7 @@ class Engine:
             weights = weights * alive[:, None]
         read_out = representation or len(self.model.heads) > 0
         corrections: Sequence[Tensor] = ()
-        given = (self.model.embedding(atomic_numbers), row_ptr, idx_j, bins, weights)
+        given = (self._embedded(atomic_numbers), row_ptr, idx_j, bins, weights)
         if kept is not None and d_ij.device.type == "cpu":
             network = (kept.tables, self.model.contribution_weights, kept.dense)
             how = (len(atomic_numbers), False, derivatives, read_out, kept.packed)
@@ -171,7 +184,12 @@ class Engine:
                 g, g_d, norms, _ = ops.schnet(
                     *given, tables, self.model.contribution_weights, parameters, derivatives, False
                 )
-        energies = self.model.offsets(g, atomic_numbers)
+        offsets, to_sum = self.model.offsets, sizes
+        if sizes is not None and self.model.pair_term is None and ops.trains_on(g.device):
+            numbers, terms = (atomic_numbers, sizes, geometry.idx_m), offsets.named_buffers()
+            energies, to_sum = ops.sum_energies(g, *numbers, **dict(terms)), None
+        else:
+            energies = offsets(g, atomic_numbers)
         if derivatives:
             g_d = g_d.double() * self.model.offsets.scale
         if self.model.pair_term is not None:
@@ -184,10 +202,20 @@ class Engine:
                 g_d = g_d + slope if near is None else g_d.index_add(0, near, slope)
         forces = virial = d_ij
         if derivatives:
+            n_structures = len(geometry.cells) if stress else 0
             forces, virial = ops.pair_forces(
-                g_d, r_ij, d_ij, row_ptr, idx_j, geometry.idx_m, len(geometry.cells)
+                g_d, r_ij, d_ij, row_ptr, idx_j, geometry.idx_m, n_structures
             )
+        if to_sum is not None:
+            energies = torch.segment_reduce(energies, "sum", lengths=to_sum, unsafe=True)
         return Evaluated(energies, forces, virial, norms, corrections)
+
+    def _embedded(self, atomic_numbers: Tensor) -> Tensor:
+        """The features of atoms; on a GPU with a gradient that has the same bits on every run."""
+        weight = self.model.embedding.weight
+        if ops.trains_on(weight.device):
+            return ops.embedding(weight, atomic_numbers)
+        return self.model.embedding(atomic_numbers)
 
     def _pair_term(
         self,

@@ -163,7 +163,12 @@ class SchNet(nn.Module):
                 evaluated = self.engine.composed(atomic_numbers, geometry, half, derivatives)
             else:
                 evaluated = self.engine.fused(
-                    atomic_numbers, geometry, half, derivatives, representation=representation
+                    atomic_numbers,
+                    geometry,
+                    half,
+                    derivatives,
+                    representation=representation,
+                    stress=stress,
                 )
         energies, atom_forces, virial, norms, layers = evaluated
         result = {}
@@ -210,10 +215,16 @@ class SchNet(nn.Module):
         geometry = Geometry(*of_atoms, pairs.idx_i, pairs.idx_j, pairs.shifts)
         half = HalfList(pairs.order, pairs.row_ptr, pairs.idx_j)
         energies, atom_forces, virial, norms, _ = self.engine.fused(
-            batch.atomic_numbers, geometry, half, forces or stress, nodes, pairs.alive
+            batch.atomic_numbers,
+            geometry,
+            half,
+            forces or stress,
+            nodes,
+            pairs.alive,
+            stress=stress,
+            sizes=batch.sizes,
         )
-        sums = torch.segment_reduce(energies, "sum", lengths=batch.sizes, unsafe=True)
-        result = {"energy": sums, "correction_norms": norms}
+        result = {"energy": energies, "correction_norms": norms}
         if forces:
             result["forces"] = atom_forces
         if stress:

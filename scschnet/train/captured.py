@@ -216,8 +216,14 @@ class ResidentStep:
         loss = self.loss(result, labels, n_structures, n_atoms)
         self.state.differentiate(loss)
         buffers.loss.copy_(loss.detach())
-        counts = (batch.idx_m < len(batch.sizes)) / n_atoms  # of the mean: padding counts nothing
-        torch.mv(result["correction_norms"].double(), counts, out=buffers.norms)
+        norms = result["correction_norms"]
+        if ops.trains_on(self.data.device):
+            ops.mean_norms(norms, batch.idx_m, len(batch.sizes), n_atoms, buffers.norms)
+        else:
+            counts = (
+                batch.idx_m < len(batch.sizes)
+            ) / n_atoms  # of the mean: padding counts nothing
+            torch.mv(norms.double(), counts, out=buffers.norms)
 
     def update(self) -> None:
         """From loss, gradient and norms to new parameters, averages and sums."""

@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scschnet import ops
 from scschnet.data import Batch, StructureSet
 from scschnet.evaluate import Predictions, error
-from scschnet.quantities import NAMES, ON_DEMAND, Error, Quantity
+from scschnet.quantities import NAMES, ON_DEMAND, QUANTITIES, Error, Quantity
 from scschnet.runs.config import TrainConfig
 from scschnet.train.resident import Labels
 
@@ -91,6 +92,9 @@ class Loss:
         Returns:
             Scalar, float64; eV^2 and (eV/Å)^2 are added as numbers.
         """
+        asked = [quantity for quantity, weight in self._scaled.items() if weight > 0.0]
+        if ops.trains_on(labels.volumes.device) and all(q in QUANTITIES for q in asked):
+            return self._in_one_launch(result, labels, n_structures, n_atoms)
         terms = []
         for quantity, weight in self._scaled.items():
             label = quantity.of(labels)
@@ -118,6 +122,35 @@ class Loss:
         if not terms:
             return labels.volumes.new_zeros(())
         return sum(terms[1:], terms[0])
+
+    def _in_one_launch(
+        self,
+        result: dict[str, Tensor],
+        labels: Labels,
+        n_structures: int | Tensor,
+        n_atoms: int | Tensor,
+    ) -> Tensor:
+        """The same on a GPU, of energy, forces and stress."""
+        values, found, factors = [], [], []
+        for quantity in QUANTITIES:
+            weight = self._scaled.get(quantity, 0.0)
+            label = quantity.of(labels) if weight > 0 else None
+            values.append(None if label is None else result[quantity.name])
+            found.append(label)
+            factors.append(weight / quantity.size)
+        of_all, atoms = (torch.as_tensor(n).to(labels.volumes) for n in (n_structures, n_atoms))
+        return ops.squared_errors(
+            values,
+            found,
+            labels.sizes,
+            labels.volumes,
+            labels.idx_m,
+            labels.weights,
+            of_all,
+            atoms,
+            factors,
+            self.per_atom,
+        )
 
     def check_validation(self, structures: StructureSet) -> None:
         """Check that the validation part can tell which epoch was best.

@@ -107,13 +107,16 @@ def test_every_cuda_source_is_built():
 HOT = {
     "cfconv": [
         "convolve<float, 4",
-        "convolve_back<float, 4, true",
+        "convolve_back<float, 4",
         "convolve_tangent<float, 4",
         "multiply_pairs<float, 4",
     ],
+    "embedding": ["add_atoms<float"],
+    "loss": ["add_squares", "add_energies<float"],
     "neighbor_list": ["count_rows<", "fill_rows<"],
+    "pairs": ["count_by_bin", "deal_by_bin"],
     "spline": ["weigh<double, float"],
-    "table_gradient": ["gather_stretches<float"],
+    "table_gradient": ["sum_stretches<float"],
 }
 
 

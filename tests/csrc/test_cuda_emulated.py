@@ -61,8 +61,8 @@ def test_resident_steps_with_emulated_operators(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stdout + result.stderr
-    # batches, records, the representation, and every case of steps
-    assert result.stdout.count("agrees") == 3 + len(CASES)
+    # batches, records, losses, embeddings, the representation, and every case of steps
+    assert result.stdout.count("agrees") == 5 + len(CASES)
 
 
 def compare(library: str, folder: Path) -> None:
@@ -85,13 +85,17 @@ def compare(library: str, folder: Path) -> None:
     for training in expected.values():
         for chosen in training._batches()[:2]:
             training._step(chosen, 1e-3, [])
-    representation = represented()
+    representation, losses = represented(), losses_and_gradients(folder)
     torch.ops.load_library(library)
     for a, b in zip(represented(), representation, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
     print("representation agrees")
     ops.trains_on = lambda device: True
     compare_batches()
+    for one, other in zip(losses_and_gradients(folder), losses, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+    print("loss agrees")
+    compare_embeddings()
     compare_records(next(iter(expected.values())).state)
     for case, training in got.items():
         batches = training._batches()
@@ -139,6 +143,54 @@ def compare_batches() -> None:
         for name, one, other in zip(got._fields, got, data._gather(row, places), strict=True):
             assert torch.equal(one, other), name
     print("gather_batch agrees")
+
+
+def losses_and_gradients(folder: Path) -> list[torch.Tensor]:
+    """Losses with weights, missing labels and missing volumes, and their gradients: of everything, and of parts."""
+    from dataclasses import replace
+
+    from test_captured import config_of, random_structures
+
+    from scschnet.data import collate
+    from scschnet.train.loss import Loss, labels_of
+
+    structures = random_structures(9, periodic=0.5)
+    structures.energy[::4] = np.nan
+    structures.forces[:5] = np.nan
+    weighted = replace(structures, weights=np.resize([2.0, 1.0, 0.5], 9))
+    numbers = torch.Generator().manual_seed(0)
+    found = []
+    for kind, data, options in (
+        ("per_atom", weighted, {"rho": 0.3, "stress_weight": 0.2}),
+        ("total", weighted, {"rho": 0.3, "stress_weight": 0.2}),
+        ("per_atom", structures, {"rho": 1.0}),
+        ("total", structures, {"rho": 0.0}),
+    ):
+        labels = labels_of(collate(data, np.arange(9), 5.0))
+        n_atoms = len(labels.idx_m)
+        shapes = {"energy": (9,), "forces": (n_atoms, 3), "stress": (9, 3, 3)}
+        result = {
+            name: torch.randn(*shape, generator=numbers, dtype=torch.float64).requires_grad_()
+            for name, shape in shapes.items()
+        }
+        loss = Loss(config_of(folder, "losses", loss=kind, **options), data)
+        value = loss(result, labels, 11, torch.tensor(70.0, dtype=torch.float64))
+        bars = torch.autograd.grad(3.0 * value, list(result.values()), allow_unused=True)
+        found += [value.detach(), *(bar for bar in bars if bar is not None)]
+    return found
+
+
+def compare_embeddings() -> None:
+    """`ops.embedding` against torch's, whose row 0 is padding, too."""
+    numbers = torch.tensor([1, 6, 0, 1, 1, 8, 0, 6])
+    for dtype in (torch.float32, torch.float64):
+        layer = torch.nn.Embedding(10, 37, padding_idx=0).to(dtype)
+        bar = torch.randn(len(numbers), 37, dtype=dtype)
+        both = [layer(numbers), ops.embedding(layer.weight, numbers)]
+        assert torch.equal(*both)
+        gradients = [torch.autograd.grad(rows, layer.weight, bar)[0] for rows in both]
+        torch.testing.assert_close(*gradients)
+    print("embedding agrees")
 
 
 def compare_records(state) -> None:

@@ -37,21 +37,21 @@ void pair_forces(const DirectedPairs& pairs, const double* g, double* forces, do
       }
     }
     for (int a = 0; a < 3; ++a) forces[3 * i + a] += force[a];
-    for (int k = 0; k < 9; ++k) virial[9 * pairs.idx_m[i] + k] -= outer[k];
+    for (int k = 0; virial && k < 9; ++k) virial[9 * pairs.idx_m[i] + k] -= outer[k];
   }
 }
 
 void pair_forces_backward(const DirectedPairs& pairs, const double* forces_bar,
                           const double* virial_bar, double* g_bar) {
   for (std::int64_t i = 0; i < pairs.n_atoms; ++i) {
-    const double* stress = virial_bar + 9 * pairs.idx_m[i];
+    const double* stress = virial_bar ? virial_bar + 9 * pairs.idx_m[i] : nullptr;
     for (std::int64_t p = pairs.row_ptr[i]; p < pairs.row_ptr[i + 1]; ++p) {
       const double* r = pairs.r_ij + 3 * p;
       const double* other = forces_bar + 3 * pairs.idx_j[p];
       double sum = 0;
       for (int a = 0; a < 3; ++a) {
         double cotangent = forces_bar[3 * i + a] - other[a];
-        for (int b = 0; b < 3; ++b) cotangent -= stress[3 * a + b] * r[b];
+        for (int b = 0; stress && b < 3; ++b) cotangent -= stress[3 * a + b] * r[b];
         sum += cotangent * r[a];
       }
       g_bar[p] = sum / pairs.d_ij[p];

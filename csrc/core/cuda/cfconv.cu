@@ -22,6 +22,11 @@ struct Work {
   Stage<Scalar, n_sets> stage;
   WorkRange atoms;
 
+  /// Steps of the loop over neighbors that are unrolled, as far as 64 registers allow: with two
+  /// sets of weights and the table in device memory, one step has eight loads of 16 bytes under
+  /// way.
+  static constexpr int at_once = n_sets == 1 || in_shared ? 2 : 1;
+
   __device__ Work(const PairsBothWays<Scalar>& pairs_, const FilterTable<Scalar>& table_,
                   unsigned char* shared)
       : pairs(pairs_),
@@ -51,7 +56,7 @@ struct Work {
       stage.put(lane, mine);
       __syncwarp();
       const int count = end - base < warp_size ? end - base : warp_size;
-#pragma unroll 2
+#pragma unroll at_once
       for (int s = 0; s < count; s += rows_per_warp) call(stage.at(s + sub), s);
       done(base);
     }

@@ -204,7 +204,12 @@ struct TableSlice {
       return *reinterpret_cast<const Pack<Scalar, width>*>(rows + row * slice_features<width> +
                                                            offset());
     } else {
-      return features.load(rows, row);
+      // A table has fewer than 2^32 numbers: its address stays out of registers, which are scarce.
+      const unsigned at = static_cast<unsigned>(row) * static_cast<unsigned>(features.n_features) +
+                          static_cast<unsigned>(features.first);
+      Pack<Scalar, width> pack{};
+      if (features.inside()) pack = *reinterpret_cast<const Pack<Scalar, width>*>(rows + at);
+      return pack;
     }
   }
 

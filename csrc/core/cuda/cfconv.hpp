@@ -50,23 +50,39 @@ void cfconv_double_backward(const PairsBothWays<Scalar>& pairs, const FilterTabl
                             const Scalar* u, const Scalar* v, const Scalar* x, Scalar* out,
                             Stream stream);
 
-/// Scalars of scratch memory for a table gradient.
-template <class Scalar>
-std::int64_t table_gradient_scratch_size(std::int64_t n_rows, std::int64_t n_features,
-                                         std::int64_t n_pairs);
+/// Scalars of scratch memory for table gradients.
+std::int64_t table_gradient_scratch_size(std::int64_t n_blocks, std::int64_t n_rows,
+                                         std::int64_t n_features, std::int64_t n_pairs);
 
-/// The three table gradients of ../cfconv.hpp; `lambda` null: cfconv_backward_table_gradient.
-/// `table.rows` is not read. All rows are written.
+/// Bins of a table: where its readers may begin.
+constexpr std::int64_t n_bins_of(std::int64_t n_rows) {
+  return n_rows - n_taps + 1;
+}
+
+/// The three table gradients of ../cfconv.hpp, of the tables of n_blocks blocks together: features
+/// (n_blocks, n_atoms, n_features), table_bar (n_blocks, n_rows, n_features). `lambda` null:
+/// cfconv_backward_table_gradient.
+/// `sorted`: the pairs by the n_bins_of(n_rows) bins of the table. `table.rows` is not read. All
+/// rows are written.
 template <class Scalar>
-void cfconv_table_gradient(const PairsBothWays<Scalar>& pairs, const FilterTable<Scalar>& table,
-                           const Scalar* a, const Scalar* b, Scalar* table_bar, Scalar* scratch,
-                           Stream stream);
+void cfconv_table_gradient(const PairsBothWays<Scalar>& pairs, const PairsByBin& sorted,
+                           std::int64_t n_blocks, const FilterTable<Scalar>& table, const Scalar* a,
+                           const Scalar* b, Scalar* table_bar, Scalar* scratch, Stream stream);
 
 template <class Scalar>
-void cfconv_total_table_gradient(const PairsBothWays<Scalar>& pairs,
-                                 const FilterTable<Scalar>& table, const Scalar* lambda,
-                                 const Scalar* u, const Scalar* v, const Scalar* y_bar,
-                                 const Scalar* x, Scalar* table_bar, Scalar* scratch,
-                                 Stream stream);
+void cfconv_total_table_gradient(const PairsBothWays<Scalar>& pairs, const PairsByBin& sorted,
+                                 std::int64_t n_blocks, const FilterTable<Scalar>& table,
+                                 const Scalar* lambda, const Scalar* u, const Scalar* v,
+                                 const Scalar* y_bar, const Scalar* x, Scalar* table_bar,
+                                 Scalar* scratch, Stream stream);
+
+/// `sort_by_bin` of pairs whose partners are known.
+template <class Scalar>
+PairsByBin sort_by_bin(const PairsBothWays<Scalar>& pairs, std::int64_t n_rows, void* memory,
+                       Stream stream) {
+  const auto& half = pairs.half;
+  return sort_by_bin(half.n_atoms, pairs.n_pairs, n_bins_of(n_rows), half.row_ptr, half.idx_j,
+                     pairs.partners.centers, half.bins, memory, stream);
+}
 
 }  // namespace scschnet::cuda

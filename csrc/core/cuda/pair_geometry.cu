@@ -38,6 +38,7 @@ __global__ void __launch_bounds__(threads)
 }
 
 /// A warp per atom. of_atoms (n_atoms, 9): virial of the pairs that stand with the atom.
+template <bool with_virial>
 __global__ void __launch_bounds__(threads)
     forces_of_atoms(DirectedPairs pairs, Partners partners, const double* g, double* forces,
                     double* of_atoms) {
@@ -48,7 +49,7 @@ __global__ void __launch_bounds__(threads)
       for (int a = 0; a < 3; ++a) {
         const double f = factor * pairs.r_ij[3 * p + a];
         force[a] += f;
-        for (int b = 0; b < 3; ++b) outer[3 * a + b] += f * pairs.r_ij[3 * p + b];
+        for (int b = 0; with_virial && b < 3; ++b) outer[3 * a + b] += f * pairs.r_ij[3 * p + b];
       }
     }
     for (Index k = partners.col_ptr[i] + lane_index(); k < partners.col_ptr[i + 1];
@@ -61,7 +62,7 @@ __global__ void __launch_bounds__(threads)
       const double total = warp_sum(force[a]);
       if (lane_index() == 0) forces[3 * i + a] = total;
     }
-    for (int k = 0; k < 9; ++k) {
+    for (int k = 0; with_virial && k < 9; ++k) {
       const double total = warp_sum(outer[k]);
       if (lane_index() == 0) of_atoms[9 * i + k] = total;
     }
@@ -97,14 +98,14 @@ __global__ void add_chunks(Index n_structures, Index n_chunks, const double* par
 __global__ void __launch_bounds__(threads) cotangents(DirectedPairs pairs, const double* forces_bar,
                                                       const double* virial_bar, double* g_bar) {
   for (Index i = warp_index(); i < pairs.n_atoms; i += n_warps()) {
-    const double* stress = virial_bar + 9 * pairs.idx_m[i];
+    const double* stress = virial_bar ? virial_bar + 9 * pairs.idx_m[i] : nullptr;
     for (Index p = pairs.row_ptr[i] + lane_index(); p < pairs.row_ptr[i + 1]; p += warp_size) {
       const double* r = pairs.r_ij + 3 * p;
       const double* other = forces_bar + 3 * pairs.idx_j[p];
       double sum = 0;
       for (int a = 0; a < 3; ++a) {
         double cotangent = forces_bar[3 * i + a] - other[a];
-        for (int b = 0; b < 3; ++b) cotangent -= stress[3 * a + b] * r[b];
+        for (int b = 0; stress && b < 3; ++b) cotangent -= stress[3 * a + b] * r[b];
         sum += cotangent * r[a];
       }
       g_bar[p] = sum / pairs.d_ij[p];
@@ -145,9 +146,13 @@ void pair_forces(const DirectedPairs& pairs, const Partners& partners, const dou
   }
   Parts memory(scratch);
   const Scratch s(pairs.n_atoms, n_structures, memory);
+  const LaunchShape by_atom = one_per_warp(pairs.n_atoms, threads, stream);
+  if (virial == nullptr) {
+    launch(forces_of_atoms<false>, by_atom, pairs, partners, g, forces, s.of_atoms);
+    return;
+  }
   const Index n_chunks = n_virial_chunks(pairs.n_atoms);
-  launch(forces_of_atoms, one_per_warp(pairs.n_atoms, threads, stream), pairs, partners, g, forces,
-         s.of_atoms);
+  launch(forces_of_atoms<true>, by_atom, pairs, partners, g, forces, s.of_atoms);
   const dim3 blocks(static_cast<unsigned>(n_chunks), static_cast<unsigned>(n_structures));
   launch(virials_of_chunks, LaunchShape{blocks, 9 * warp_size, 0, stream}, pairs.n_atoms,
          pairs.idx_m, s.of_atoms, s.parts);

@@ -1,5 +1,7 @@
-// Half lists, and their transposition: counting sort with integer atomics, after which every
-// segment is sorted, so that the order does not depend on them.
+// Half lists, and two other orders of their pairs. Both are counting sorts, whose counters integer
+// atomics fill in any order. By partner: every segment is sorted afterwards. By bin: a segment may
+// be long, so that a counter is of a bin and a tile of pairs, and one warp deals out a tile in
+// order.
 #include "pairs.hpp"
 
 #include "device.cuh"
@@ -135,6 +137,72 @@ __global__ void sort_partners(Index n_atoms, const Entry* entries, Partners to) 
   }
 }
 
+// ---- by bin
+
+/// A tile is a stretch of the list that one warp deals out; there are few, so that counters fit.
+constexpr Index most_tiles = 1024;
+
+__host__ __device__ constexpr Index pairs_per_tile(Index n_pairs) {
+  const Index rounds = (n_pairs + most_tiles * warp_size - 1) / (most_tiles * warp_size);
+  return (rounds < 1 ? 1 : rounds) * warp_size;
+}
+
+/// Counters stand bin after bin, and tile after tile within one: their running sum is where the
+/// pairs of a bin and a tile begin among the sorted ones.
+struct ByBinScratch {
+  BinnedPair* pairs;     // (n_pairs,)
+  Index* starts;         // (n_bins * n_tiles + 1,)
+  std::int32_t* counts;  // (n_bins * n_tiles,) pairs that are not placed yet
+  void* scan;
+  Index n_tiles, n_counts;
+
+  ByBinScratch(Index n_pairs, Index n_bins, Parts& parts) {
+    const Index tile = pairs_per_tile(n_pairs);
+    n_tiles = n_pairs > 0 ? (n_pairs + tile - 1) / tile : 1;
+    n_counts = n_bins * n_tiles;
+    pairs = parts.take<BinnedPair>(n_pairs);
+    starts = parts.take<Index>(n_counts + 1);
+    counts = parts.take<std::int32_t>(n_counts);
+    scan = parts.take<unsigned char>(scan_scratch_bytes(n_counts));
+  }
+};
+
+/// A thread per pair.
+__global__ void __launch_bounds__(threads)
+    count_by_bin(const Index* end, Index n_pairs, Index n_tiles, const std::int32_t* bins,
+                 std::int32_t* counts) {
+  const Index tile = pairs_per_tile(n_pairs);
+  for (Index p = thread_index(); p < *end; p += n_threads())
+    atomicAdd(&counts[bins[p] * n_tiles + p / tile], 1);
+}
+
+/// A warp per tile, 32 pairs at a time: those of one bin follow each other in the order of their
+/// lanes, and the first of them takes the places from the bin's counter, which no other warp reads.
+__global__ void __launch_bounds__(threads)
+    deal_by_bin(const Index* end, Index n_pairs, Index n_tiles, const Index* idx_j,
+                const std::int32_t* centers, const std::int32_t* bins, const Index* starts,
+                std::int32_t* counts, BinnedPair* sorted) {
+  const Index tile = pairs_per_tile(n_pairs);
+  const int lane = lane_index();
+  for (Index t = warp_index(); t < n_tiles; t += n_warps()) {
+    for (Index base = t * tile; base < (t + 1) * tile && base < *end; base += warp_size) {
+      const Index p = base + lane;
+      const bool alive = p < *end;
+      const std::int32_t bin = alive ? bins[p] : -1;
+      const unsigned same = __match_any_sync(all_lanes, bin);
+      const int rank = __popc(same & ((1u << lane) - 1));
+      const Index counter = bin * n_tiles + t;
+      const std::int32_t left = alive ? counts[counter] : 0;
+      __syncwarp();  // all have read the counter
+      if (alive && rank == 0) counts[counter] = left - __popc(same);
+      __syncwarp();  // it is written
+      if (!alive) continue;
+      sorted[starts[counter + 1] - left + rank] = {static_cast<std::int32_t>(p), centers[p],
+                                                   static_cast<std::int32_t>(idx_j[p]), bin};
+    }
+  }
+}
+
 struct HalfScratch {
   std::int32_t* counts;
   void* scan;
@@ -187,6 +255,28 @@ Partners find_partners(std::int64_t n_atoms, std::int64_t n_pairs, const std::in
 Partners partners_in(std::int64_t n_atoms, std::int64_t n_pairs, void* memory) {
   Parts parts(memory);
   return PartnersScratch(n_atoms, n_pairs, parts).result;
+}
+
+std::int64_t pairs_by_bin_bytes(std::int64_t n_pairs, std::int64_t n_bins) {
+  Parts parts(nullptr);
+  const ByBinScratch counted(n_pairs, n_bins, parts);
+  return parts.used();
+}
+
+PairsByBin sort_by_bin(std::int64_t n_atoms, std::int64_t n_pairs, std::int64_t n_bins,
+                       const std::int64_t* row_ptr, const std::int64_t* idx_j,
+                       const std::int32_t* centers, const std::int32_t* bins, void* memory,
+                       Stream stream) {
+  Parts parts(memory);
+  const ByBinScratch s(n_pairs, n_bins, parts);
+  const Index* const end = row_ptr + n_atoms;
+  clear(s.counts, s.counts + s.n_counts, stream);
+  launch(count_by_bin, one_per_thread(n_pairs, threads, stream), end, n_pairs, s.n_tiles, bins,
+         s.counts);
+  exclusive_scan(s.counts, s.n_counts, s.starts, s.scan, stream);
+  launch(deal_by_bin, one_per_warp(s.n_tiles, threads, stream), end, n_pairs, s.n_tiles, idx_j,
+         centers, bins, s.starts, s.counts, s.pairs);
+  return {s.starts, s.n_tiles, s.pairs};
 }
 
 }  // namespace scschnet::cuda

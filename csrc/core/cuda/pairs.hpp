@@ -45,4 +45,27 @@ Partners find_partners(std::int64_t n_atoms, std::int64_t n_pairs, const std::in
 /// Where the partners lie in memory in which find_partners has written them.
 Partners partners_in(std::int64_t n_atoms, std::int64_t n_pairs, void* memory);
 
+/// A pair of a half list: its number, its atoms, and the first row of a table that it reads.
+struct alignas(16) BinnedPair {
+  std::int32_t pair, center, other, bin;
+};
+
+/// The pairs of a half list by bin, and by number within one.
+struct PairsByBin {
+  const std::int64_t*
+      starts;  ///< pairs of bin b begin at starts[b * stride]; one bin more: the end
+  std::int64_t stride;
+  const BinnedPair* pairs;
+};
+
+/// Bytes for sorted pairs and scratch memory together.
+std::int64_t pairs_by_bin_bytes(std::int64_t n_pairs, std::int64_t n_bins);
+
+/// Sorts the pairs of a half list, in memory of pairs_by_bin_bytes, which the result points into.
+/// bins (n_pairs,), from 0 to n_bins - 1; centers: of Partners. The same on every run.
+PairsByBin sort_by_bin(std::int64_t n_atoms, std::int64_t n_pairs, std::int64_t n_bins,
+                       const std::int64_t* row_ptr, const std::int64_t* idx_j,
+                       const std::int32_t* centers, const std::int32_t* bins, void* memory,
+                       Stream stream);
+
 }  // namespace scschnet::cuda

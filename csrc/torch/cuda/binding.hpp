@@ -101,6 +101,18 @@ struct HeldPairs {
   }
 };
 
+/// The pairs by the bins of a table of n_rows rows, and the tensor that holds their memory.
+template <class Scalar>
+struct HeldPairsByBin {
+  at::Tensor memory;
+  PairsByBin sorted;
+
+  HeldPairsByBin(const PairsBothWays<Scalar>& pairs, std::int64_t n_rows, const at::Tensor& like,
+                 Stream stream)
+      : memory(scratch_bytes(pairs_by_bin_bytes(pairs.n_pairs, n_bins_of(n_rows)), like)),
+        sorted(sort_by_bin(pairs, n_rows, memory.mutable_data_ptr(), stream)) {}
+};
+
 /// Pairs are counted in 32 bits on the device.
 inline void check_number_of_pairs(std::int64_t n_pairs) {
   TORCH_CHECK_VALUE(n_pairs < (std::int64_t{1} << 31), "`idx_j` must hold fewer than 2^31 pairs, ",

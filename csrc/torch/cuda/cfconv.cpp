@@ -187,11 +187,13 @@ Tensor cfconv_table_gradient_cuda(const Tensor& a, const Tensor& b, const Option
   with_scalar(a.scalar_type(), [&]<class Scalar>() {
     HeldPairs<Scalar> held(row_ptr, idx_j, bins, device.stream());
     held.set_weights(weights_of<Scalar>(p, n_rows, order, v, device.stream()), {});
-    const Tensor scratch = at::empty(
-        {table_gradient_scratch_size<Scalar>(n_rows, a.size(1), d_ij.size(0))}, a.options());
-    cuda::cfconv_table_gradient(held.pairs, {nullptr, n_rows, a.size(1)}, read<Scalar>(a_held),
-                                read<Scalar>(b_held), bar.mutable_data_ptr<Scalar>(),
-                                scratch.mutable_data_ptr<Scalar>(), device.stream());
+    const Tensor scratch =
+        at::empty({table_gradient_scratch_size(1, n_rows, a.size(1), d_ij.size(0))}, a.options());
+    const HeldPairsByBin<Scalar> by_bin(held.pairs, n_rows, a_held, device.stream());
+    cuda::cfconv_table_gradient(held.pairs, by_bin.sorted, 1, {nullptr, n_rows, a.size(1)},
+                                read<Scalar>(a_held), read<Scalar>(b_held),
+                                bar.mutable_data_ptr<Scalar>(), scratch.mutable_data_ptr<Scalar>(),
+                                device.stream());
   });
   return bar;
 }
@@ -212,11 +214,12 @@ Tensor cfconv_backward_table_gradient_cuda(const Tensor& u, const Tensor& v, con
     HeldPairs<Scalar> held(row_ptr, idx_j, bins, device.stream());
     held.set_weights(weights_of<Scalar>(p, n_rows, 0, {}, device.stream()),
                      weights_of<Scalar>(p, n_rows, 1, {}, device.stream()));
-    const Tensor scratch = at::empty(
-        {table_gradient_scratch_size<Scalar>(n_rows, x.size(1), d_ij.size(0))}, x.options());
+    const Tensor scratch =
+        at::empty({table_gradient_scratch_size(1, n_rows, x.size(1), d_ij.size(0))}, x.options());
+    const HeldPairsByBin<Scalar> by_bin(held.pairs, n_rows, x_held, device.stream());
     const Scalar* const no_lambda = nullptr;
     cuda::cfconv_total_table_gradient(
-        held.pairs, {nullptr, n_rows, x.size(1)}, no_lambda, read<Scalar>(u_held),
+        held.pairs, by_bin.sorted, 1, {nullptr, n_rows, x.size(1)}, no_lambda, read<Scalar>(u_held),
         read<Scalar>(v_held), read<Scalar>(y_held), read<Scalar>(x_held),
         bar.mutable_data_ptr<Scalar>(), scratch.mutable_data_ptr<Scalar>(), device.stream());
   });

@@ -89,7 +89,8 @@ std::tuple<Tensor, Tensor> pair_forces_cuda(const Tensor& g_d, const Tensor& r_i
                                           memory.mutable_data_ptr(), device.stream());
   try {
     cuda::pair_forces(pairs, partners, g.const_data_ptr<double>(), n_structures,
-                      forces.mutable_data_ptr<double>(), virial.mutable_data_ptr<double>(),
+                      forces.mutable_data_ptr<double>(),
+                      n_structures > 0 ? virial.mutable_data_ptr<double>() : nullptr,
                       scratch.mutable_data_ptr(), device.stream());
   } catch (const std::invalid_argument& error) {
     TORCH_CHECK_VALUE(false, error.what());
@@ -107,8 +108,8 @@ Tensor pair_forces_backward_cuda(const Tensor& forces_bar, const Tensor& virial_
   const Tensor f = forces_bar.contiguous(), w = virial_bar.contiguous();
   const Tensor g_bar = at::zeros_like(geometry.d_ij);
   cuda::pair_forces_backward(geometry.pairs(), f.const_data_ptr<double>(),
-                             w.const_data_ptr<double>(), g_bar.mutable_data_ptr<double>(),
-                             device.stream());
+                             w.size(0) > 0 ? w.const_data_ptr<double>() : nullptr,
+                             g_bar.mutable_data_ptr<double>(), device.stream());
   return g_bar;
 }
 

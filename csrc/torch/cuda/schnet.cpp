@@ -368,23 +368,35 @@ void reverse_readout(BackwardPass<Scalar>& pass) {
                         : at::mm(lambda, readout.hidden);
 }
 
-/// Cotangents of h and of the table from lambda_y.
+/// The cotangent of h from lambda_y.
 template <class Scalar>
-void reverse_convolution(BackwardPass<Scalar>& pass, std::int64_t l, const Tensor& lambda_y,
-                         const Tensor& lambda_h, const Tensor& scratch) {
-  const auto& s = pass.state;
-  Scalar* const table_bar = pass.write(pass.tables_bar.select(0, l));
-  const Scalar *lambda = pass.read(lambda_y), *h = pass.read(s.h[l]);
+void reverse_convolution(const BackwardPass<Scalar>& pass, std::int64_t l, const Tensor& lambda_y,
+                         const Tensor& lambda_h) {
+  const Scalar* const lambda = pass.read(lambda_y);
   if (pass.v.defined()) {
-    const Scalar *v = pass.read(pass.v), *y_bar = pass.read(s.y_bar[l]);
-    cfconv_total_table_gradient(pass.pairs, pass.table(l), lambda, pass.read(pass.h_dot[l]), v,
-                                y_bar, h, table_bar, pass.write(scratch), pass.stream);
-    cfconv_double_backward(pass.pairs, pass.table(l), lambda, v, y_bar, pass.write(lambda_h),
-                           pass.stream);
+    cfconv_double_backward(pass.pairs, pass.table(l), lambda, pass.read(pass.v),
+                           pass.read(pass.state.y_bar[l]), pass.write(lambda_h), pass.stream);
   } else {
-    cfconv_table_gradient(pass.pairs, pass.table(l), lambda, h, table_bar, pass.write(scratch),
-                          pass.stream);
     cfconv(pass.pairs, pass.table(l), lambda, pass.write(lambda_h), pass.stream);
+  }
+}
+
+/// Cotangents of the tables of all blocks, together.
+template <class Scalar>
+void gradients_of_tables(const BackwardPass<Scalar>& pass, const Tensor& lambdas_y) {
+  const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
+  const HeldPairsByBin<Scalar> by_bin(pass.pairs, n.n_rows, in.features, pass.stream);
+  const Tensor scratch =
+      pass.empty({table_gradient_scratch_size(n.n_blocks, n.n_rows, n.n_features, n.n_pairs)});
+  Scalar *const bar = pass.write(pass.tables_bar), *const memory = pass.write(scratch);
+  const Scalar *lambda = pass.read(lambdas_y), *h = pass.read(s.h);
+  if (pass.v.defined()) {
+    cfconv_total_table_gradient(pass.pairs, by_bin.sorted, n.n_blocks, pass.table(0), lambda,
+                                pass.read(pass.h_dot), pass.read(pass.v), pass.read(s.y_bar), h,
+                                bar, memory, pass.stream);
+  } else {
+    cfconv_table_gradient(pass.pairs, by_bin.sorted, n.n_blocks, pass.table(0), lambda, h, bar,
+                          memory, pass.stream);
   }
 }
 
@@ -425,10 +437,9 @@ void gradients_of_blocks(BackwardPass<Scalar>& pass, const Tensor& lambda_v, con
 template <class Scalar>
 void reverse_pass(BackwardPass<Scalar>& pass) {
   const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
-  const Tensor scratch =
-      pass.empty({table_gradient_scratch_size<Scalar>(n.n_rows, n.n_features, n.n_pairs)});
   const auto of_blocks = [&] { return pass.empty({n.n_blocks, n.n_atoms, n.n_features}); };
-  const Tensor lambdas_v = of_blocks(), lambdas_z = of_blocks(), lambdas_h = of_blocks();
+  const Tensor lambdas_v = of_blocks(), lambdas_z = of_blocks(), lambdas_h = of_blocks(),
+               lambdas_y = of_blocks();
   Tensor lambda_x;
   for (std::int64_t l = n.n_blocks; l-- > 0;) {
     const Block block = block_of(in, l);
@@ -443,12 +454,16 @@ void reverse_pass(BackwardPass<Scalar>& pass) {
     } else {
       lambda_z.mul_(s.slope[l]);
     }
-    reverse_convolution(pass, l, at::mm(lambda_z, block.hidden), lambda_h, scratch);
+    Tensor lambda_y = lambdas_y[l];
+    at::mm_out(lambda_y, lambda_z, block.hidden);
+    reverse_convolution(pass, l, lambda_y, lambda_h);
     lambda_x = added_product(lambda_x, lambda_h, block.input);
   }
   pass.features_bar = at::empty_like(in.features);
   reverse_sum(pass, 0, lambda_x, in.features, {}, pass.features_bar);
-  if (n.n_blocks > 0) gradients_of_blocks(pass, lambdas_v, lambdas_z, lambdas_h);
+  if (n.n_blocks == 0) return;
+  gradients_of_tables(pass, lambdas_y);
+  gradients_of_blocks(pass, lambdas_v, lambdas_z, lambdas_h);
 }
 
 Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_bar, const Tensor& v,

@@ -1,12 +1,18 @@
-// The operators gather_batch and note_step, which exist for GPUs alone: scschnet/train has the same
-// in plain torch for processors.
+// Operators that exist for GPUs alone, each a launch or a few in the place of many small ones of
+// torch: scschnet/train has the same in plain torch for CPUs. scschnet/ops.py joins those that are
+// differentiated with their derivatives.
 #include "../../core/cuda/training.hpp"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
+#include <optional>
 #include <tuple>
+#include <vector>
 
+#include "../../core/cuda/embedding.hpp"
+#include "../../core/cuda/loss.hpp"
 #include "binding.hpp"
 
 namespace scschnet::cuda {
@@ -104,6 +110,150 @@ void note_step_cuda(const Tensor& gradient_norm, const Tensor& loss, const Tenso
   });
 }
 
+Tensor embedding_gradient_cuda(const Tensor& bar, const Tensor& atomic_numbers,
+                               std::int64_t n_rows) {
+  check_real(bar, "bar");
+  const std::int64_t n_atoms = atomic_numbers.size(0),
+                     n_features = bar.dim() == 2 ? bar.size(1) : -1;
+  check(bar, "bar", {n_atoms, n_features}, bar.scalar_type(), bar);
+  check(atomic_numbers, "atomic_numbers", {n_atoms}, at::kLong, bar);
+  const OnDevice device(bar);
+  const Tensor rows = bar.contiguous(), numbers = atomic_numbers.contiguous(),
+               weight_bar = at::empty({n_rows, n_features}, bar.options());
+  with_scalar(bar.scalar_type(), [&]<class Scalar>() {
+    embedding_gradient(n_atoms, n_rows, n_features, numbers.const_data_ptr<std::int64_t>(),
+                       rows.const_data_ptr<Scalar>(), weight_bar.mutable_data_ptr<Scalar>(),
+                       device.stream());
+  });
+  return weight_bar;
+}
+
+Tensor sum_energies_cuda(const Tensor& g, const Tensor& atomic_numbers, const Tensor& sizes,
+                         const Tensor& scale, const Tensor& shift, const Tensor& atomref) {
+  check_real(g, "g");
+  const std::int64_t n_atoms = atomic_numbers.size(0), n_structures = sizes.size(0);
+  check(g, "g", {n_atoms}, g.scalar_type(), g);
+  check(atomic_numbers, "atomic_numbers", {n_atoms}, at::kLong, g);
+  check(sizes, "sizes", {n_structures}, at::kLong, g);
+  check(scale, "scale", {}, at::kDouble, g);
+  check(shift, "shift", {}, at::kDouble, g);
+  check(atomref, "atomref", {atomref.size(0)}, at::kDouble, g);
+  const OnDevice device(g);
+  const Tensor held = g.contiguous(), numbers = atomic_numbers.contiguous(),
+               of_each = sizes.contiguous(), table = atomref.contiguous(),
+               energies = at::empty({n_structures}, scale.options());
+  with_scalar(g.scalar_type(), [&]<class Scalar>() {
+    sum_energies(n_structures, of_each.const_data_ptr<std::int64_t>(),
+                 numbers.const_data_ptr<std::int64_t>(), held.const_data_ptr<Scalar>(),
+                 {scale.const_data_ptr<double>(), shift.const_data_ptr<double>(),
+                  table.const_data_ptr<double>()},
+                 energies.mutable_data_ptr<double>(), device.stream());
+  });
+  return energies;
+}
+
+Tensor sum_energies_backward_cuda(const Tensor& energies_bar, const Tensor& idx_m,
+                                  const Tensor& scale, at::ScalarType dtype) {
+  const std::int64_t n_atoms = idx_m.size(0), n_structures = energies_bar.size(0);
+  check(energies_bar, "energies_bar", {n_structures}, at::kDouble, energies_bar);
+  check(idx_m, "idx_m", {n_atoms}, at::kLong, energies_bar);
+  check(scale, "scale", {}, at::kDouble, energies_bar);
+  const OnDevice device(energies_bar);
+  const Tensor bar = energies_bar.contiguous(), structure = idx_m.contiguous(),
+               g_bar = at::empty({n_atoms}, bar.options().dtype(dtype));
+  check_real(g_bar, "g_bar");
+  with_scalar(dtype, [&]<class Scalar>() {
+    sum_energies_backward(n_atoms, n_structures, structure.const_data_ptr<std::int64_t>(),
+                          scale.const_data_ptr<double>(), bar.const_data_ptr<double>(),
+                          g_bar.mutable_data_ptr<Scalar>(), device.stream());
+  });
+  return g_bar;
+}
+
+/// A quantity with its labels and its derivative, and the tensors that hold them.
+struct HeldLabels {
+  Tensor values, labels, bar;
+
+  HeldLabels(const std::optional<Tensor>& values_, const std::optional<Tensor>& labels_,
+             const char* name, at::IntArrayRef shape, const Tensor& like) {
+    if (!values_.has_value() || !labels_.has_value()) return;
+    check(*values_, name, shape, at::kDouble, like);
+    check(*labels_, "labels", shape, at::kDouble, like);
+    values = values_->contiguous();
+    labels = labels_->contiguous();
+    bar = at::empty(shape, like.options());
+  }
+
+  Labeled labeled(double factor) const {
+    if (!values.defined()) return {};
+    const std::int64_t n_rows = values.size(0);
+    return {n_rows,
+            n_rows > 0 ? values.numel() / n_rows : 1,
+            values.const_data_ptr<double>(),
+            labels.const_data_ptr<double>(),
+            bar.mutable_data_ptr<double>(),
+            factor};
+  }
+};
+
+std::tuple<Tensor, std::vector<Tensor>> squared_errors_cuda(
+    const std::optional<Tensor>& energy, const std::optional<Tensor>& forces,
+    const std::optional<Tensor>& stress, const std::optional<Tensor>& energy_label,
+    const std::optional<Tensor>& forces_label, const std::optional<Tensor>& stress_label,
+    const Tensor& sizes, const Tensor& volumes, const Tensor& idx_m,
+    const std::optional<Tensor>& weights, const Tensor& n_structures, const Tensor& n_atoms,
+    at::ArrayRef<double> factors, bool per_atom) {
+  const std::int64_t n = sizes.size(0), n_rows = idx_m.size(0);
+  TORCH_CHECK_VALUE(factors.size() == 3, "`factors` must hold three numbers, got ", factors.size());
+  check(volumes, "volumes", {n}, at::kDouble, volumes);
+  check(sizes, "sizes", {n}, at::kLong, volumes);
+  check(idx_m, "idx_m", {n_rows}, at::kLong, volumes);
+  if (weights.has_value()) {
+    const std::int64_t n_weights = weights->size(0);  // one more where there is padding
+    check(*weights, "weights", {n_weights > n ? n + 1 : n}, at::kDouble, volumes);
+  }
+  check(n_structures, "n_structures", {}, at::kDouble, volumes);
+  check(n_atoms, "n_atoms", {}, at::kDouble, volumes);
+  const OnDevice device(volumes);
+  const HeldLabels of_energy(energy, energy_label, "energy", {n}, volumes),
+      of_forces(forces, forces_label, "forces", {n_rows, 3}, volumes),
+      of_stress(stress, stress_label, "stress", {n, 3, 3}, volumes);
+  const Tensor of_each = sizes.contiguous(), held_volumes = volumes.contiguous(),
+               structure = idx_m.contiguous(),
+               held_weights = weights.has_value() ? weights->contiguous() : Tensor(),
+               loss = at::empty({}, volumes.options());
+  squared_errors(
+      {of_energy.labeled(factors[0]), of_forces.labeled(factors[1]), of_stress.labeled(factors[2]),
+       n, of_each.const_data_ptr<std::int64_t>(), held_volumes.const_data_ptr<double>(),
+       structure.const_data_ptr<std::int64_t>(),
+       held_weights.defined() ? held_weights.const_data_ptr<double>() : nullptr,
+       n_structures.const_data_ptr<double>(), n_atoms.const_data_ptr<double>(), per_atom},
+      loss.mutable_data_ptr<double>(), device.stream());
+  std::vector<Tensor> bars;
+  for (const HeldLabels* held : {&of_energy, &of_forces, &of_stress}) {
+    if (held->bar.defined()) bars.push_back(held->bar);
+  }
+  return {loss, bars};
+}
+
+void mean_norms_cuda(const Tensor& norms, const Tensor& idx_m, std::int64_t n_structures,
+                     const Tensor& n_atoms, const Tensor& means) {
+  check_real(norms, "norms");
+  const std::int64_t n_layers = means.size(0), n_rows = idx_m.size(0);
+  check(norms, "norms", {n_layers, n_rows}, norms.scalar_type(), norms);
+  check(idx_m, "idx_m", {n_rows}, at::kLong, norms);
+  check(n_atoms, "n_atoms", {}, at::kDouble, norms);
+  check(means, "means", {n_layers}, at::kDouble, norms);
+  check_contiguous(means, "means");
+  const OnDevice device(norms);
+  const Tensor rows = norms.contiguous(), structure = idx_m.contiguous();
+  with_scalar(norms.scalar_type(), [&]<class Scalar>() {
+    mean_norms(n_layers, n_rows, n_structures, structure.const_data_ptr<std::int64_t>(),
+               rows.const_data_ptr<Scalar>(), n_atoms.const_data_ptr<double>(),
+               means.mutable_data_ptr<double>(), device.stream());
+  });
+}
+
 }  // namespace
 }  // namespace scschnet::cuda
 
@@ -119,9 +269,32 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
       "weights, float clip, float decay, Tensor(a!) counts, Tensor(b!) history, Tensor(c!) sums, "
       "Tensor(d!) totals, Tensor(e!) factors) -> ()",
       {at::Tag::pt2_compliant_tag});
+  const auto define = [&library](const char* schema) {
+    library.def(schema, {at::Tag::pt2_compliant_tag});
+  };
+  define("embedding_gradient(Tensor bar, Tensor atomic_numbers, int n_rows) -> Tensor");
+  define(
+      "sum_energies(Tensor g, Tensor atomic_numbers, Tensor sizes, Tensor scale, Tensor shift, "
+      "Tensor atomref) -> Tensor");
+  define(
+      "sum_energies_backward(Tensor energies_bar, Tensor idx_m, Tensor scale, ScalarType dtype) -> "
+      "Tensor");
+  define(
+      "squared_errors(Tensor? energy, Tensor? forces, Tensor? stress, Tensor? energy_label, "
+      "Tensor? forces_label, Tensor? stress_label, Tensor sizes, Tensor volumes, Tensor idx_m, "
+      "Tensor? weights, Tensor n_structures, Tensor n_atoms, float[] factors, bool per_atom) -> "
+      "(Tensor loss, Tensor[] bars)");
+  define(
+      "mean_norms(Tensor norms, Tensor idx_m, int n_structures, Tensor n_atoms, Tensor(a!) means) "
+      "-> ()");
 }
 
 TORCH_LIBRARY_IMPL(scschnet, SCSCHNET_CUDA_KEY, library) {
   library.impl("gather_batch", scschnet::cuda::gather_batch_cuda);
   library.impl("note_step", scschnet::cuda::note_step_cuda);
+  library.impl("embedding_gradient", scschnet::cuda::embedding_gradient_cuda);
+  library.impl("sum_energies", scschnet::cuda::sum_energies_cuda);
+  library.impl("sum_energies_backward", scschnet::cuda::sum_energies_backward_cuda);
+  library.impl("squared_errors", scschnet::cuda::squared_errors_cuda);
+  library.impl("mean_norms", scschnet::cuda::mean_norms_cuda);
 }
