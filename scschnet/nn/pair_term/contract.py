@@ -39,7 +39,7 @@ class PairTerm(Float64Buffers, ABC):
         return torch.full([], self.cutoff, dtype=torch.float64)
 
     def ranges_of(self, z_i: Tensor, z_j: Tensor) -> Tensor:
-        """Distance from which on the term is zero for the two elements of each pair, (n_pairs,) float64, Å; here the cutoff.
+        """Distance from which on the term is zero for the two elements of each pair, (n_pairs,) float64, Å; here `reach`.
 
         An exported model skips all pairs that lie beyond it.
 
