@@ -66,7 +66,7 @@ def member_folders(folder: str | os.PathLike[str]) -> list[Path]:
     try:
         n_members = int(tomllib.loads(file.read_text(encoding="utf-8"))["committee"])
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} must say how many members there are: {error}") from error
+        raise ValueError(f"{file} must give the number of members: {error}") from error
     members = [member_folder(folder, k + 1) for k in range(n_members)]
     for member in members:
         if not (member / "best.pt").is_file():

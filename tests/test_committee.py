@@ -199,7 +199,7 @@ def test_damaged_folders(folder, tmp_path):
     broken = tmp_path / "committee"
     broken.mkdir()
     (broken / "committee.toml").write_text("commitee = 3\n")
-    with pytest.raises(ValueError, match=r"committee.toml must say how many members there are"):
+    with pytest.raises(ValueError, match=r"committee.toml must give the number of members"):
         load(broken)
     (broken / "committee.toml").write_text("committee = 2\n")
     with pytest.raises(

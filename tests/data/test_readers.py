@@ -172,7 +172,7 @@ def test_declaring_in_the_file_or_by_the_user_is_the_same(tmp_path, unit, seed):
     [
         (None, "`units` must be given: set.npz does not declare those of length, energy, forces"),
         ("eV", "`units` must be given: set.npz does not declare those of length, forces"),
-        ("Å, kcal/mol/Å", "does not declare those of energy; say them as in units='kcal/mol"),
+        ("Å, kcal/mol/Å", "does not declare those of energy; give them as in units='kcal/mol"),
         ("eV, Angstrm", "nearest: Å"),
     ],
 )

@@ -181,7 +181,7 @@ def read_ase(
         if key is not None and not labels.found.get(label):
             raise ValueError(
                 f"`{label}_key` must be a name that {path.name} has, got {key!r}, which is in none "
-                f"of its {len(frames)} frames; names like it: {_listed(labels.unread)}{_say(labels, label)}"
+                f"of its {len(frames)} frames; names like it: {_listed(labels.unread)}{_option_hint(labels, label)}"
             )
     units = database.units(labels.keys) if database and database.declares_units else None
     raw = _raw_set(path.name, frames, labels, units or _ase_units(format, labels))
@@ -277,7 +277,8 @@ def _isolated(source: str, frames: list[Frame]) -> NDArray[np.bool_] | None:
     return isolated
 
 
-def _say(labels: _Labels, label: str) -> str:
+def _option_hint(labels: _Labels, label: str) -> str:
+    """Which option reads what looks like the label, as the end of a message."""
     options = key_options(sorted(labels.unread), label)
     return f"; {options} reads it" if options else ""
 
@@ -285,12 +286,12 @@ def _say(labels: _Labels, label: str) -> str:
 def _check_lammps(path: Path, format: str) -> None:
     """Types are no elements: ASE would make hydrogen, helium and lithium of 1, 2 and 3."""
     if format == "lammps-dump-binary":
-        raise ValueError(f"`{path.name}` must say its elements, got a binary dump of LAMMPS")
+        raise ValueError(f"`{path.name}` must name its elements, got a binary dump of LAMMPS")
     if format == "lammps-data":
         with open_with_compression(str(path), "r") as file:
             if not any(line.split()[:1] == ["Masses"] for line in file):
                 raise ValueError(
-                    f"`{path.name}` must say its elements by a section `Masses`, got types alone"
+                    f"`{path.name}` must name its elements by a section `Masses`, got types alone"
                 )
     if format == LAMMPS_DUMP:
         with open_with_compression(str(path), "r") as file:

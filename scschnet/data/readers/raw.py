@@ -128,7 +128,7 @@ def _check_declared(raw: RawSet, units: Units, user_units: Units) -> None:
         option = raw.example_units if raw.example_units.isalpha() else repr(raw.example_units)
         raise ValueError(
             f"`units` must be given: {raw.source} does not declare those of {', '.join(missing)}; "
-            f"say them as in units={raw.example_units!r} (command line: --units {option})"
+            f"give them as in units={raw.example_units!r} (command line: --units {option})"
         )
 
 
