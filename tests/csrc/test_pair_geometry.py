@@ -51,6 +51,20 @@ def test_forces_and_virial_are_those_of_plain_torch():
     torch.testing.assert_close(virial, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_forces_without_the_virial():
+    _, half = geometry()
+    n = int(half["idx_m"].max()) + 1
+    g_d = torch.randn(len(half["d_ij"]), dtype=torch.float64, requires_grad=True)
+    expected, _ = ops.pair_forces(g_d, **half, n_structures=n)
+    forces, virial = ops.pair_forces(g_d, **half, n_structures=0)
+    assert torch.equal(forces, expected)
+    assert virial.shape == (0, 3, 3)
+    assert torch.autograd.gradcheck(lambda g: ops.pair_forces(g, **half, n_structures=0)[0], g_d)
+    assert torch.autograd.gradgradcheck(
+        lambda g: ops.pair_forces(g, **half, n_structures=0)[0].square(), g_d
+    )
+
+
 def test_gradients_of_all_orders():
     _, half = geometry()
     n = int(half["idx_m"].max()) + 1
