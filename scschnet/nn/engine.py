@@ -167,8 +167,10 @@ class Engine:
         given = (self._embedded(atomic_numbers), row_ptr, idx_j, bins, weights)
         if kept is not None and d_ij.device.type == "cpu":
             network = (kept.tables, self.model.contribution_weights, kept.dense)
-            how = (len(atomic_numbers), False, derivatives, read_out, kept.packed)
-            g, g_d, norms, found = ops.schnet_evaluate(*given, *network, *how)
+            n_local, halo = len(atomic_numbers), False
+            g, g_d, norms, found = ops.schnet_evaluate(
+                *given, *network, n_local, halo, derivatives, read_out, kept.packed
+            )
             corrections = list(found) if read_out else ()
         else:
             tables = self._new_tables(grid, nodes) if kept is None else kept.tables
