@@ -274,8 +274,10 @@ class ScSchNetCalculator(Calculator):
         self, bars: ErrorBars, x_out: Tensor, inputs: tuple[Tensor, ...]
     ) -> dict[str, Tensor]:
         """The error bars of the structure that `inputs` describe."""
-        positions, numbers, idx_m, cells, *pairs = inputs
-        trial = trial_forces_of_structures(positions, cells, idx_m, *pairs, bars.reach)
+        positions, numbers, idx_m, cells, idx_i, idx_j, shifts = inputs
+        trial = trial_forces_of_structures(
+            positions, cells, idx_m, idx_i, idx_j, shifts, bars.reach
+        )
         return dict(zip(ERROR_BARS, bars(x_out, numbers, trial), strict=False))
 
     def _from_file(
