@@ -21,7 +21,6 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scschnet import ops
 from scschnet.checkpoint import checkpoint_path, load_checkpoint
 from scschnet.committee import is_committee, load, member_folders
 from scschnet.elements import check_elements
@@ -31,8 +30,7 @@ from scschnet.neighbors import neighbor_list
 from scschnet.nn import SchNet, error_bars
 from scschnet.nn.committee import Committee
 from scschnet.nn.error_bars import NAMES as ERROR_BARS
-from scschnet.nn.error_bars import ErrorBars, ErrorStatistics, trial_forces, trial_sizes
-from scschnet.nn.geometry import pair_vectors
+from scschnet.nn.error_bars import ErrorBars, ErrorStatistics, trial_forces_of_structures
 from scschnet.nn.unfamiliarity import KEY, NormStatistics, unfamiliarity
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -277,16 +275,9 @@ class ScSchNetCalculator(Calculator):
     ) -> dict[str, Tensor]:
         """The error bars of the structure that `inputs` describe."""
         positions, numbers, idx_m, cells, idx_i, idx_j, shifts = inputs
-        if ops.runs_on(positions.device):
-            pairs, row_ptr, neighbors = ops.half_list(idx_i, idx_j, shifts, len(numbers))
-            r_ij, d_ij = ops.pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts, pairs)
-            of_pairs = (r_ij, d_ij, row_ptr, neighbors, idx_m, 1)
-            weights = bars.trial_weights(d_ij)
-            trial = trial_sizes([ops.pair_forces(weight, *of_pairs)[0] for weight in weights])
-        else:
-            r_ij = pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts)
-            d_ij = torch.linalg.vector_norm(r_ij, dim=1)
-            trial = trial_forces(idx_i, idx_j, r_ij, d_ij, len(numbers), False, bars.reach)
+        trial = trial_forces_of_structures(
+            positions, cells, idx_m, idx_i, idx_j, shifts, bars.reach
+        )
         return dict(zip(ERROR_BARS, bars(x_out, numbers, trial), strict=False))
 
     def _from_file(

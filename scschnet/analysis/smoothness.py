@@ -8,9 +8,9 @@ is that of the bond smoothness test of arXiv:2602.04861; what is counted, and ho
 from dataclasses import dataclass
 
 import numpy as np
-from ase.data import covalent_radii
 from numpy.typing import NDArray
 
+from scschnet.analysis.bonds import covalent_radii
 from scschnet.analysis.filters import along_a_pair, nearest_vector
 from scschnet.data import StructureSet
 from scschnet.evaluate import check_elements, predict

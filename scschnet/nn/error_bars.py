@@ -26,7 +26,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from scschnet import ops
 from scschnet.nn.config import MAX_Z
+from scschnet.nn.geometry import pair_vectors
 
 KEY = "error_bars"
 """The key of the statistics in the metadata of a checkpoint."""
@@ -229,6 +231,27 @@ def trial_forces(
         force = pulls.new_zeros([n_atoms, 3]).index_add_(0, idx_i, pulls)
         forces.append(force.index_add_(0, idx_j, pulls, alpha=-1) if half else force)
     return trial_sizes(forces)
+
+
+def trial_forces_of_structures(
+    positions: Tensor,
+    cells: Tensor,
+    idx_m: Tensor,
+    idx_i: Tensor,
+    idx_j: Tensor,
+    shifts: Tensor,
+    reach: float,
+) -> Tensor:
+    """|t_ik| of all atoms from a full list, by the operators where these run; arguments as of `SchNet.forward`."""
+    n_atoms = positions.size(0)
+    if not ops.runs_on(positions.device):
+        r_ij = pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts)
+        d_ij = torch.linalg.vector_norm(r_ij, dim=1)
+        return trial_forces(idx_i, idx_j, r_ij, d_ij, n_atoms, False, reach)
+    pairs, row_ptr, neighbors = ops.half_list(idx_i, idx_j, shifts, n_atoms)
+    r_ij, d_ij = ops.pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts, pairs)
+    of_pairs = (r_ij, d_ij, row_ptr, neighbors, idx_m, cells.size(0))
+    return trial_sizes([ops.pair_forces(w, *of_pairs)[0] for w in trial_weights(d_ij, reach)])
 
 
 def _tensor(values: Any) -> Tensor:
