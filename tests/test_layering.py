@@ -36,7 +36,7 @@ ALLOWED = {
     "report": {"nn", "data", "checkpoint", "runs", "evaluate", "analysis", *LEAVES},
     "export": {"nn", "checkpoint", "committee", "runs", *LEAVES},
     "predict": {"nn", "data", "checkpoint", "committee", "evaluate", *LEAVES},
-    "calculator": {"nn", "data", "neighbors", "checkpoint", "committee", "export", *LEAVES},
+    "calculator": {"ops", "nn", "data", "neighbors", "checkpoint", "committee", "export", *LEAVES},
     "hosts": {"ops", "nn", "committee", "export", *LEAVES},
     "select": {
         "nn",
@@ -64,8 +64,7 @@ ONLY_IN = {
         "elements",
         "nn.pair_term",
         "nn.head",
-        "analysis.bonds",
-        "analysis.modes",
+        "analysis",
         "report.molecule",
         "train.setup",
         "commands.predict",

@@ -88,6 +88,7 @@ SPELLED_OUT = {
     "units.py": "ASE's and LAMMPS's kinds of units",
     "calculator.py": "ASE's names of results, and its order of six components",
     "hosts/torch_sim.py": "TorchSim's names of results",
+    "hosts/metatomic.py": "metatomic's names of gradients",
     "commands/predict.py": "the results that ASE writes",
     "data/readers/__init__.py": "options of the command line",
     "data/readers/atoms.py": "ASE's names of results, and its order of six components",

@@ -199,6 +199,8 @@ class Engine:
             near, i, j, phi, slope = self._pair_term(
                 atomic_numbers, idx_i, idx_j, d_ij, fixed_shapes=nodes is not None
             )
+            if alive is not None:
+                phi, slope = phi * alive, slope * alive
             energies = add_to_atoms(energies, phi, i, j, half=True)
             if derivatives:
                 g_d = g_d + slope if near is None else g_d.index_add(0, near, slope)

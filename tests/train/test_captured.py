@@ -259,10 +259,14 @@ def test_resident_steps_with_weights_and_missing_labels(trained):
         assert 0 < eager.state.best_val_loss < np.inf
 
 
-def test_the_shape_does_not_matter(trained, monkeypatch):
-    usual = trained("usual", step="resident")
+@pytest.mark.parametrize("repulsion", ["none", "zbl", "data"])
+def test_the_shape_does_not_matter(trained, monkeypatch, repulsion):
+    """Nor do padding pairs, which are near each other, repel."""
+    usual = trained("usual", step="resident", repulsion=repulsion)
     monkeypatch.setattr(resident, "padded_shape", lambda n, p: Shape(n + 23, p + 150))
-    assert_same_training(trained("roomy", step="resident"), usual, rtol=1e-10)
+    roomy = trained("roomy", step="resident", repulsion=repulsion)
+    assert_same_training(roomy, usual, rtol=1e-10)
+    assert_same_training(trained("eager", step="eager", repulsion=repulsion), usual, rtol=1e-8)
 
 
 def test_single_precision(trained):
