@@ -1,4 +1,4 @@
-"""Limits of this processor, measured once in the process that is judged by them: peak.cpp, and torch.mm."""
+"""Limits of this CPU, measured once in the process that is judged by them: peak.cpp, and torch.mm."""
 
 import ctypes
 import functools

@@ -737,7 +737,7 @@ def gather_batch(
     return GatheredBatch(*torch.ops.scschnet.gather_batch(order, step, *arrays, n_atoms, n_pairs))
 
 
-def note_step(
+def record_step(
     gradient_norm: Tensor,
     loss: Tensor,
     n_structures: Tensor,
@@ -773,7 +773,7 @@ def note_step(
     Raises:
         ValueError, TypeError: naming the argument whose shape, dtype or device is wrong.
     """
-    torch.ops.scschnet.note_step(
+    torch.ops.scschnet.record_step(
         gradient_norm,
         loss,
         n_structures,

@@ -3,7 +3,7 @@
     python benchmarks/gpu/bench_kernels.py --out benchmarks/results/gpu_kernels_H200.json
 
 Bounds. A convolution reads six table rows per neighbor and 16-byte lane: with the table in shared memory that is
-n_directed * n_features * 4 * 6 bytes at 128 bytes per clock and processor, and the features of the neighbors come on
+n_directed * n_features * 4 * 6 bytes at 128 bytes per clock and multiprocessor, and the features of the neighbors come on
 top from the caches. Neighbor lists and geometry move bytes: each input and output once at the measured rate of a copy.
 """
 

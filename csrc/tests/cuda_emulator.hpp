@@ -1,4 +1,4 @@
-// Runs CUDA kernels on a processor, for tests where there is no GPU: every thread of a block is a
+// Runs CUDA kernels on a CPU, for tests where there is no GPU: every thread of a block is a
 // fiber, blocks run one after the other. Barriers and warp functions behave as on a device if all
 // threads of the block, or all lanes of the warp, reach them; fibers run in the reverse order of
 // their index so that code that forgets a barrier fails. Slow, and blind to races within a warp

@@ -1,4 +1,4 @@
-// The operators for GPUs, compiled for a processor: with SCSCHNET_EMULATE_CUDA and loaded after
+// The operators for GPUs, compiled for a CPU: with SCSCHNET_EMULATE_CUDA and loaded after
 // libscschnet_ops they take the place of its own (tests/csrc/test_cuda_emulated.py). As on a GPU,
 // indices are not read, so that rows may end before the last pair.
 #include "../torch/cuda/cfconv.cpp"

@@ -1,8 +1,8 @@
-// The CUDA core against the core for processors: neighbor lists, spline weights, convolutions with
-// all their derivatives, filter tables, pair geometry, atomwise steps, batches and books. Also what
-// needs no device at all: divisions of work. Compiled with SCSCHNET_EMULATE_CUDA it runs in an
-// emulator; with nvcc it runs on a device, without torch, which is quick under sanitizers
-// (benchmarks/gpu/kit.sh makes it).
+// The CUDA core against the core for CPUs: neighbor lists, spline weights, convolutions with
+// all their derivatives, filter tables, pair geometry, atomwise steps, batches and the record of
+// steps. Also what needs no device at all: divisions of work. Compiled with SCSCHNET_EMULATE_CUDA
+// it runs in an emulator; with nvcc it runs on a device, without torch, which is quick under
+// sanitizers (benchmarks/gpu/kit.sh makes it).
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -916,22 +916,22 @@ void test_batches() {
 
 /// Steps beyond the norms that are kept; clips at the median of those before.
 template <class Scalar>
-void test_books() {
+void test_step_record() {
   const Index n_kept = 4, n_layers = 3;
   Array<Index> counts(3, 0);
   Array<double> history(n_kept, 0), sums(3 * n_layers, 0), totals{0, -1, 0, 0}, factors(2, 0),
       loss{0}, n_structures{3}, norms{1, 2, 4};
   Array<Scalar> norm{0}, weights{Scalar(0.5), Scalar(-1), Scalar(2)};
-  const cuda::StepNotes notes{counts.data(),  history.data(), sums.data(), totals.data(),
-                              factors.data(), n_kept,         n_layers};
+  const cuda::StepRecord record{counts.data(),  history.data(), sums.data(), totals.data(),
+                                factors.data(), n_kept,         n_layers};
   double total = 0;
   const double given[] = {2, 8, 4, 6, 10, 1};
   const double limits[] = {1e9, 2, 5, 4, 5, 7};  // medians of the last four before
   for (int k = 0; k < 6; ++k) {
     norm[0] = static_cast<Scalar>(given[k]);
     loss[0] = k == 3 ? NAN : k + 0.5;
-    cuda::note_step(norm.data(), loss.data(), n_structures.data(), norms.data(), weights.data(),
-                    1.0, 0.9, notes, nullptr);
+    cuda::record_step(norm.data(), loss.data(), n_structures.data(), norms.data(), weights.data(),
+                      1.0, 0.9, record, nullptr);
     finish();
     total += loss[0] * 3;
     EXPECT(std::abs(factors[0] - std::min(1.0, limits[k] / given[k])) < 1e-12);
@@ -975,7 +975,7 @@ int main() {
   test_embedding_gradients<double>();
   test_energies_and_norms<double>();
   test_batches();
-  test_books<float>();
-  test_books<double>();
+  test_step_record<float>();
+  test_step_record<double>();
   std::puts("cuda core: ok");
 }

@@ -81,7 +81,7 @@ class EpochBuffers:
     def record_step(
         self, gradient_norm: Tensor, weights: Tensor, clip: float, decay: float
     ) -> None:
-        """Add a step to the counts and sums, and compute its factors; see `ops.note_step`.
+        """Add a step to the counts and sums, and compute its factors; see `ops.record_step`.
 
         Args:
             gradient_norm: ().
@@ -92,12 +92,12 @@ class EpochBuffers:
         given = (gradient_norm, self.loss, self.n_structures, self.norms, weights, clip, decay)
         if ops.trains_on(self.counts.device):
             updated = (self.counts, self.history, self.sums, self.totals, self.factors)
-            ops.note_step(*given, *updated)
+            ops.record_step(*given, *updated)
         else:
             self._record_step(gradient_norm.double(), weights, clip, decay)
 
     def _record_step(self, norm: Tensor, weights: Tensor, clip: float, decay: float) -> None:
-        """`ops.note_step` in plain torch."""
+        """`ops.record_step` in plain torch."""
         step, total, n_norms = self.counts.unbind()
         limit = clip * self._median_norm()
         clipped = (n_norms > 0) & (norm > limit) & (clip > 0)

@@ -194,7 +194,7 @@ def compare_embeddings() -> None:
 
 
 def compare_records(state) -> None:
-    """`ops.note_step` against plain torch, beyond the number of norms that are kept; then a failure."""
+    """`ops.record_step` against plain torch, beyond the number of norms that are kept; then a failure."""
     from test_captured import CPU
 
     from scschnet.train.epoch_buffers import EpochBuffers
@@ -215,7 +215,7 @@ def compare_records(state) -> None:
             a, b = getattr(one, name), getattr(other, name)
             torch.testing.assert_close(a, b, rtol=1e-13, atol=0, equal_nan=True, msg=f"{name} {k}")
     assert one.totals[1] == 460
-    print("note_step agrees")
+    print("record_step agrees")
 
 
 if __name__ == "__main__":

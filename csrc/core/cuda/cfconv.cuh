@@ -21,7 +21,7 @@ constexpr int lanes_per_row = 16;
 constexpr int rows_per_warp = warp_size / lanes_per_row;
 constexpr int conv_threads = 512;
 
-/// Features of a slice: with full packs 256 bytes, the feature_block of the processor.
+/// Features of a slice: with full packs 256 bytes, the feature_block of the CPU.
 template <int width>
 constexpr int slice_features = lanes_per_row * width;
 
@@ -68,7 +68,7 @@ struct alignas((n_sets * n_taps * sizeof(Scalar) + 8) % 16 == 0 ? 16 : 8) Neighb
 
 /// Neighbors of a warp in shared memory, so that weights are read 16 bytes at a time and no byte is
 /// lost: where a neighbor does not fill whole 16 bytes, its weights do, and the rest has an array
-/// of its own. Two blocks with a table of 326 rows (5 A, 1/64 A) then fit on a processor.
+/// of its own. Two blocks with a table of 326 rows (5 A, 1/64 A) then fit on a multiprocessor.
 template <class Scalar, int n_sets>
 class Stage {
  public:

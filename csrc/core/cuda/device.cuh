@@ -1,5 +1,5 @@
 // What every kernel file needs: launches that are checked, limits of the device, division of work.
-// With SCSCHNET_EMULATE_CUDA the same sources compile for a processor
+// With SCSCHNET_EMULATE_CUDA the same sources compile for a CPU
 // (csrc/tests/cuda_emulator.hpp).
 #pragma once
 

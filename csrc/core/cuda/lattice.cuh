@@ -1,5 +1,5 @@
 // Reduced lattices and grids of bins, one per structure, worked out on the device, so that a
-// changing cell costs no round trip. Plain functions: a test on the processor calls them too.
+// changing cell costs no round trip. Plain functions: tests call them on the CPU, too.
 #pragma once
 
 #include "device.cuh"
@@ -299,7 +299,7 @@ __host__ __device__ inline void pair_shift(const Grid& g, const BinnedAtom& i, c
   }
 }
 
-/// Never part of a fused multiply-add: the list must be that of the processor, to the bit.
+/// Never part of a fused multiply-add: the list must equal that of the CPU to the bit.
 __host__ __device__ inline double rounded_product(double a, double b) {
 #if defined(__CUDA_ARCH__)
   return __dmul_rn(a, b);
@@ -309,7 +309,7 @@ __host__ __device__ inline double rounded_product(double a, double b) {
 }
 
 /// |((r_j - r_i) + S_0 a_0) + (S_1 a_1 + S_2 a_2)|^2 in the order and with the rounding of the
-/// processor's list.
+/// CPU's list.
 __host__ __device__ inline double squared_distance(const Grid& g, const BinnedAtom& i,
                                                    const BinnedAtom& j, const std::int32_t* shift) {
   double squared = 0;

@@ -1,5 +1,5 @@
 // Batches: the starts of their structures by one block, then a thread per atom and per pair, each
-// of which finds its structure by bisection. Books: one block.
+// of which finds its structure by bisection. The record of the steps: one block.
 #include "training.hpp"
 
 #include "device.cuh"
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-// ---- books
+// ---- the record of the steps
 
 /// Median of the first n of the values, in all threads of the block. Shared: 4 KiB.
 __device__ double median(const double* values, Index n) {
@@ -127,31 +127,32 @@ __device__ bool is_finite(double x) {
 /// One block.
 template <class Scalar>
 __global__ void __launch_bounds__(threads)
-    book(const Scalar* gradient_norm, const double* loss, const double* n_structures,
-         const double* norms, const Scalar* weights, double clip, double decay, StepNotes notes) {
-  const Index n_norms = notes.counts[2], known = n_norms < notes.n_kept ? n_norms : notes.n_kept;
+    add_step(const Scalar* gradient_norm, const double* loss, const double* n_structures,
+             const double* norms, const Scalar* weights, double clip, double decay,
+             StepRecord record) {
+  const Index n_norms = record.counts[2], known = n_norms < record.n_kept ? n_norms : record.n_kept;
   const double norm = static_cast<double>(gradient_norm[0]);
-  const double limit = clip * median(notes.history, known);
-  for (Index l = threadIdx.x; l < notes.n_layers; l += threads) {
+  const double limit = clip * median(record.history, known);
+  for (Index l = threadIdx.x; l < record.n_layers; l += threads) {
     const double normalized = static_cast<double>(weights[l]) * norms[l];
-    notes.sums[l] += norms[l];
-    notes.sums[notes.n_layers + l] += normalized;
-    notes.sums[2 * notes.n_layers + l] += normalized * normalized;
+    record.sums[l] += norms[l];
+    record.sums[record.n_layers + l] += normalized;
+    record.sums[2 * record.n_layers + l] += normalized * normalized;
   }
   if (threadIdx.x != 0) return;
   const bool clipped = clip > 0 && known > 0 && norm > limit;
-  notes.factors[0] = clipped ? limit / norm : 1.0;
-  if (notes.totals[1] < 0 && !(is_finite(loss[0]) && is_finite(norm))) {
-    notes.totals[1] = static_cast<double>(notes.counts[0]);
-    notes.totals[2] = loss[0];
-    notes.totals[3] = norm;
+  record.factors[0] = clipped ? limit / norm : 1.0;
+  if (record.totals[1] < 0 && !(is_finite(loss[0]) && is_finite(norm))) {
+    record.totals[1] = static_cast<double>(record.counts[0]);
+    record.totals[2] = loss[0];
+    record.totals[3] = norm;
   }
-  notes.totals[0] += loss[0] * n_structures[0];
-  notes.history[n_norms % notes.n_kept] = norm;
-  for (int k = 0; k < 3; ++k) ++notes.counts[k];
-  const auto taken = static_cast<double>(notes.counts[1]);
+  record.totals[0] += loss[0] * n_structures[0];
+  record.history[n_norms % record.n_kept] = norm;
+  for (int k = 0; k < 3; ++k) ++record.counts[k];
+  const auto taken = static_cast<double>(record.counts[1]);
   const double grown = (1 + taken) / (10 + taken);
-  notes.factors[1] = 1 - (grown < decay ? grown : decay);
+  record.factors[1] = 1 - (grown < decay ? grown : decay);
 }
 
 }  // namespace
@@ -172,17 +173,17 @@ void gather_batch(const std::int64_t* order, const std::int64_t* step, const Res
 }
 
 template <class Scalar>
-void note_step(const Scalar* gradient_norm, const double* loss, const double* n_structures,
-               const double* norms, const Scalar* weights, double clip, double decay,
-               const StepNotes& notes, Stream stream) {
+void record_step(const Scalar* gradient_norm, const double* loss, const double* n_structures,
+                 const double* norms, const Scalar* weights, double clip, double decay,
+                 const StepRecord& record, Stream stream) {
   static_assert(most_kept_norms == threads);
-  launch(book<Scalar>, LaunchShape{dim3(1), threads, 0, stream}, gradient_norm, loss, n_structures,
-         norms, weights, clip, decay, notes);
+  launch(add_step<Scalar>, LaunchShape{dim3(1), threads, 0, stream}, gradient_norm, loss,
+         n_structures, norms, weights, clip, decay, record);
 }
 
-template void note_step(const float*, const double*, const double*, const double*, const float*,
-                        double, double, const StepNotes&, Stream);
-template void note_step(const double*, const double*, const double*, const double*, const double*,
-                        double, double, const StepNotes&, Stream);
+template void record_step(const float*, const double*, const double*, const double*, const float*,
+                          double, double, const StepRecord&, Stream);
+template void record_step(const double*, const double*, const double*, const double*, const double*,
+                          double, double, const StepRecord&, Stream);
 
 }  // namespace scschnet::cuda

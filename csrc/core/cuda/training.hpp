@@ -1,5 +1,6 @@
-// Contract of what a training step on a GPU needs around its network: to gather a batch from
-// structures that lie there, and to keep its books. Without a word to the host, in few launches.
+// What a training step on a GPU needs around its network: gathering a batch from structures that
+// lie in the GPU's memory, and recording loss, norms and counts of the step there. The host is not
+// involved, and few kernels are launched.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +40,7 @@ void gather_batch(const std::int64_t* order, const std::int64_t* step, const Res
                   const PaddedArrays& to, void* scratch, Stream stream);
 
 /// What steps leave for each other and for the host.
-struct StepNotes {
+struct StepRecord {
   std::int64_t* counts;  ///< (3,) step of the epoch, steps in all, norms of gradients so far
   double* history;       ///< (n_kept,) norm k lies at k mod n_kept
   double* sums;          ///< (3, n_layers) of norms, normalized weights and their squares
@@ -50,11 +51,12 @@ struct StepNotes {
 
 constexpr std::int64_t most_kept_norms = 256;
 
-/// Books a step: clips at `clip` times the median of the norms before (0: never), adds up, counts.
+/// Records a step: clips the gradient at `clip` times the median of the norms before (0: never),
+/// adds loss and norms to their sums, and counts.
 /// loss, n_structures (), norms (n_layers,) float64; gradient_norm (), weights (n_layers,).
 template <class Scalar>
-void note_step(const Scalar* gradient_norm, const double* loss, const double* n_structures,
-               const double* norms, const Scalar* weights, double clip, double decay,
-               const StepNotes& notes, Stream stream);
+void record_step(const Scalar* gradient_norm, const double* loss, const double* n_structures,
+                 const double* norms, const Scalar* weights, double clip, double decay,
+                 const StepRecord& record, Stream stream);
 
 }  // namespace scschnet::cuda

@@ -14,7 +14,7 @@
 #include "../../core/cuda/cfconv.hpp"
 #include "../../core/cuda/stream.hpp"
 
-#if defined(SCSCHNET_EMULATE_CUDA)  // tests without a GPU: the same operators on the processor
+#if defined(SCSCHNET_EMULATE_CUDA)  // tests without a GPU: the same operators on the CPU
 #define SCSCHNET_CUDA_KEY CPU
 #else
 #include <c10/cuda/CUDAGuard.h>

@@ -147,7 +147,7 @@ struct Pass {
   }
 };
 
-/// Rows of ghosts through the host: copied to the processor, exchanged, copied back.
+/// Rows of ghosts through the host: copied to the CPU, exchanged, copied back.
 void exchange(void (*function)(void*, void*, std::int64_t, int), const Tensor& rows) {
   Tensor on_host = rows.cpu().contiguous();
   function(registered_halo().context, on_host.mutable_data_ptr(), rows.size(1),

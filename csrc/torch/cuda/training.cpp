@@ -74,10 +74,10 @@ Gathered gather_batch_cuda(const Tensor& order, const Tensor& step, const Tensor
   return to;
 }
 
-void note_step_cuda(const Tensor& gradient_norm, const Tensor& loss, const Tensor& n_structures,
-                    const Tensor& norms, const Tensor& weights, double clip, double decay,
-                    const Tensor& counts, const Tensor& history, const Tensor& sums,
-                    const Tensor& totals, const Tensor& factors) {
+void record_step_cuda(const Tensor& gradient_norm, const Tensor& loss, const Tensor& n_structures,
+                      const Tensor& norms, const Tensor& weights, double clip, double decay,
+                      const Tensor& counts, const Tensor& history, const Tensor& sums,
+                      const Tensor& totals, const Tensor& factors) {
   const std::int64_t n_layers = norms.dim() == 1 ? norms.size(0) : -1,
                      n_kept = history.dim() == 1 ? history.size(0) : -1;
   check_real(gradient_norm, "gradient_norm");
@@ -96,17 +96,17 @@ void note_step_cuda(const Tensor& gradient_norm, const Tensor& loss, const Tenso
   for (const Tensor* tensor : {&norms, &weights, &counts, &history, &sums, &totals, &factors})
     check_contiguous(*tensor, "norms, weights, counts, history, sums, totals, factors");
   const OnDevice device(loss);
-  const StepNotes notes{counts.mutable_data_ptr<std::int64_t>(),
-                        history.mutable_data_ptr<double>(),
-                        sums.mutable_data_ptr<double>(),
-                        totals.mutable_data_ptr<double>(),
-                        factors.mutable_data_ptr<double>(),
-                        n_kept,
-                        n_layers};
+  const StepRecord record{counts.mutable_data_ptr<std::int64_t>(),
+                          history.mutable_data_ptr<double>(),
+                          sums.mutable_data_ptr<double>(),
+                          totals.mutable_data_ptr<double>(),
+                          factors.mutable_data_ptr<double>(),
+                          n_kept,
+                          n_layers};
   with_scalar(gradient_norm.scalar_type(), [&]<class Scalar>() {
-    note_step(gradient_norm.const_data_ptr<Scalar>(), loss.const_data_ptr<double>(),
-              n_structures.const_data_ptr<double>(), norms.const_data_ptr<double>(),
-              weights.const_data_ptr<Scalar>(), clip, decay, notes, device.stream());
+    record_step(gradient_norm.const_data_ptr<Scalar>(), loss.const_data_ptr<double>(),
+                n_structures.const_data_ptr<double>(), norms.const_data_ptr<double>(),
+                weights.const_data_ptr<Scalar>(), clip, decay, record, device.stream());
   });
 }
 
@@ -265,7 +265,7 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
       "Tensor idx_j, Tensor shifts)",
       {at::Tag::pt2_compliant_tag});
   library.def(
-      "note_step(Tensor gradient_norm, Tensor loss, Tensor n_structures, Tensor norms, Tensor "
+      "record_step(Tensor gradient_norm, Tensor loss, Tensor n_structures, Tensor norms, Tensor "
       "weights, float clip, float decay, Tensor(a!) counts, Tensor(b!) history, Tensor(c!) sums, "
       "Tensor(d!) totals, Tensor(e!) factors) -> ()",
       {at::Tag::pt2_compliant_tag});
@@ -291,7 +291,7 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
 
 TORCH_LIBRARY_IMPL(scschnet, SCSCHNET_CUDA_KEY, library) {
   library.impl("gather_batch", scschnet::cuda::gather_batch_cuda);
-  library.impl("note_step", scschnet::cuda::note_step_cuda);
+  library.impl("record_step", scschnet::cuda::record_step_cuda);
   library.impl("embedding_gradient", scschnet::cuda::embedding_gradient_cuda);
   library.impl("sum_energies", scschnet::cuda::sum_energies_cuda);
   library.impl("sum_energies_backward", scschnet::cuda::sum_energies_backward_cuda);
