@@ -98,7 +98,8 @@ struct NeighborOptions {
 /// with at most 256 atoms has its rows sorted by j.
 ///
 /// The object owns its scratch memory and the pairs of the last call, and keeps both for the next
-/// one. It serves one thread at a time.
+/// one; the memory of a large list is given back after 64 small ones. It serves one thread at a
+/// time.
 class [[gnu::visibility("default")]] NeighborList {
  public:
   NeighborList();
@@ -134,6 +135,8 @@ class [[gnu::visibility("default")]] NeighborList {
  private:
   struct [[gnu::visibility("hidden")]] State;
   std::unique_ptr<State> state_;
+  std::int64_t largest_ = 0;  ///< atoms and pairs of a list, since the memory was new
+  std::int64_t n_small_ = 0;  ///< lists since then, the last ones, that were much smaller
 };
 
 }  // namespace cpu

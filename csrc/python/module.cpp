@@ -38,6 +38,7 @@ py::array new_array(std::int64_t n, int columns) {
   const auto& api = py::detail::npy_api::get();
   const std::size_t bytes = sizeof(T) * static_cast<std::size_t>(n * columns);
   std::optional<py::capsule> owner;
+  pool().free_unused();
   if (bytes >= pool_from_bytes) {
     auto buffer = std::make_unique<Buffer>(pool().take(bytes));
     owner.emplace(buffer.get(), [](void* memory) {

@@ -64,6 +64,7 @@ Tensor new_tensor(at::IntArrayRef shape, at::ScalarType type) {
   const auto options = at::TensorOptions().dtype(type);
   const std::int64_t bytes =
       c10::multiply_integers(shape) * static_cast<std::int64_t>(c10::elementSize(type));
+  pool().free_unused();
   if (bytes < pool_from_bytes) return at::empty(shape, options);
   auto buffer = std::make_shared<cpu::Buffer>(pool().take(bytes));
   void* data = buffer->data();

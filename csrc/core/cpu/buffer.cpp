@@ -35,17 +35,28 @@ void Buffer::Free::operator()(void* memory) const {
   std::free(memory);
 }
 
+void BufferPool::free_oldest() {
+  bytes_ -= free_.front().buffer.capacity();
+  free_.erase(free_.begin());
+}
+
+void BufferPool::free_unused() noexcept {
+  const std::lock_guard lock(mutex_);
+  ++n_calls_;
+  while (!free_.empty() && n_calls_ - free_.front().since > max_age) free_oldest();
+}
+
 Buffer BufferPool::take(std::size_t bytes) {
   {
     const std::lock_guard lock(mutex_);
     auto best = free_.end();
     for (auto it = free_.begin(); it != free_.end(); ++it) {
-      const std::size_t capacity = it->capacity();
+      const std::size_t capacity = it->buffer.capacity();
       if (capacity < bytes || capacity / 4 > bytes) continue;
-      if (best == free_.end() || capacity < best->capacity()) best = it;
+      if (best == free_.end() || capacity < best->buffer.capacity()) best = it;
     }
     if (best != free_.end()) {
-      Buffer buffer = std::move(*best);
+      Buffer buffer = std::move(best->buffer);
       free_.erase(best);
       bytes_ -= buffer.capacity();
       return buffer;
@@ -57,12 +68,9 @@ Buffer BufferPool::take(std::size_t bytes) {
 void BufferPool::give_back(Buffer buffer) noexcept {
   try {
     const std::lock_guard lock(mutex_);
-    free_.push_back(std::move(buffer));
-    bytes_ += free_.back().capacity();
-    while (free_.size() > max_buffers || bytes_ > max_bytes) {  // the oldest go first
-      bytes_ -= free_.front().capacity();
-      free_.erase(free_.begin());
-    }
+    free_.push_back({std::move(buffer), n_calls_});
+    bytes_ += free_.back().buffer.capacity();
+    while (free_.size() > max_buffers || bytes_ > max_bytes) free_oldest();
   } catch (...) {  // no memory for the bookkeeping: the buffer is freed instead
   }
 }

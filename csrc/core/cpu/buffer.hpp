@@ -63,6 +63,8 @@ class Scratch {
 /// pool.
 class BufferPool {
  public:
+  /// Frees buffers that nobody took for 256 calls. To be called for every result, small ones too.
+  void free_unused() noexcept;
   /// A buffer of at least `bytes`; one from the pool is at most four times as large.
   Buffer take(std::size_t bytes);
   /// Keeps the buffer for the next `take`, or frees the oldest ones when enough are kept.
@@ -71,9 +73,15 @@ class BufferPool {
  private:
   static constexpr std::size_t max_buffers = 16;
   static constexpr std::size_t max_bytes = std::size_t{1} << 29;
+  static constexpr std::size_t max_age = 256;
+  struct Kept {
+    Buffer buffer;
+    std::size_t since;  ///< n_calls_ when it was given back
+  };
+  void free_oldest();
   std::mutex mutex_;
-  std::vector<Buffer> free_;
-  std::size_t bytes_ = 0;
+  std::vector<Kept> free_;  ///< the oldest first
+  std::size_t bytes_ = 0, n_calls_ = 0;
 };
 
 }  // namespace scschnet::cpu

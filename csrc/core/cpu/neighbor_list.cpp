@@ -28,6 +28,10 @@ constexpr std::int64_t atoms_per_thread = 2048;
 // Pairs. From here on results do not fit into the caches anyway.
 constexpr std::int64_t stream_from = 1'000'000;
 
+// After so many lists in a row that are much smaller than an earlier one its memory is given back.
+constexpr std::int64_t small_lists = 64;
+constexpr std::int64_t much_smaller = 8;
+
 constexpr int rows_ahead = 8;
 constexpr int prefetched_lines = 4;  // of 16 slots
 
@@ -283,6 +287,10 @@ std::int64_t NeighborList::find(const Structures<Scalar>& input, double length,
                                 const NeighborOptions& options) {
   const Cutoff cutoff(length);
   check_atom_ptr(input.atom_ptr, input.n_structures);
+  if (n_small_ >= small_lists) {  // the memory of a large list is no longer worth keeping
+    state_ = std::make_unique<State>();
+    largest_ = n_small_ = 0;
+  }
   State& state = *state_;
   state.kernels = &(options.choose_isa ? best_kernels() : kernels_for(options.isa));
   state.half = options.half;
@@ -323,6 +331,9 @@ std::int64_t NeighborList::find(const Structures<Scalar>& input, double length,
     state.forget();
     throw;
   }
+  const std::int64_t size = n_atoms + n_pairs();
+  n_small_ = much_smaller * size < largest_ ? n_small_ + 1 : 0;
+  largest_ = std::max(largest_, size);
   return n_pairs();
 }
 
