@@ -183,9 +183,8 @@ class SchNet(nn.Module):
             result["correction_norms"] = norms
         if representation:
             result["representation"] = self.combine(list(layers))
-        for (name, head), x_out in zip(
-            self.named_heads(), self._representations(layers), strict=True
-        ):
+        heads = self.named_heads() if self.config.heads else []
+        for (name, head), x_out in zip(heads, self._representations(layers), strict=True):
             values = head.atom_values(x_out, atomic_numbers)
             result[name] = head.pool(
                 values, geometry.positions, atomic_numbers, idx_m, cells.shape[0]
@@ -351,7 +350,7 @@ class SchNet(nn.Module):
 
     def _representations(self, corrections: Sequence[Tensor]) -> Sequence[Tensor]:
         """What each head reads, x_p^out = sum_l w_p^(l) v^(l), in one matrix product."""
-        if not self.heads:
+        if not self.config.heads:
             return ()
         layers = torch.stack(list(corrections))
         return (self.head_weights @ layers.flatten(1)).unflatten(1, layers.shape[1:]).unbind()
