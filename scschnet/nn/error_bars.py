@@ -250,7 +250,7 @@ def trial_forces_of_structures(
         return trial_forces(idx_i, idx_j, r_ij, d_ij, n_atoms, False, reach)
     pairs, row_ptr, neighbors = ops.half_list(idx_i, idx_j, shifts, n_atoms)
     r_ij, d_ij = ops.pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts, pairs)
-    of_pairs = (r_ij, d_ij, row_ptr, neighbors, idx_m, cells.size(0))
+    of_pairs = (r_ij, d_ij, row_ptr, neighbors, idx_m, 0)  # no virial
     return trial_sizes([ops.pair_forces(w, *of_pairs)[0] for w in trial_weights(d_ij, reach)])
 
 
