@@ -1,6 +1,7 @@
 """The ASE calculator: the model's numbers in ASE's conventions, and dynamics that conserve energy."""
 
 from collections.abc import Callable
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -18,6 +19,7 @@ from ase.optimize import BFGS, FIRE
 from scschnet.calculator import ScSchNetCalculator
 from scschnet.checkpoint import Checkpoint, save_checkpoint
 from scschnet.data import StructureSet, collate
+from scschnet.export import ExportedModel
 from scschnet.nn import ModelConfig, SchNet
 
 ELEMENTS = (1, 6, 8)
@@ -172,22 +174,23 @@ def test_an_energy_alone_costs_no_derivatives_and_is_kept(
     calculator: ScSchNetCalculator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     atoms = ethanol(calculator)
-    asked: list[bool] = []
-    forward = calculator.model.forward
+    asked: list[str] = []
+    for of, name in ((SchNet, "energy alone"), (ExportedModel, "all")):
 
-    def counting(*args: torch.Tensor, **kwargs: bool) -> dict[str, torch.Tensor]:
-        asked.append(kwargs["forces"])
-        return forward(*args, **kwargs)
+        def counting(*args: Any, forward: Any = of.forward, name: str = name, **kwargs: Any) -> Any:
+            asked.append(name)
+            assert not kwargs.get("forces"), "forces come from what an exported file would hold"
+            return forward(*args, **kwargs)
 
-    monkeypatch.setattr(calculator.model, "forward", counting)
+        monkeypatch.setattr(of, "forward", counting)
     atoms.get_potential_energy()
     atoms.get_potential_energy(force_consistent=True)
-    assert asked == [False]
+    assert asked == ["energy alone"]
     atoms.get_forces()
     atoms.get_potential_energies()
     atoms.set_initial_charges(np.ones(len(atoms)))  # not an input of the model
     atoms.get_forces()
-    assert asked == [False, True]
+    assert asked == ["energy alone", "all"]
 
 
 @pytest.mark.parametrize("change", ["positions", "numbers", "cell", "pbc"])

@@ -15,6 +15,7 @@ from scschnet.committee import is_committee, member_folders, read_factors
 from scschnet.elements import check_elements
 from scschnet.export.committee import CommitteePotential, check_members
 from scschnet.export.compiled import compile_pairs
+from scschnet.export.exported import ExportedModel
 from scschnet.export.gromacs import GromacsPotential
 from scschnet.export.metadata import (
     FORMAT,
@@ -132,6 +133,17 @@ def export(
     return metadata
 
 
+def in_memory(source: Source) -> ExportedModel:
+    """What an exported file of a model would hold, made in a tenth of a second and not written.
+
+    Args:
+        source: a model on the CPU, whose filter step is left as it is.
+    """
+    metadata = describe(source)
+    potential = FullPotential(source.model, metadata["symbols"], source.statistics, source.errors)
+    return ExportedModel(metadata, _scripted(potential))
+
+
 def _checked_device(device: str | torch.device, portable: bool) -> torch.device:
     place = torch.device(device)
     if place.type != "cpu" and not portable:
@@ -214,9 +226,12 @@ def _called_by(
 
 
 def _torchscript(module: torch.nn.Module, extra: dict[str, str]) -> bytes:
+    return _scripted(module).save_to_buffer(_extra_files=extra)
+
+
+def _scripted(module: torch.nn.Module) -> torch.jit.ScriptModule:
     with torchscript_deprecation_ignored():
-        scripted = torch.jit.script(module.eval())
-    return scripted.save_to_buffer(_extra_files=extra)
+        return torch.jit.script(module.eval())
 
 
 def _library() -> Path:

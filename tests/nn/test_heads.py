@@ -2,13 +2,16 @@
 
 import dataclasses
 
+import ase
 import numpy as np
 import pytest
 import reference
 import torch
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.data import atomic_masses
 from conftest import make_model, make_structures
 
+import scschnet
 from scschnet.data import StructureSet, collate
 from scschnet.nn import SchNet
 from scschnet.nn.head import HEADS
@@ -185,3 +188,25 @@ def test_plain_schnet_has_no_weights_of_heads_to_train():
     model = head_model(skip="plain")
     assert "head_weights" not in dict(model.named_parameters())
     assert make_model(heads=["mu"], skip="plain").head_weights.eq(1.0).all()
+
+
+def test_ase_gives_the_properties_of_a_model_and_of_its_exported_file(tmp_path):
+    model = head_model(filters="spline").requires_grad_(False)
+    scschnet.export(model, tmp_path / "model.pt")
+    structures = molecules()
+    atoms = ase.Atoms(structures.atomic_numbers[:5], structures.positions[:5])
+    expected = model(**collate(structures, [0], 4.0).inputs)
+    for path_or_model in (model, tmp_path / "model.pt"):
+        atoms.calc = calculator = scschnet.ScSchNetCalculator(path_or_model)
+        assert set(NAMES) < set(calculator.implemented_properties)
+        atoms.get_forces()
+        for name in NAMES:
+            np.testing.assert_allclose(
+                calculator.results[name], expected[name][0], rtol=0, atol=1e-5
+            )
+    atoms.set_cell(30 * np.eye(3))
+    atoms.pbc = True
+    atoms.get_forces()
+    assert {n for n in NAMES if n in calculator.results} == {"p_sum", "p_mean"}
+    with pytest.raises(PropertyNotImplementedError, match="means nothing for a periodic structure"):
+        calculator.get_property("p_dipole", atoms)
