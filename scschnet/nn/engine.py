@@ -162,30 +162,11 @@ class Engine:
         bins, weights = self._spline_weights(d_ij, grid)
         if alive is not None:
             weights = weights * alive[:, None]
+        pairs_ij = self._pairs(d_ij, bins, weights, row_ptr, idx_j, grid)
         read_out = representation or len(self.model.heads) > 0
-        corrections: Sequence[Tensor] = ()
-        given = (self._embedded(atomic_numbers), row_ptr, idx_j, bins, weights)
-        if kept is not None and d_ij.device.type == "cpu":
-            network = (kept.tables, self.model.contribution_weights, kept.dense)
-            n_local, halo = len(atomic_numbers), False
-            g, g_d, norms, found = ops.schnet_evaluate(
-                *given, *network, n_local, halo, derivatives, read_out, kept.packed
-            )
-            corrections = list(found) if read_out else ()
-        else:
-            tables = self._new_tables(grid, nodes) if kept is None else kept.tables
-            if read_out and nodes is None:
-                pairs_ij = self._pairs(d_ij, bins, weights, row_ptr, idx_j, grid)
-                convolutions = _convolutions(tables, pairs_ij)
-                corrections = self.model.corrections(atomic_numbers, convolutions)
-            if corrections and not derivatives:
-                g, g_d = self.model.readout(self.model.combine(list(corrections))), d_ij
-                norms = _norms(corrections)
-            else:
-                parameters = self.model.dense_parameters()
-                g, g_d, norms, _ = ops.schnet(
-                    *given, tables, self.model.contribution_weights, parameters, derivatives, False
-                )
+        g, g_d, norms, corrections = self._network(
+            atomic_numbers, pairs_ij, grid, nodes, kept, derivatives, read_out
+        )
         offsets, to_sum = self.model.offsets, sizes
         if sizes is not None and self.model.pair_term is None and ops.trains_on(g.device):
             numbers, terms = (atomic_numbers, sizes, geometry.idx_m), offsets.named_buffers()
@@ -213,6 +194,44 @@ class Engine:
         if to_sum is not None:
             energies = torch.segment_reduce(energies, "sum", lengths=to_sum, unsafe=True)
         return Evaluated(energies, forces, virial, norms, corrections)
+
+    def _network(
+        self,
+        atomic_numbers: Tensor,
+        pairs: ops.Pairs,
+        grid: FilterGrid,
+        nodes: TableNodes | None,
+        kept: Kept | None,
+        derivatives: bool,
+        read_out: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Sequence[Tensor]]:
+        """Readout of every atom, its derivative in every distance, norms of the corrections, and these if `read_out`."""
+        given = (
+            self._embedded(atomic_numbers),
+            pairs.row_ptr,
+            pairs.idx_j,
+            pairs.bins,
+            pairs.weights,
+        )
+        if kept is not None and pairs.d_ij.device.type == "cpu":
+            network = (kept.tables, self.model.contribution_weights, kept.dense)
+            n_local, halo = len(atomic_numbers), False
+            g, g_d, norms, found = ops.schnet_evaluate(
+                *given, *network, n_local, halo, derivatives, read_out, kept.packed
+            )
+            return g, g_d, norms, list(found) if read_out else ()
+        tables = self._new_tables(grid, nodes) if kept is None else kept.tables
+        corrections: Sequence[Tensor] = ()
+        if read_out and nodes is None:
+            corrections = self.model.corrections(atomic_numbers, _convolutions(tables, pairs))
+        if corrections and not derivatives:
+            g = self.model.readout(self.model.combine(list(corrections)))
+            return g, pairs.d_ij, _norms(corrections), corrections
+        parameters = self.model.dense_parameters()
+        g, g_d, norms, _ = ops.schnet(
+            *given, tables, self.model.contribution_weights, parameters, derivatives, False
+        )
+        return g, g_d, norms, corrections
 
     def _embedded(self, atomic_numbers: Tensor) -> Tensor:
         """The features of atoms; on a GPU with a gradient that has the same bits on every run."""
