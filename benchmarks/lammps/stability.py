@@ -71,6 +71,8 @@ CASES = {
     "copper-2000-nvt": Case("copper", 2000, 50, femtoseconds=1.0),
     "copper-2000-nve": Case("copper", 2000, 50, "nve", femtoseconds=1.0),
     "copper-50-gpa": Case("copper", 1000, 50, "npt", femtoseconds=1.0, gpa=50),
+    "ethanol-500-nvt": Case("ethanol", 500, 1000),
+    "ethanol-500-nve": Case("ethanol", 500, 1000, "nve"),
 }
 
 
@@ -84,7 +86,14 @@ def copper() -> ase.Atoms:
     return ase.build.bulk("Cu", "fcc", a=3.73, cubic=True) * (4, 4, 4)
 
 
-SYSTEMS = {"water": many_waters, "copper": copper}
+def ethanol() -> ase.Atoms:
+    """One molecule in a box so large that it does not see itself."""
+    atoms = ase.build.molecule("CH3CH2OH", cell=[20.0] * 3, pbc=True)
+    atoms.center()
+    return atoms
+
+
+SYSTEMS = {"water": many_waters, "copper": copper, "ethanol": ethanol}
 START = """
 pair_style scschnet
 pair_coeff * * {model} {elements}
@@ -96,6 +105,9 @@ MOVES = {
     "nvt": "fix move all nvt temp {kelvin} {kelvin} 0.1",
     "nve": "fix move all nve",
     "npt": "fix move all npt temp {kelvin} {kelvin} 0.1 iso {bar} {bar} 0.5",
+    # A chain of thermostats is not ergodic for one molecule. Not `zero yes`: it takes the same force off light and heavy atoms, which
+    # heats a molecule of nine atoms from 500 to 700 K.
+    "langevin": "fix move all nve\nfix heat all langevin {kelvin} {kelvin} 0.5 4928",
 }
 
 
@@ -129,6 +141,7 @@ class Run:
 
     def _move(self) -> None:
         name = "nvt" if self.step < self.warm else self.case.ensemble
+        name = "langevin" if name == "nvt" and self.case.system == "ethanol" else name
         self._say(MOVES[name].format(kelvin=self.case.kelvin, bar=1e4 * self.case.gpa) + "\nrun 0")
 
     def advance(self) -> None:
@@ -143,7 +156,7 @@ class Run:
             self._say(f"write_restart {part}")
             part.replace(whole)
             if self.step == self.warm:
-                self._say("unfix move")
+                self._say("unfix move" + "\nunfix heat" * (self.case.system == "ethanol"))
             if self.step <= self.warm:
                 self._move()
 
