@@ -678,6 +678,25 @@ def unfamiliarity(
     return torch.ops.scschnet.unfamiliarity(correction_norms, atomic_numbers, mean, whitening)
 
 
+def trial_sizes(r_ij: Tensor, d_ij: Tensor, row_ptr: Tensor, idx_j: Tensor, reach: float) -> Tensor:
+    """How asymmetric the surroundings of atoms are: |t_ik| of `scschnet.nn.error_bars` in one pass. For CPUs only.
+
+    Args:
+        r_ij: vector of each pair of the half list, (n_pairs, 3) float64, Å.
+        d_ij: its length, (n_pairs,) float64, Å.
+        row_ptr: (n_atoms + 1,) int64, from `half_list`.
+        idx_j: (n_pairs,) int64, from `half_list`.
+        reach: R, Å.
+
+    Returns:
+        (n_atoms, 4) float64, no unit, at least 1e-4, not differentiable.
+
+    Raises:
+        ValueError, TypeError: naming the argument that is wrong.
+    """
+    return torch.ops.scschnet.trial_sizes(r_ij, d_ij, row_ptr, idx_j, reach)
+
+
 class GatheredBatch(NamedTuple):
     """Structures end to end, filled up with atoms and pairs that count nothing."""
 

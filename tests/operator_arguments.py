@@ -53,6 +53,7 @@ def operators(dtype: torch.dtype = torch.float64) -> dict[str, tuple[Callable, l
         "pair_rows": [i, j, N_ATOMS],
         "pair_vectors": [positions, cells, idx_m, i, j, shifts, half],
         "pair_distances": [r_ij],
+        "trial_sizes": [r_ij, d_ij, rows, half_j, 4.0],
         "pair_forces": [v.double(), r_ij, d_ij, rows, half_j, idx_m, 1],
         "pair_forces_backward": [forces, virial, r_ij, d_ij, rows, half_j, idx_m],
         "spline_weights": [d_ij, *grid, N_ROWS, 3, dtype],
@@ -75,6 +76,14 @@ def operators(dtype: torch.dtype = torch.float64) -> dict[str, tuple[Callable, l
         "schnet_evaluate": [
             *network,
             *(N_ATOMS, False, True, True, ops.pack_schnet(tables, w, parameters)),
+        ],
+        "error_bars": [
+            *(torch.stack([x, y, u]), w, torch.arange(N_ATOMS) % 9),
+            ops.trial_sizes(r_ij, d_ij, rows, half_j, CUTOFF),
+            *(torch.arange(9) % 2, torch.rand(3, 9, dtype=torch.float64)),
+            torch.randn(N_FEATURES, 3 * N_FEATURES + 1, dtype=torch.float64),
+            torch.randn(3 * N_FEATURES + 1, dtype=torch.float64),
+            *(torch.rand(4, dtype=torch.float64), 0.5, -3.0, 3.0),
         ],
         "unfamiliarity": [
             torch.rand(3, N_ATOMS, dtype=torch.float64),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scschnet.export.potential import Potential, dense_parameters, filter_tables_of
 from scschnet.nn import SchNet
-from scschnet.nn.error_bars import ErrorStatistics
+from scschnet.nn.error_bars import ErrorStatistics, trial_forces
 from scschnet.nn.unfamiliarity import NormStatistics, unfamiliarity
 
 # The six quintic B-splines on a cell of a uniform grid, as polynomials of t from t^0 to t^5, times 120.
@@ -269,6 +269,22 @@ class PortablePotential(Potential):
         forces = torch.zeros([n_atoms, 3], dtype=e_r.dtype, device=e_r.device)
         forces.index_add_(0, centers, e_r).index_add_(0, idx_j, e_r, alpha=-1)
         return forces, -(r_ij.t() @ e_r)
+
+    def trial_sizes(
+        self, centers: Tensor, idx_j: Tensor, r_ij: Tensor, d_ij: Tensor, n_atoms: int
+    ) -> Tensor:
+        """In plain torch."""
+        assert self.error_bars is not None
+        return trial_forces(centers, idx_j, r_ij, d_ij, n_atoms, True, self.error_bars.reach)
+
+    def bars(
+        self, corrections: Tensor, atomic_numbers: Tensor, trial: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """In plain torch."""
+        assert self.error_bars is not None
+        weights = self.contribution_weights.to(corrections.dtype)
+        x_out = torch.matmul(weights, corrections.flatten(1)).view(corrections.size()[1:])
+        return self.error_bars(x_out, atomic_numbers, trial)
 
     def unfamiliarity(self, correction_norms: Tensor, atomic_numbers: Tensor) -> Tensor:
         """As in Python."""

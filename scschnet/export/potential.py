@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from scschnet.nn import SchNet
 from scschnet.nn.config import MAX_Z
-from scschnet.nn.error_bars import ErrorBars, ErrorStatistics, trial_sizes
+from scschnet.nn.error_bars import ErrorBars, ErrorStatistics
 from scschnet.nn.filter_table import FilterGrid, filter_tables
 from scschnet.nn.unfamiliarity import NormStatistics
 
@@ -332,16 +332,12 @@ class Potential(nn.Module):
         """Those of local atoms; ghosts have theirs where they are local, and zero here."""
         n_atoms, n_local = atomic_numbers.size(0), corrections.size(1)
         if self.error_bars is not None:
-            weights = self.contribution_weights.to(corrections.dtype)
-            x_out = torch.matmul(weights, corrections.flatten(1)).view(corrections.size()[1:])
-            trial: list[Tensor] = []
-            for weight in self.error_bars.trial_weights(d_ij):
-                forces, _ = self.pair_forces(weight, centers, idx_j, r_ij, d_ij, n_atoms)
-                trial.append(forces.narrow(0, 0, n_local))
-            numbers = atomic_numbers.narrow(0, 0, n_local)
-            bars = self.error_bars(x_out, numbers, trial_sizes(trial))
+            trial = self.trial_sizes(centers, idx_j, r_ij, d_ij, n_atoms).narrow(0, 0, n_local)
+            bars = self.bars(corrections, atomic_numbers.narrow(0, 0, n_local), trial)
             result["energy_std"], result["energies_std"] = bars[0], bars[1]
-            result["forces_std"] = nn.functional.pad(bars[2], [0, n_atoms - n_local])
+            result["forces_std"] = bars[2]
+            if n_local < n_atoms:
+                result["forces_std"] = nn.functional.pad(bars[2], [0, n_atoms - n_local])
             result["energy_deviations"] = bars[3]
 
     def add_properties(
@@ -450,6 +446,18 @@ class Potential(nn.Module):
         n_atoms: int,
     ) -> tuple[Tensor, Tensor]:
         """Forces and virial from the derivative of the energy in every distance."""
+        raise NotImplementedError
+
+    def trial_sizes(
+        self, centers: Tensor, idx_j: Tensor, r_ij: Tensor, d_ij: Tensor, n_atoms: int
+    ) -> Tensor:
+        """How asymmetric the surroundings of atoms are, (n_atoms, 4), for their error bars."""
+        raise NotImplementedError
+
+    def bars(
+        self, corrections: Tensor, atomic_numbers: Tensor, trial: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `ErrorBars` returns for local atoms."""
         raise NotImplementedError
 
     def unfamiliarity(self, correction_norms: Tensor, atomic_numbers: Tensor) -> Tensor:
@@ -616,6 +624,31 @@ class FullPotential(Potential):
         idx_m = torch.zeros([n_atoms], dtype=torch.int64)
         forces, virial = torch.ops.scschnet.pair_forces(e_d, r_ij, d_ij, centers, idx_j, idx_m, 1)
         return forces, virial.squeeze(0)
+
+    def trial_sizes(
+        self, centers: Tensor, idx_j: Tensor, r_ij: Tensor, d_ij: Tensor, n_atoms: int
+    ) -> Tensor:
+        """In one pass, by scschnet::trial_sizes."""
+        assert self.error_bars is not None
+        return torch.ops.scschnet.trial_sizes(r_ij, d_ij, centers, idx_j, self.error_bars.reach)
+
+    def bars(
+        self, corrections: Tensor, atomic_numbers: Tensor, trial: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """In one pass, by scschnet::error_bars."""
+        s = self.error_bars
+        assert s is not None
+        tables = (s.rows, s.of_elements, s.matrix, s.bias, s.trial)
+        return torch.ops.scschnet.error_bars(
+            corrections,
+            self.contribution_weights,
+            atomic_numbers,
+            trial,
+            *tables,
+            s.slope,
+            s.low,
+            s.high,
+        )
 
     def unfamiliarity(self, correction_norms: Tensor, atomic_numbers: Tensor) -> Tensor:
         """In one pass, by scschnet::unfamiliarity."""

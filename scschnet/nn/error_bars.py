@@ -142,7 +142,7 @@ class ErrorBars(nn.Module):
         Args:
             x_out: representation, (n_atoms, n_features).
             atomic_numbers: (n_atoms,) int64.
-            trial_forces: |t_ik| from `trial_sizes`, (n_atoms, 4).
+            trial_forces: |t_ik|, (n_atoms, 4).
 
         Returns:
             energy_std () of the sum of all energies, eV; energies_std (n_atoms,), eV; forces_std (n_atoms,), eV/Å;
@@ -168,10 +168,6 @@ class ErrorBars(nn.Module):
         energy = torch.linalg.vector_norm(of_all) + unknown.sum()
         energies = torch.linalg.vector_norm(features, dim=1) + unknown
         return energy, energies, forces, math.sqrt(self.n_features) * of_all
-
-    def trial_weights(self, d_ij: Tensor) -> list[Tensor]:
-        """See the function of this name."""
-        return trial_weights(d_ij, self.reach)
 
 
 def trial_weights(d_ij: Tensor, reach: float) -> list[Tensor]:
@@ -250,6 +246,8 @@ def trial_forces_of_structures(
         return trial_forces(idx_i, idx_j, r_ij, d_ij, n_atoms, False, reach)
     pairs, row_ptr, neighbors = ops.half_list(idx_i, idx_j, shifts, n_atoms)
     r_ij, d_ij = ops.pair_vectors(positions, cells, idx_m, idx_i, idx_j, shifts, pairs)
+    if positions.device.type == "cpu":
+        return ops.trial_sizes(r_ij, d_ij, row_ptr, neighbors, reach)
     of_pairs = (r_ij, d_ij, row_ptr, neighbors, idx_m, 0)  # no virial
     return trial_sizes([ops.pair_forces(w, *of_pairs)[0] for w in trial_weights(d_ij, reach)])
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from scschnet import ops
 from scschnet.data import collate
+from scschnet.nn.error_bars import trial_forces
 from scschnet.nn.geometry import pair_forces, pair_vectors, pair_virial
 
 NAMES = ("r_ij", "d_ij", "row_ptr", "idx_j", "idx_m")
@@ -164,3 +165,22 @@ def test_arguments_of_forces_are_checked(name, wrong, error, message):
     arguments[name] = wrong(arguments[name])
     with pytest.raises(error, match=message):
         ops.pair_forces(**arguments, n_structures=int(half["idx_m"].max()) + 1)
+
+
+@pytest.mark.parametrize("reach", [1.7, 3.0, 9.0])
+def test_trial_sizes_are_those_of_plain_torch(reach):
+    full, half = geometry()
+    del half["idx_m"]
+    idx_i, n_atoms = full["idx_i"][full["pairs"]], len(full["positions"])
+    pairs = (idx_i, half["idx_j"], half["r_ij"], half["d_ij"])
+    expected = trial_forces(*pairs, n_atoms, half=True, reach=reach)
+    found = ops.trial_sizes(**half, reach=reach)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+    assert (found == 1e-4).any() == (expected == 1e-4).any()
+    torch.library.opcheck(torch.ops.scschnet.trial_sizes.default, (*half.values(), reach))
+    with pytest.raises(ValueError, match="`reach` must be positive, got -1"):
+        ops.trial_sizes(**half, reach=-1.0)
+    with pytest.raises(ValueError, match="`r_ij` must have shape"):
+        ops.trial_sizes(**half | {"r_ij": half["r_ij"][:, :2]}, reach=reach)
+    with pytest.raises(ValueError, match="`idx_j`"):
+        ops.trial_sizes(**half | {"idx_j": half["idx_j"] + n_atoms}, reach=reach)

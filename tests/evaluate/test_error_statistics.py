@@ -200,3 +200,22 @@ def test_statistics_survive_json_and_are_checked(model, statistics, labeled):
         ErrorStatistics.from_json(statistics.to_json() | {"whitening": [[1.0]]})
     with pytest.raises(ValueError, match="two or more validation structures"):
         error_statistics(model, TRAIN, labeled[0].select([0]))
+
+
+@pytest.mark.parametrize("n_atoms", [0, 1, 128, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_operator_follows_plain_torch(statistics, n_atoms, dtype):
+    bars = ErrorBars(statistics)
+    generator = torch.Generator().manual_seed(0)
+    corrections = torch.randn(3, n_atoms, bars.n_features, generator=generator, dtype=dtype)
+    weights = torch.tensor([0.2, -0.3, 1.1], dtype=dtype)
+    numbers = torch.tensor([1, 6, 8, 14])[torch.arange(n_atoms) % 4]  # silicon is unknown
+    trial = 0.1 + torch.rand(n_atoms, len(POWERS), generator=generator, dtype=torch.float64)
+    x_out = torch.tensordot(weights, corrections, 1)
+    tables = (bars.rows, bars.of_elements, bars.matrix, bars.bias, bars.trial)
+    found = torch.ops.scschnet.error_bars(
+        corrections, weights, numbers, trial, *tables, bars.slope, bars.low, bars.high
+    )
+    for own, expected in zip(found, bars(x_out, numbers, trial), strict=True):
+        rounding = 100 * torch.finfo(dtype).eps
+        torch.testing.assert_close(own, expected, rtol=rounding, atol=rounding)
