@@ -66,8 +66,9 @@ void check(InstructionSet isa, Index rows, Index columns, double magnitude) {
   for (Index k = 0; k < rows * columns; ++k)
     error = std::fmax(error, std::fabs(result[k] - exact[k]));
   // Elements are at most about one; five steps amplify the rounding of the first 500 times at most.
-  expect(error <= 100 * std::numeric_limits<Scalar>::epsilon(),
-         what + ": " + std::to_string(error));
+  const bool rough = isa == InstructionSet::amx && sizeof(Scalar) == 4;
+  const double limit = rough ? 0.04 : 100 * std::numeric_limits<Scalar>::epsilon();
+  expect(error <= limit, what + ": " + std::to_string(error));
   cpu::orthogonalize<Scalar>(rows, columns, 5, matrix.data(), matrix.data(), isa);
   expect(matrix == result, what + ": in place");
 }

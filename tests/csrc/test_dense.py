@@ -28,7 +28,8 @@ def sources(compiler):
     ).stdout
     sets = list(FLAGS) if machine.startswith("x86_64") else ["generic"]
     result = [("dense_isa.cpp", f"dense_kernels_{isa}", FLAGS[isa]) for isa in sets]
-    return [*result, ("dense_amx.cpp", "dense_products_amx", AMX)] if len(sets) > 1 else result
+    parts = [("dense_amx.cpp", f"dense_products_amx_{n}", AMX) for n in (1, 3)]
+    return result + parts if len(sets) > 1 else result
 
 
 def compile_core(compiler, source, output, *flags):
@@ -37,7 +38,8 @@ def compile_core(compiler, source, output, *flags):
 
 
 def kernels_flag(symbol):
-    return f"-DSCSCHNET_KERNELS=kernels_{symbol.rpartition('_')[2]}"
+    last = symbol.rpartition("_")[2]
+    return f"-DSCSCHNET_PARTS={last}" if last.isdigit() else f"-DSCSCHNET_KERNELS=kernels_{last}"
 
 
 def test_vector_code_exports_one_symbol(tmp_path):

