@@ -134,6 +134,7 @@ class Run:
             self._say(f"velocity all create {case.kelvin} 4928 loop geom mom yes rot yes")
         self.warm = KEEP if case.ensemble == "nve" else 0
         self.step = int(self.lmp.extract_global("ntimestep"))
+        self.pre = "no"
         self._move()
 
     def _say(self, commands: str) -> None:
@@ -146,9 +147,12 @@ class Run:
 
     def advance(self) -> None:
         """To the next row; a restart file and the end of the thermostat where they are due."""
-        self._say(f"run {EVERY} pre no post no")
+        self._say(f"run {EVERY} pre {self.pre} post no")
+        self.pre = "no"
         self.step += EVERY
-        if self.lmp.get_thermo("temp") > 5 * self.case.kelvin:  # what comes is slow and says nothing
+        if (
+            self.lmp.get_thermo("temp") > 5 * self.case.kelvin
+        ):  # what comes is slow and says nothing
             raise RuntimeError("it is five times as hot as it should be")
         self.atoms.positions[:] = np.array(self.lmp.gather_atoms("x", 1, 3)).reshape(-1, 3)
         low, high = self.lmp.extract_box()[:2]
@@ -157,6 +161,7 @@ class Run:
             whole, part = self.stem.with_suffix(".restart"), self.stem.with_suffix(".part")
             self._say(f"write_restart {part}")
             part.replace(whole)
+            self.pre = "yes"  # writing wraps atoms and sorts ghosts anew, but leaves the list of pairs as it was
             if self.step == self.warm:
                 self._say("unfix move" + "\nunfix heat" * (self.case.system == "ethanol"))
             if self.step <= self.warm:
