@@ -13,12 +13,14 @@
 
 #include "../core/cuda/activation.hpp"
 #include "../core/cuda/cfconv.cuh"
+#include "../core/cuda/column_sums.hpp"
 #include "../core/cuda/device.cuh"
 #include "../core/cuda/embedding.hpp"
 #include "../core/cuda/filter_table.hpp"
 #include "../core/cuda/loss.hpp"
 #include "../core/cuda/neighbor_list.hpp"
 #include "../core/cuda/pair_geometry.hpp"
+#include "../core/cuda/readout.hpp"
 #include "../core/cuda/scan.hpp"
 #include "../core/cuda/spline.hpp"
 #include "../core/cuda/training.hpp"
@@ -737,6 +739,83 @@ void test_atomwise_steps() {
   }
 }
 
+/// Both functions of readout.hpp against a loop, with and without derivatives.
+template <class Scalar>
+void test_readout() {
+  for (const Index n_hidden : {7, 40}) {
+    const Index n_rows = 21, n_local = 15, n = n_rows * n_hidden;
+    const auto random = [&](Index size) { return Rows<Scalar>(random_numbers<Scalar>(size)); };
+    const auto z = random(n), weight = random(n_hidden), bias = random(1), g_bar = random(n_rows);
+    const auto given_dot = random(n);
+    const cuda::ReadoutLayer<Scalar> layer{n_hidden, weight.data(), bias.data()};
+    auto q = z, slope = random(n), g = random(n_rows), z_bar = random(n), output = random(n);
+    std::vector<double> q_new(n), slope_new(n), g_new(n_rows, bias[0]), z_bar_new(n);
+    for (Index k = 0; k < n; ++k) {
+      const Index i = k / n_hidden;
+      const double c = weight[k % n_hidden];
+      q_new[k] = std::log1p(std::exp(z[k])) - std::log(2.0);
+      slope_new[k] = 1 / (1 + std::exp(-static_cast<double>(z[k])));
+      g_new[i] += c * q_new[k];
+      z_bar_new[k] = i < n_local ? c * slope_new[k] : 0;
+    }
+    Scalar* const none = nullptr;
+    cuda::read_out(n_rows, n_local, layer, z.data(), q.data(), slope.data(), g.data(), none,
+                   nullptr);
+    expect_close(q, q_new);
+    expect_close(slope, slope_new);
+    expect_close(g, g_new);
+    q = z;
+    cuda::read_out(n_rows, n_local, layer, q.data(), q.data(), slope.data(), g.data(), z_bar.data(),
+                   nullptr);
+    expect_close(q, q_new);
+    expect_close(g, g_new);
+    expect_close(z_bar, z_bar_new);
+    for (const bool derivatives : {true, false}) {
+      std::vector<double> lambda_new(n), output_new(n);
+      for (Index k = 0; k < n; ++k) {
+        const double bar = g_bar[k / n_hidden], dot = derivatives ? given_dot[k] : Scalar(0);
+        lambda_new[k] = slope_new[k] * weight[k % n_hidden] * (bar + (1 - slope_new[k]) * dot);
+        output_new[k] = bar * q_new[k] + slope_new[k] * dot;
+      }
+      auto lambda = given_dot;
+      cuda::reverse_readout(n_rows, layer, g_bar.data(), q.data(), slope.data(),
+                            derivatives ? lambda.data() : none, lambda.data(), output.data(),
+                            nullptr);
+      expect_close(lambda, lambda_new);
+      expect_close(output, output_new);
+    }
+  }
+}
+
+/// Of no, few and many rows, and of several kinds of matrices, against a loop; the same twice.
+template <class Scalar>
+void test_column_sums() {
+  for (const Index n_rows : {0, 1, 63, 5000}) {
+    const auto numbers = Rows<Scalar>(random_numbers<Scalar>(3 * n_rows * 37)),
+               others = Rows<Scalar>(random_numbers<Scalar>(n_rows));
+    const Rows<double> doubles(random_numbers<double>(2 * n_rows));
+    Array<Scalar> sums(3 * 37, Scalar(NAN)), of_others(1, Scalar(NAN)), of_doubles(2, Scalar(NAN));
+    const std::vector<cuda::Columns<Scalar>> columns{
+        {nullptr, doubles.data(), 2, 1, of_doubles.data()},
+        {numbers.data(), nullptr, 3, 37, sums.data()},
+        {others.data(), nullptr, 1, 1, of_others.data()}};
+    std::vector<double> sums_new(3 * 37), others_new(1), doubles_new(2);
+    for (Index k = 0; k < 3 * n_rows * 37; ++k)
+      sums_new[k / 37 / n_rows * 37 + k % 37] += static_cast<double>(numbers[k]);
+    for (Index k = 0; k < n_rows; ++k) others_new[0] += static_cast<double>(others[k]);
+    for (Index k = 0; k < 2 * n_rows; ++k) doubles_new[k / n_rows] += doubles[k];
+    Scratch<double> scratch(cuda::column_sums_scratch_size(n_rows, columns));
+    cuda::sum_columns(n_rows, columns, scratch.data(), nullptr);
+    expect_close(sums, sums_new);
+    expect_close(of_others, others_new);
+    expect_close(of_doubles, doubles_new);
+    const auto before = sums;
+    cuda::sum_columns(n_rows, columns, scratch.data(), nullptr);
+    finish();
+    EXPECT(sums == before);
+  }
+}
+
 // ---- filter tables
 
 template <class Scalar>
@@ -968,6 +1047,10 @@ int main() {
   test_half_list_and_geometry();
   test_atomwise_steps<float>();
   test_atomwise_steps<double>();
+  test_readout<float>();
+  test_readout<double>();
+  test_column_sums<float>();
+  test_column_sums<double>();
   test_filter_tables<float>();
   test_embedding_gradients<float>();
   test_energies_and_norms<float>();

@@ -18,6 +18,8 @@
 #include <vector>
 
 #include "../../core/cuda/activation.hpp"
+#include "../../core/cuda/column_sums.hpp"
+#include "../../core/cuda/readout.hpp"
 #include "../registered_halo.hpp"
 #include "../schnet_input.hpp"
 #include "binding.hpp"
@@ -52,8 +54,9 @@ struct State {
   Tensor memory;    // (size,)
   Tensor partners;  // bytes
   Tensor x, h, y, s, slope;
-  Tensor out, q, readout_slope;                // (n_atoms, n_features or n_hidden)
-  Tensor out_bar, v_bar, z_bar, y_bar, h_bar;  // with derivatives
+  Tensor out, q, readout_slope;       // (n_atoms, n_features or n_hidden)
+  Tensor out_bar, hidden_bar;         // likewise, with derivatives
+  Tensor v_bar, z_bar, y_bar, h_bar;  // with derivatives
 
   State(const SchnetSizes& n, bool derivatives, bool keep, const at::TensorOptions& options,
         const Tensor& given = {}) {
@@ -91,6 +94,7 @@ struct State {
       readout_slope = rows(n.n_hidden);
       if (!derivatives) return;
       out_bar = rows(n.n_features);
+      hidden_bar = rows(n.n_hidden);
       for (Tensor* array : {&v_bar, &z_bar, &y_bar, &h_bar}) *array = per_block(keep);
     };
     if (!memory.defined()) {
@@ -131,6 +135,9 @@ struct Pass {
   FilterTable<Scalar> table(std::int64_t l) const {
     return {in.tables.const_data_ptr<Scalar>() + l * n.n_rows * n.n_features, n.n_rows,
             n.n_features};
+  }
+  ReadoutLayer<Scalar> layer(const Readout& readout) const {
+    return {n.n_hidden, read(readout.output), read(readout.output_bias)};
   }
   Tensor weight(std::int64_t l) const { return in.contribution_weights.select(0, l); }
   /// The rows that this process computes.
@@ -191,19 +198,17 @@ void run_blocks(const Pass<Scalar>& pass, const Outputs& to) {
 
 /// From out to g and, with derivatives, out_bar.
 template <class Scalar>
-void read_out(const Pass<Scalar>& pass, const Outputs& to) {
+void run_readout(const Pass<Scalar>& pass, const Outputs& to) {
   const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
   const Readout readout = readout_of(in);
   Tensor q = pass.computed(s.q);
   at::addmm_out(q, readout.hidden_bias, pass.computed(s.out), readout.hidden.t());
-  activate(q.numel(), pass.read(q), pass.write(q), pass.write(s.readout_slope), pass.stream);
-  Tensor g = to.g.unsqueeze(1);
-  at::addmm_out(g, readout.output_bias, q, readout.output.t());
+  read_out(n.n_computed, n.n_local, pass.layer(readout), pass.read(q), pass.write(q),
+           pass.write(s.readout_slope), pass.write(to.g),
+           in.derivatives ? pass.write(s.hidden_bar) : nullptr, pass.stream);
   if (!in.derivatives) return;
-  Tensor hidden_bar = pass.computed(s.readout_slope) * readout.output;
-  hidden_bar.narrow(0, n.n_local, n.n_computed - n.n_local).zero_();  // ghosts do not count
   Tensor out_bar = pass.computed(s.out_bar);
-  at::mm_out(out_bar, hidden_bar, readout.hidden);
+  at::mm_out(out_bar, pass.computed(s.hidden_bar), readout.hidden);
 }
 
 /// sum + a b, in the memory of the sum; without one, the product.
@@ -265,7 +270,7 @@ Outputs forward(const SchnetInput& in, const SchnetSizes& n, bool keep, bool cor
   with_scalar(in.features.scalar_type(), [&]<class Scalar>() {
     const Pass<Scalar> pass(in, n, keep, device.stream());
     run_blocks(pass, to);
-    read_out(pass, to);
+    run_readout(pass, to);
     if (in.derivatives) derive(pass, to);
     to.state = pass.state.memory;
     to.out = representation ? pass.state.out.clone() : pass.empty({n.n_atoms, 0});
@@ -283,7 +288,10 @@ struct BackwardPass : Pass<Scalar> {
   Tensor v;      // (n_pairs,), or undefined
   Block blocks;  // gradients of all blocks, (n_blocks, ...)
   Readout readout;
-  Tensor weight_dots;  // (n_blocks + 1, n_atoms) float64: of the contribution weights, by atom
+  Tensor weights_bar;                    // of the contribution weights
+  Tensor weight_dots;                    // (n_blocks + 1, n_atoms) float64: parts of these, by atom
+  std::vector<Columns<Scalar>> columns;  // whose sums are gradients
+  std::vector<Tensor> summed;            // and hold their memory
   Tensor features_bar, tables_bar;
   Tensor x_dot, h_dot, y_dot, z_dot, s_dot;  // tangents, (n_blocks, n_atoms, n_features)
   Tensor out_dot;
@@ -295,9 +303,23 @@ struct BackwardPass : Pass<Scalar> {
       : Pass<Scalar>(in, n, true, stream, state),
         g_bar(g_bar_),
         v(v_),
+        weights_bar(at::empty_like(in.contribution_weights)),
         weight_dots(
             at::empty({n.n_blocks + 1, n.n_atoms}, in.features.options().dtype(at::kDouble))),
-        tables_bar(at::empty_like(in.tables)) {}
+        tables_bar(at::empty_like(in.tables)) {
+    columns.push_back({nullptr, weight_dots.const_data_ptr<double>(), n.n_blocks + 1, 1,
+                       this->write(weights_bar)});
+  }
+
+  /// Sums over atoms of matrices (..., n_atoms, n_columns), made at the end of the pass.
+  Tensor sum_later(const Tensor& matrices, at::IntArrayRef sizes) {
+    const Tensor sums = this->empty(sizes);
+    const std::int64_t n_columns = matrices.size(-1);
+    columns.push_back(
+        {this->read(matrices), nullptr, sums.numel() / n_columns, n_columns, this->write(sums)});
+    summed.push_back(matrices);
+    return sums;
+  }
 
   const Scalar* weight_pointer(std::int64_t layer) const {
     return this->read(this->in.contribution_weights) + layer;
@@ -347,22 +369,23 @@ void tangent_pass(BackwardPass<Scalar>& pass) {
 }
 
 template <class Scalar>
-void reverse_readout(BackwardPass<Scalar>& pass) {
-  const auto& [in, s] = std::tie(pass.in, pass.state);
+void reverse_readout_pass(BackwardPass<Scalar>& pass) {
+  const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
   const Readout readout = readout_of(in);
   Readout& bar = pass.readout;
-  const Tensor hidden_bar = s.readout_slope * readout.output, g_bar = pass.g_bar.unsqueeze(1);
-  Tensor lambda = hidden_bar * g_bar;
-  bar.output = at::mm(g_bar.t(), s.q);
+  Tensor lambda = at::empty_like(s.q);
+  const Tensor terms = at::empty_like(s.q);
   if (pass.out_dot.defined()) {
-    const Tensor q_dot = at::mm(pass.out_dot, readout.hidden.t());
-    bar.output = bar.output + at::mul(s.readout_slope, q_dot).sum(0, /*keepdim=*/true);
-    lambda = lambda + hidden_bar * (1 - s.readout_slope) * q_dot;
-    bar.hidden = at::mm(hidden_bar.t(), pass.out_dot);
+    at::mm_out(lambda, pass.out_dot, readout.hidden.t());
+    bar.hidden = at::mm(s.hidden_bar.t(), pass.out_dot);
   }
+  reverse_readout(n.n_atoms, pass.layer(readout), pass.read(pass.g_bar), pass.read(s.q),
+                  pass.read(s.readout_slope), pass.out_dot.defined() ? pass.read(lambda) : nullptr,
+                  pass.write(lambda), pass.write(terms), pass.stream);
   bar.hidden = added_product(bar.hidden, lambda.t(), s.out);
-  bar.hidden_bias = lambda.sum(0);
-  bar.output_bias = pass.g_bar.sum().reshape({1});
+  bar.hidden_bias = pass.sum_later(lambda, {n.n_hidden});
+  bar.output = pass.sum_later(terms, {1, n.n_hidden});
+  bar.output_bias = pass.sum_later(pass.g_bar.unsqueeze(1), {1});
   pass.lambda_out = pass.out_cotangent.defined()
                         ? at::addmm(pass.out_cotangent, lambda, readout.hidden)
                         : at::mm(lambda, readout.hidden);
@@ -411,6 +434,14 @@ void reverse_sum(const BackwardPass<Scalar>& pass, std::int64_t layer, const Ten
                      pass.stream);
 }
 
+/// All sums over atoms together.
+template <class Scalar>
+void add_up(const BackwardPass<Scalar>& pass) {
+  const Tensor scratch = at::empty({column_sums_scratch_size(pass.n.n_atoms, pass.columns)},
+                                   pass.weight_dots.options());
+  sum_columns(pass.n.n_atoms, pass.columns, scratch.mutable_data_ptr<double>(), pass.stream);
+}
+
 /// Of the weights of all blocks, each kind in one product: small ones do not fill a GPU.
 template <class Scalar>
 void gradients_of_blocks(BackwardPass<Scalar>& pass, const Tensor& lambda_v, const Tensor& lambda_z,
@@ -430,8 +461,8 @@ void gradients_of_blocks(BackwardPass<Scalar>& pass, const Tensor& lambda_v, con
   }
   bar.hidden = added_products(bar.hidden, lambda_z, s.y);
   bar.output = added_products(bar.output, lambda_v, s.s);
-  bar.hidden_bias = lambda_z.sum(1);
-  bar.output_bias = lambda_v.sum(1);
+  bar.hidden_bias = pass.sum_later(lambda_z, {n.n_blocks, n.n_features});
+  bar.output_bias = pass.sum_later(lambda_v, {n.n_blocks, n.n_features});
 }
 
 template <class Scalar>
@@ -475,12 +506,13 @@ Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_b
     BackwardPass<Scalar> pass(in, n, device.stream(), state, g_bar, n.n_blocks > 0 ? v : Tensor());
     pass.out_cotangent = out_cotangent;
     if (pass.v.defined()) tangent_pass(pass);
-    reverse_readout(pass);
+    reverse_readout_pass(pass);
     reverse_pass(pass);
+    add_up(pass);
     auto& [features, tables, weights, parameters] = to;
     features = pass.features_bar;
     tables = pass.tables_bar;
-    weights = pass.weight_dots.sum(1).to(in.features.scalar_type());
+    weights = pass.weights_bar;
     const Block& b = pass.blocks;
     std::vector<Tensor> parts;
     for (std::int64_t l = 0; l < n.n_blocks; ++l) {
