@@ -307,10 +307,10 @@ std::vector<Scalar> random_numbers(Index n) {
   return numbers;
 }
 
-/// Waits for what was got.
+/// Waits for what was got. It was computed with numbers of so many bytes.
 template <class Got, class Expected>
-void expect_close(const Got& got, const Expected& expected) {
-  using Scalar = std::decay_t<decltype(got[0])>;
+void expect_close(const Got& got, const Expected& expected,
+                  std::size_t bytes = sizeof(std::decay_t<decltype(std::declval<Got>()[0])>)) {
   finish();
   EXPECT(got.size() == expected.size());
   double largest = 1e-30, error = 0;
@@ -319,7 +319,7 @@ void expect_close(const Got& got, const Expected& expected) {
     error = std::max(error, std::abs(static_cast<double>(got[k]) - expected[k]));
     EXPECT(got[k] == got[k]);
   }
-  EXPECT(error <= (sizeof(Scalar) == 8 ? 1e-13 : 2e-6) * largest);
+  EXPECT(error <= (bytes == 8 ? 1e-13 : 2e-6) * largest);
 }
 
 /// A random half list with spline weights, tables and features; room for more pairs than there are.
@@ -679,21 +679,41 @@ void test_atomwise_steps() {
   const auto z = random(n), lambda = random(n), z_bar = random(n), z_dot = random(n);
   auto s = random(n), slope = s, lambda_z = s;
   cuda::activate(n, z.data(), s.data(), slope.data(), nullptr);
-  cuda::activate_backward(n, lambda.data(), slope.data(), z_bar.data(), z_dot.data(),
-                          lambda_z.data(), nullptr);
-  std::vector<Scalar> value(n), first(n), second(n);
+  const auto weights = random(4), lambda_v = random(n), lambda_out = random(n);
+  auto before_v = random(n), s_dot = random(n), x_dot = random(n), unchanged = random(n);
+  const auto as_it_was = unchanged;
+  Scalar* const none = nullptr;
+  cuda::activate_backward(
+      n, lambda.data(), slope.data(), z_bar.data(), z_dot.data(), lambda_z.data(),
+      {weights.data() + 2, lambda_v.data(), lambda_out.data(), before_v.data()}, nullptr);
+  std::vector<Scalar> value(n), first(n), second(n), before_new(n), s_dot_new(n);
   for (Index k = 0; k < n; ++k) {
     value[k] = std::log1p(std::exp(z[k])) - std::log(Scalar(2));
     first[k] = 1 / (1 + std::exp(-z[k]));
     second[k] = first[k] * lambda[k] + z_bar[k] * (1 - first[k]) * z_dot[k];
+    before_new[k] = lambda_v[k] + (weights[1] - weights[2]) * lambda_out[k];
+    s_dot_new[k] = first[k] * z_dot[k];
   }
   expect_close(s, value);
   expect_close(slope, first);
   expect_close(lambda_z, second);
 
-  const auto weight = random(1), v = random(n), before = random(n), out_bar = random(n);
-  auto x = random(n), out = random(n), norms = random(n_rows), lambda_v = random(n);
-  Array<double> dots(n_rows, 0.5);
+  expect_close(before_v, before_new);
+  cuda::activate_backward<Scalar>(n, lambda_z.data(), slope.data(), none, none, lambda_z.data(),
+                                  {none, none, none, none}, nullptr);
+  for (Index k = 0; k < n; ++k) second[k] *= first[k];
+  expect_close(lambda_z, second);
+  cuda::activate_tangent(n, slope.data(), z_dot.data(), s_dot.data(), lambda_v.data(), x_dot.data(),
+                         nullptr);
+  expect_close(s_dot, s_dot_new);
+  expect_close(x_dot, lambda_v);
+  cuda::activate_tangent<Scalar>(n, slope.data(), z_dot.data(), s_dot.data(), none,
+                                 unchanged.data(), nullptr);
+  finish();
+  EXPECT(unchanged == as_it_was);
+
+  const auto weight = random(1), v = random(n), before = random(n);
+  auto x = random(n), out = random(n), norms = random(n_rows);
   for (const bool embedding : {true, false}) {
     std::vector<Scalar> x_new(n), out_new(n), norms_new(n_rows);
     for (Index k = 0; k < n; ++k) {
@@ -709,33 +729,48 @@ void test_atomwise_steps() {
     expect_close(out, out_new);
     expect_close(norms, norms_new);
   }
-  for (const bool start : {true, false}) {
-    std::vector<Scalar> x_new(n), out_new(n);
-    std::vector<double> dots_new(n_rows);
-    for (Index k = 0; k < n; ++k) {
-      x_new[k] = v[k] + (start ? 0 : before[k]);
-      out_new[k] = weight[0] * v[k] + (start ? 0 : out[k]);
-      dots_new[k / n_features] += static_cast<double>(out_bar[k]) * v[k];
+}
+
+/// The sums over layers and back against a loop, of no, one and several blocks.
+template <class Scalar>
+void test_layers() {
+  const Index n_rows = 13, n_features = 37, n = n_rows * n_features;
+  const auto random = [&](Index size) { return Rows<Scalar>(random_numbers<Scalar>(size)); };
+  for (const Index n_blocks : {0, 1, 3}) {
+    const auto weights = random(n_blocks + 1), x_0 = random(n), x = random(n_blocks * n),
+               out_bar = random(n), lambda_out = random(n);
+    const auto v = [&](Index l, Index k, bool moves) {
+      const auto of = [&](Index m) { return m > 0 ? x[(m - 1) * n + k] : moves ? x_0[k] : 0; };
+      return static_cast<double>(of(l)) - (l > 0 ? static_cast<double>(of(l - 1)) : 0.0);
+    };
+    cuda::Layers<Scalar> layers{n_rows, n_features, n_blocks, weights.data(), nullptr, x.data()};
+    auto out_dot = random(n), lambda_v = random(n);
+    Array<double> dots((n_blocks + 1) * n_rows, 0.5);
+    std::vector<double> out_new(n), dots_new(dots.size(), 0.5), last_new(n);
+    if (n_blocks > 0) {
+      for (Index l = 1; l <= n_blocks; ++l) {
+        for (Index i = 0; i < n_rows; ++i) dots_new[l * n_rows + i] = 0;
+        for (Index k = 0; k < n; ++k) {
+          out_new[k] += weights[l] * v(l, k, false);
+          dots_new[l * n_rows + k / n_features] += out_bar[k] * v(l, k, false);
+        }
+      }
+      cuda::add_tangents(layers, out_bar.data(), out_dot.data(), dots.data(), nullptr);
+      expect_close(out_dot, out_new);
+      expect_close(dots, dots_new, sizeof(Scalar));
     }
-    cuda::add_tangent(n_rows, n_features, weight.data(), v.data(), out_bar.data(),
-                      start ? nullptr : before.data(), x.data(), out.data(), dots.data(), nullptr);
-    expect_close(x, x_new);
-    expect_close(out, out_new);
-    expect_close(dots, dots_new);
-  }
-  for (const bool last : {true, false}) {
-    std::vector<Scalar> lambda_new(n);
-    std::vector<double> dots_new(n_rows);
-    for (Index i = 0; i < n_rows; ++i) dots_new[i] = last ? 0 : dots[i];
-    for (Index k = 0; k < n; ++k) {
-      lambda_new[k] = weight[0] * lambda[k] + (last ? 0 : z[k]);
-      dots_new[k / n_features] += static_cast<double>(lambda[k]) * (x[k] - (last ? 0 : before[k]));
+    layers.x_0 = x_0.data();
+    for (const bool add : {true, false}) {
+      for (Index l = 0; l <= n_blocks; ++l) {
+        for (Index i = 0; i < n_rows && !(add && l > 0); ++i) dots_new[l * n_rows + i] = 0;
+        for (Index k = 0; k < n; ++k)
+          dots_new[l * n_rows + k / n_features] += lambda_out[k] * v(l, k, true);
+      }
+      for (Index k = 0; k < n; ++k) last_new[k] = weights[n_blocks] * lambda_out[k];
+      cuda::reverse_sum(layers, lambda_out.data(), add, lambda_v.data(), dots.data(), nullptr);
+      expect_close(lambda_v, last_new);
+      expect_close(dots, dots_new, sizeof(Scalar));
     }
-    cuda::reverse_correction(n_rows, n_features, weight.data(), lambda.data(),
-                             last ? nullptr : z.data(), x.data(), last ? nullptr : before.data(),
-                             !last, lambda_v.data(), dots.data(), nullptr);
-    expect_close(lambda_v, lambda_new);
-    expect_close(dots, dots_new);
   }
 }
 
@@ -1047,6 +1082,8 @@ int main() {
   test_half_list_and_geometry();
   test_atomwise_steps<float>();
   test_atomwise_steps<double>();
+  test_layers<float>();
+  test_layers<double>();
   test_readout<float>();
   test_readout<double>();
   test_column_sums<float>();

@@ -4,7 +4,6 @@
 // along v, lambda a cotangent in the last reverse pass.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_foreach_copy.h>
-#include <ATen/ops/addcmul.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
@@ -140,6 +139,7 @@ struct Pass {
     return {n.n_hidden, read(readout.output), read(readout.output_bias)};
   }
   Tensor weight(std::int64_t l) const { return in.contribution_weights.select(0, l); }
+  const Scalar* weight_pointer(std::int64_t l) const { return read(in.contribution_weights) + l; }
   /// The rows that this process computes.
   Tensor computed(const Tensor& rows) const { return rows.narrow(0, 0, n.n_computed); }
   static const Scalar* read(const Tensor& t) { return t.const_data_ptr<Scalar>(); }
@@ -168,8 +168,8 @@ template <class Scalar>
 void add_layer(const Pass<Scalar>& pass, std::int64_t layer, const Tensor& v, const Tensor& before,
                const Tensor& x, const Outputs& to) {
   const auto& n = pass.n;
-  add_correction(n.n_computed, n.n_features, pass.read(pass.in.contribution_weights) + layer,
-                 pass.read(v), before.defined() ? pass.read(before) : nullptr,
+  add_correction(n.n_computed, n.n_features, pass.weight_pointer(layer), pass.read(v),
+                 before.defined() ? pass.read(before) : nullptr,
                  x.defined() ? pass.write(x) : nullptr, pass.write(pass.state.out),
                  pass.write(to.norms.select(0, layer)), pass.stream);
   if (to.corrections.numel() > 0) to.corrections.select(0, layer).copy_(v);
@@ -222,23 +222,21 @@ void derive(const Pass<Scalar>& pass, const Outputs& to) {
   const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
   if (n.n_blocks == 0) to.d_bar.zero_();
   const Tensor scratch = pass.empty({dot_scratch_size<Scalar>(n.n_features, n.n_pairs)});
-  Tensor x_bar;
+  const Tensor out_bar = pass.computed(s.out_bar);
   for (std::int64_t l = n.n_blocks; l-- > 0;) {
     const Block block = block_of(in, l);
-    if (l + 1 < n.n_blocks) {  // nothing reads the features of the last block
-      const Tensor h_bar = pass.computed(s.h_bar[l + 1]), weight = block_of(in, l + 1).input;
-      x_bar = added_product(x_bar, h_bar, weight);
-    }
     Tensor v_bar = pass.computed(s.v_bar[l]), z_bar = pass.computed(s.z_bar[l]),
            y_bar = pass.computed(s.y_bar[l]);
-    const Tensor out_bar = pass.computed(s.out_bar);
-    if (x_bar.defined()) {
-      at::addcmul_out(v_bar, x_bar, out_bar, pass.weight(l + 1));
-    } else {
+    if (l + 1 < n.n_blocks) {  // the block behind has begun it
+      v_bar.addmm_(pass.computed(s.h_bar[l + 1]), block_of(in, l + 1).input);
+    } else {  // nothing reads the features of the last block
       at::mul_out(v_bar, out_bar, pass.weight(l + 1));
     }
     at::mm_out(z_bar, v_bar, block.output);
-    z_bar.mul_(pass.computed(s.slope[l]));
+    const BlockBefore<Scalar> before{pass.weight_pointer(l + 1), pass.read(v_bar),
+                                     pass.read(out_bar), l ? pass.write(s.v_bar[l - 1]) : nullptr};
+    activate_backward<Scalar>(z_bar.numel(), pass.read(z_bar), pass.read(s.slope[l]), nullptr,
+                              nullptr, pass.write(z_bar), before, pass.stream);
     at::mm_out(y_bar, z_bar, block.hidden);
     s.y_bar[l].narrow(0, n.n_computed, n.n_atoms - n.n_computed).zero_();
     const bool add = l + 1 < n.n_blocks;
@@ -321,12 +319,17 @@ struct BackwardPass : Pass<Scalar> {
     return sums;
   }
 
-  const Scalar* weight_pointer(std::int64_t layer) const {
-    return this->read(this->in.contribution_weights) + layer;
+  /// x_0 undefined: zero.
+  Layers<Scalar> layers(const Tensor& x_0, const Tensor& x) const {
+    const auto& n = this->n;
+    return {n.n_atoms,
+            n.n_features,
+            n.n_blocks,
+            this->weight_pointer(0),
+            x_0.defined() ? this->read(x_0) : nullptr,
+            this->read(x)};
   }
-  double* dots(std::int64_t layer) const {
-    return weight_dots.select(0, layer).template mutable_data_ptr<double>();
-  }
+  double* dots() const { return weight_dots.mutable_data_ptr<double>(); }
 };
 
 /// sum + a^T b of every block, in the memory of the sum; without one, the product.
@@ -347,8 +350,7 @@ void tangent_pass(BackwardPass<Scalar>& pass) {
   pass.out_dot = at::empty_like(in.features);
   for (std::int64_t l = 0; l < n.n_blocks; ++l) {
     const Block block = block_of(in, l);
-    const Tensor y_dot = pass.y_dot[l], x_dot = pass.x_dot[l];
-    const Scalar* const before = l ? pass.read(pass.x_dot[l - 1]) : nullptr;
+    const Tensor y_dot = pass.y_dot[l];
     if (l == 0) {
       cfconv(pass.by_slope(scaled), pass.table(l), pass.read(s.h[l]), pass.write(y_dot),
              pass.stream);
@@ -360,12 +362,17 @@ void tangent_pass(BackwardPass<Scalar>& pass) {
     }
     Tensor z_dot = pass.z_dot[l], s_dot = pass.s_dot[l];
     at::mm_out(z_dot, y_dot, block.hidden.t());
-    at::mul_out(s_dot, z_dot, s.slope[l]);
-    const Tensor v_dot = at::mm(s_dot, block.output.t());
-    add_tangent(n.n_atoms, n.n_features, pass.weight_pointer(l + 1), pass.read(v_dot),
-                pass.read(s.out_bar), before, pass.write(x_dot), pass.write(pass.out_dot),
-                pass.dots(l + 1), pass.stream);
+    Tensor x_dot = pass.x_dot[l];
+    activate_tangent(s_dot.numel(), pass.read(s.slope[l]), pass.read(z_dot), pass.write(s_dot),
+                     l ? pass.read(pass.x_dot[l - 1]) : nullptr, pass.write(x_dot), pass.stream);
+    if (l == 0) {
+      at::mm_out(x_dot, s_dot, block.output.t());
+    } else {
+      x_dot.addmm_(s_dot, block.output.t());
+    }
   }
+  add_tangents(pass.layers({}, pass.x_dot), pass.read(s.out_bar), pass.write(pass.out_dot),
+               pass.dots(), pass.stream);
 }
 
 template <class Scalar>
@@ -423,17 +430,6 @@ void gradients_of_tables(const BackwardPass<Scalar>& pass, const Tensor& lambdas
   }
 }
 
-/// Cotangent of the correction of a layer from those of out and of x, and its weight's gradient.
-template <class Scalar>
-void reverse_sum(const BackwardPass<Scalar>& pass, std::int64_t layer, const Tensor& lambda_x,
-                 const Tensor& x, const Tensor& before, const Tensor& lambda_v) {
-  reverse_correction(pass.n.n_atoms, pass.n.n_features, pass.weight_pointer(layer),
-                     pass.read(pass.lambda_out), lambda_x.defined() ? pass.read(lambda_x) : nullptr,
-                     pass.read(x), before.defined() ? pass.read(before) : nullptr,
-                     layer > 0 && pass.v.defined(), pass.write(lambda_v), pass.dots(layer),
-                     pass.stream);
-}
-
 /// All sums over atoms together.
 template <class Scalar>
 void add_up(const BackwardPass<Scalar>& pass) {
@@ -471,27 +467,29 @@ void reverse_pass(BackwardPass<Scalar>& pass) {
   const auto of_blocks = [&] { return pass.empty({n.n_blocks, n.n_atoms, n.n_features}); };
   const Tensor lambdas_v = of_blocks(), lambdas_z = of_blocks(), lambdas_h = of_blocks(),
                lambdas_y = of_blocks();
-  Tensor lambda_x;
+  pass.features_bar = at::empty_like(in.features);
+  const auto lambda_of_layer = [&](std::int64_t l) {
+    return l > 0 ? lambdas_v[l - 1] : pass.features_bar;
+  };
+  reverse_sum(pass.layers(in.features, s.x), pass.read(pass.lambda_out), pass.v.defined(),
+              pass.write(lambda_of_layer(n.n_blocks)), pass.dots(), pass.stream);
   for (std::int64_t l = n.n_blocks; l-- > 0;) {
     const Block block = block_of(in, l);
-    const Tensor lambda_v = lambdas_v[l], lambda_h = lambdas_h[l];
-    reverse_sum(pass, l + 1, lambda_x, s.x[l], l ? s.x[l - 1] : in.features, lambda_v);
-    Tensor lambda_z = lambdas_z[l];
+    const Tensor lambda_v = lambda_of_layer(l + 1), lambda_h = lambdas_h[l];
+    Tensor lambda_z = lambdas_z[l], before = lambda_of_layer(l);
     at::mm_out(lambda_z, lambda_v, block.output);
-    if (pass.v.defined()) {
-      activate_backward(lambda_z.numel(), pass.read(lambda_z), pass.read(s.slope[l]),
-                        pass.read(s.z_bar[l]), pass.read(pass.z_dot[l]), pass.write(lambda_z),
-                        pass.stream);
-    } else {
-      lambda_z.mul_(s.slope[l]);
-    }
+    const bool second = pass.v.defined();
+    activate_backward<Scalar>(lambda_z.numel(), pass.read(lambda_z), pass.read(s.slope[l]),
+                              second ? pass.read(s.z_bar[l]) : nullptr,
+                              second ? pass.read(pass.z_dot[l]) : nullptr, pass.write(lambda_z),
+                              {pass.weight_pointer(l + 1), pass.read(lambda_v),
+                               pass.read(pass.lambda_out), pass.write(before)},
+                              pass.stream);
     Tensor lambda_y = lambdas_y[l];
     at::mm_out(lambda_y, lambda_z, block.hidden);
     reverse_convolution(pass, l, lambda_y, lambda_h);
-    lambda_x = added_product(lambda_x, lambda_h, block.input);
+    before.addmm_(lambda_h, block.input);
   }
-  pass.features_bar = at::empty_like(in.features);
-  reverse_sum(pass, 0, lambda_x, in.features, {}, pass.features_bar);
   if (n.n_blocks == 0) return;
   gradients_of_tables(pass, lambdas_y);
   gradients_of_blocks(pass, lambdas_v, lambdas_z, lambdas_h);
