@@ -701,6 +701,10 @@ class GatheredBatch(NamedTuple):
     """(n_pairs,) int64"""
     shifts: Tensor
     """(n_pairs, 3) int32"""
+    of_structures: list[Tensor]
+    """(n_structures + 1, ...) float64, rows of the structures and that of the padding"""
+    of_atoms: list[Tensor]
+    """(n_atoms, ...) float64, rows of the atoms"""
 
 
 def gather_batch(
@@ -710,10 +714,12 @@ def gather_batch(
     positions: Tensor,
     atoms: Tensor,
     pairs: Tensor,
+    of_structures: list[Tensor],
+    of_atoms: list[Tensor],
     n_atoms: int,
     n_pairs: int,
 ) -> GatheredBatch:
-    """A batch of a fixed shape, gathered from flat arrays on a GPU in three launches.
+    """A batch of a fixed shape, gathered from flat arrays on a GPU in two launches.
 
     The arrays have one row more than there are structures, atoms and pairs: what padding points to.
 
@@ -724,6 +730,8 @@ def gather_batch(
         positions: of all atoms, (n + 1, 3) float64, Å.
         atoms: atomic number, and first pair counted from that of the structure, (n + 1, 2) int64.
         pairs: both atoms counted from the first of the structure, and cell shift, (n + 1, 5) int32.
+        of_structures: what else each structure has, (n + 1, ...) float64, up to six arrays.
+        of_atoms: what else each atom has, likewise.
         n_atoms: of the result; one more than the structures have, at least.
         n_pairs: of the result.
 
@@ -733,8 +741,26 @@ def gather_batch(
     Raises:
         ValueError, TypeError: naming the argument whose shape, dtype or device is wrong.
     """
-    arrays = (structures, positions, atoms, pairs)
+    arrays = (structures, positions, atoms, pairs, of_structures, of_atoms)
     return GatheredBatch(*torch.ops.scschnet.gather_batch(order, step, *arrays, n_atoms, n_pairs))
+
+
+def begin_step(
+    plan: Tensor, step: Tensor, rate: Tensor, n_structures: Tensor, n_atoms: Tensor
+) -> None:
+    """Take a row of the plan of an epoch on a GPU, in one launch.
+
+    Args:
+        plan: learning rate, structures and atoms of every step, (n_steps, 3) float64.
+        step: row that is taken, (1,) int64.
+        rate: becomes the learning rate, () float32 or float64.
+        n_structures: becomes the number of structures, () float64.
+        n_atoms: becomes the number of atoms, () float64.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape, dtype or device is wrong.
+    """
+    torch.ops.scschnet.begin_step(plan, step, rate, n_structures, n_atoms)
 
 
 def record_step(

@@ -982,6 +982,9 @@ void test_batches() {
   atoms.insert(atoms.end(), {0, 0});
   pairs.insert(pairs.end(), {0, 0, 0, 0, 0});
   for (Index k = 0; k < 3 * (n_atoms + 1); ++k) positions.push_back(uniform(-1, 1));
+  const Rows<double> energies(random_numbers<double>(n_all + 1)),
+      cells(random_numbers<double>(9 * (n_all + 1))),
+      forces(random_numbers<double>(3 * (n_atoms + 1)));
   for (Index k = 0; k < 2 * (n_chosen + 1); ++k) order.push_back(integer(0, n_all - 1));
   const Index* const row = order.data() + n_chosen + 1;
   order[n_chosen + 1 + 7] = 5;
@@ -995,21 +998,36 @@ void test_batches() {
   Array<Index> step{1}, chosen(n_chosen + 1, -1), sizes(n_chosen, -1), sources(room, -1),
       idx_m(room, -1), numbers(room, -1), row_ptr(room + 1, -1), idx_i(pair_room, -1),
       idx_j(pair_room, -1);
-  Array<double> r(3 * room, NAN);
+  Array<double> r(3 * room, NAN), e(n_chosen + 1, NAN), h(9 * (n_chosen + 1), NAN),
+      f(3 * room, NAN);
   Array<std::int32_t> shifts(3 * pair_room, 77);
   Scratch<unsigned char> scratch(cuda::gather_scratch_bytes(n_chosen));
   const cuda::ResidentArrays from{n_atoms,          n_pairs,      structures.data(),
                                   positions.data(), atoms.data(), pairs.data()};
-  const cuda::PaddedArrays to{n_chosen,       room,           pair_room,    chosen.data(),
-                              sizes.data(),   sources.data(), idx_m.data(), r.data(),
-                              numbers.data(), row_ptr.data(), idx_i.data(), idx_j.data(),
-                              shifts.data()};
+  const cuda::PaddedArrays to{n_chosen,
+                              room,
+                              pair_room,
+                              chosen.data(),
+                              sizes.data(),
+                              sources.data(),
+                              idx_m.data(),
+                              r.data(),
+                              numbers.data(),
+                              row_ptr.data(),
+                              idx_i.data(),
+                              idx_j.data(),
+                              shifts.data(),
+                              {{energies.data(), e.data(), 1}, {cells.data(), h.data(), 9}},
+                              {{forces.data(), f.data(), 3}},
+                              2,
+                              1};
   cuda::gather_batch(order.data(), step.data(), from, to, scratch.data(), nullptr);
   finish();
   Index a = 0, p = 0;
   for (Index k = 0; k < n_chosen; ++k) {
     const Index* const structure = structures.data() + 4 * row[k];
-    EXPECT(chosen[k] == row[k] && sizes[k] == structure[1]);
+    EXPECT(chosen[k] == row[k] && sizes[k] == structure[1] && e[k] == energies[row[k]]);
+    for (int c = 0; c < 9; ++c) EXPECT(h[9 * k + c] == cells[9 * row[k] + c]);
     const Index first = a, first_pair = p;
     for (Index q = 0; q < structure[3]; ++q, ++p) {
       const std::int32_t* const pair = pairs.data() + 5 * (structure[2] + q);
@@ -1021,14 +1039,30 @@ void test_batches() {
       EXPECT(sources[a] == source && idx_m[a] == k && numbers[a] == atoms[2 * source]);
       EXPECT(row_ptr[a] == first_pair + atoms[2 * source + 1]);
       for (int c = 0; c < 3; ++c) EXPECT(r[3 * a + c] == positions[3 * source + c]);
+      for (int c = 0; c < 3; ++c) EXPECT(f[3 * a + c] == forces[3 * source + c]);
     }
   }
   EXPECT(row_ptr[room] == used_pairs);
-  for (; a < room; ++a) EXPECT(idx_m[a] == n_chosen && numbers[a] == 0);
+  EXPECT(e[n_chosen] == energies[n_all]);
+  for (; a < room; ++a) {
+    EXPECT(idx_m[a] == n_chosen && numbers[a] == 0);
+    for (int c = 0; c < 3; ++c) EXPECT(f[3 * a + c] == forces[3 * n_atoms + c]);
+  }
   for (; p < pair_room; ++p) EXPECT(idx_i[p] == room - 1 || idx_i[p] == used_atoms);
 }
 
 /// Steps beyond the norms that are kept; clips at the median of those before.
+template <class Scalar>
+void test_plan() {
+  Array<double> plan{1e-3, 3, 40, 5e-4, 2, 31}, n_structures{0}, n_atoms{0};
+  Array<Scalar> rate{0};
+  Array<Index> step{1};
+  cuda::begin_step(plan.data(), step.data(), rate.data(), n_structures.data(), n_atoms.data(),
+                   nullptr);
+  finish();
+  EXPECT(rate[0] == Scalar(5e-4) && n_structures[0] == 2 && n_atoms[0] == 31);
+}
+
 template <class Scalar>
 void test_step_record() {
   const Index n_kept = 4, n_layers = 3;
@@ -1095,6 +1129,8 @@ int main() {
   test_embedding_gradients<double>();
   test_energies_and_norms<double>();
   test_batches();
+  test_plan<float>();
+  test_plan<double>();
   test_step_record<float>();
   test_step_record<double>();
   std::puts("cuda core: ok");

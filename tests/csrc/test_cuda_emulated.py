@@ -131,17 +131,22 @@ def compare_batches() -> None:
 
     from scschnet.train.resident import Places, ResidentData, Shape
 
-    data = ResidentData(random_structures(700), np.arange(700), CUTOFF, CPU, ())
+    labels = ("energy", "forces", "stress")
+    data = ResidentData(random_structures(700), np.arange(700), CUTOFF, CPU, labels)
     for chosen in (np.arange(700)[::-1], np.array([5, 700, 3, 5]), np.array([], np.int64)):
         numbers = chosen[chosen < 700]
         shape = data.shape_of(numbers) if len(numbers) else Shape(3, 5)
         places = Places(shape, CPU)
         row = torch.tensor([*chosen, 700], dtype=torch.int64)
         arrays = (data._structures, data._positions, data._atoms, data._pairs)
+        rows = ([*data._of_structures.values()], [*data._of_atoms.values()])
         order, step = torch.stack([row * 0, row]), torch.tensor([1])
-        got = ops.gather_batch(order, step, *arrays, *shape)
+        got = ops.gather_batch(order, step, *arrays, *rows, *shape)
         for name, one, other in zip(got._fields, got, data._gather(row, places), strict=True):
-            assert torch.equal(one, other), name
+            parts = ([one], [other]) if isinstance(one, torch.Tensor) else (one, other)
+            for a, b in zip(*parts, strict=True):
+                torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True, msg=name)
+        assert (len(got.of_structures), len(got.of_atoms)) == (4, 1)
     print("gather_batch agrees")
 
 
