@@ -213,6 +213,7 @@ def pair_forces(
     idx_j: Tensor,
     idx_m: Tensor,
     n_structures: int,
+    partners: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Forces and virial from the derivative of the energy in every distance, in one pass.
 
@@ -226,6 +227,7 @@ def pair_forces(
         idx_j: (n_pairs,) int64.
         idx_m: structure of each atom, (n_atoms,) int64.
         n_structures: number of structures; 0: the virial is not wanted, and `idx_m` is not read.
+        partners: from `find_partners`, on a GPU alone; None: they are found again.
 
     Returns:
         forces (n_atoms, 3), eV/Å; virial W = -dE/dstrain of each structure, (n_structures, 3, 3), eV.
@@ -234,7 +236,25 @@ def pair_forces(
     Raises:
         ValueError, TypeError: naming the argument that is wrong.
     """
-    return torch.ops.scschnet.pair_forces(g_d, r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures)
+    return torch.ops.scschnet.pair_forces(
+        g_d, r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures, partners
+    )
+
+
+def find_partners(row_ptr: Tensor, idx_j: Tensor) -> Tensor:
+    """The pairs in which each atom is the partner, on a GPU: found once, several operators on a half list read them.
+
+    Args:
+        row_ptr: (n_atoms + 1,) int64, from `half_list`.
+        idx_j: (n_pairs,) int64, from `half_list`.
+
+    Returns:
+        Bytes, for `partners` of `schnet` and `pair_forces` with the same list.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape, dtype or device is wrong.
+    """
+    return torch.ops.scschnet.find_partners(row_ptr, idx_j)
 
 
 def spline_weights(
@@ -469,6 +489,7 @@ def schnet(
     parameters: list[Tensor],
     derivatives: bool,
     representation: bool = False,
+    partners: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A whole network in one operator: readout of every atom, and its derivative in every distance.
 
@@ -486,6 +507,7 @@ def schnet(
             layer; then weight and bias of the hidden and of the output layer of the readout.
         derivatives: whether g_d is wanted.
         representation: whether x^out is wanted, for readout heads other than the energy's.
+        partners: from `find_partners`, on a GPU alone; None: they are found again.
 
     Returns:
         g (n_atoms,); g_d (n_pairs,), both directions of the pair together, zero without derivatives; the norms of
@@ -507,6 +529,8 @@ def schnet(
         parameters,
         derivatives,
         representation,
+        False,
+        partners,
     )[:4]
 
 

@@ -61,8 +61,8 @@ def test_resident_steps_with_emulated_operators(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stdout + result.stderr
-    # batches, records, losses, embeddings, the representation, and every case of steps
-    assert result.stdout.count("agrees") == 5 + len(CASES)
+    # batches, records, losses, embeddings, the representation, partners, and every case of steps
+    assert result.stdout.count("agrees") == 6 + len(CASES)
 
 
 def compare(library: str, folder: Path) -> None:
@@ -90,6 +90,7 @@ def compare(library: str, folder: Path) -> None:
     for a, b in zip(represented(), representation, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
     print("representation agrees")
+    compare_partners()
     ops.trains_on = lambda device: True
     compare_batches()
     for one, other in zip(losses_and_gradients(folder), losses, strict=True):
@@ -123,6 +124,37 @@ def represented() -> list[torch.Tensor]:
     leaves = case.leaves(torch.float64)
     g, g_d, _, x_out = case.fused(leaves, representation=True)
     return [x_out.detach(), *gradients(case.loss(g, g_d) + x_out.square().sum(), leaves)]
+
+
+def compare_partners() -> None:
+    """`schnet`, its gradients and `pair_forces` with partners that were found before, against those that find them."""
+    from test_schnet_op import Case, gradients
+
+    case = Case(n_blocks=2)
+    partners = ops.find_partners(case.row_ptr, case.idx_j)
+    found = []
+    for given in (None, partners):
+        leaves = case.leaves(torch.float64)
+        g, g_d, _, _ = case.fused(leaves, partners=given)
+        found.append([g.detach(), g_d.detach(), *gradients(case.loss(g, g_d), leaves)])
+        r_ij = case.d[:, None] * torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64)
+        idx_m = torch.zeros(len(case.features), dtype=torch.int64)
+        lists = (r_ij, case.d, case.row_ptr, case.idx_j, idx_m)
+        found[-1] += ops.pair_forces(case.v, *lists, 1, given)
+    assert all(map(torch.equal, *found))
+    for call in (
+        lambda wrong: case.fused(case.leaves(torch.float64), partners=wrong),
+        lambda wrong: ops.pair_forces(case.v, *lists, 1, wrong),
+    ):
+        with pytest.raises(ValueError, match="`partners` must have shape"):
+            call(partners[1:])
+        with pytest.raises(TypeError, match="`partners` must be Byte"):
+            call(partners.view(torch.int8))
+    with pytest.raises(TypeError, match="`idx_j` must be Long"):
+        ops.find_partners(case.row_ptr, case.idx_j.int())
+    shape = torch.ops.scschnet.find_partners(case.row_ptr.to("meta"), case.idx_j.to("meta")).shape
+    assert shape == partners.shape
+    print("find_partners agrees")
 
 
 def compare_batches() -> None:

@@ -164,3 +164,10 @@ def test_arguments_of_forces_are_checked(name, wrong, error, message):
     arguments[name] = wrong(arguments[name])
     with pytest.raises(error, match=message):
         ops.pair_forces(**arguments, n_structures=int(half["idx_m"].max()) + 1)
+
+
+def test_partners_are_for_gpus():
+    _, half = geometry()
+    partners = torch.zeros(8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="`partners` are for GPUs only, got some on cpu"):
+        ops.pair_forces(torch.ones_like(half["d_ij"]), **half, n_structures=0, partners=partners)

@@ -13,6 +13,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -47,8 +48,8 @@ Readout readout_of(const SchnetInput& in) {
 }
 
 /// Everything that a forward pass leaves for the backward pass, in one tensor: the partners of the
-/// half list, and arrays (n_blocks, n_atoms, n_features) unless something else is said. What is
-/// not kept shares the memory of one block.
+/// half list, unless they are given, and arrays (n_blocks, n_atoms, n_features) unless something
+/// else is said. What is not kept shares the memory of one block.
 struct State {
   Tensor memory;    // (size,)
   Tensor partners;  // bytes
@@ -57,11 +58,10 @@ struct State {
   Tensor out_bar, hidden_bar;         // likewise, with derivatives
   Tensor v_bar, z_bar, y_bar, h_bar;  // with derivatives
 
-  State(const SchnetSizes& n, bool derivatives, bool keep, const at::TensorOptions& options,
-        const Tensor& given = {}) {
+  State(const SchnetSizes& n, bool derivatives, bool keep, std::int64_t partner_bytes,
+        const at::TensorOptions& options, const Tensor& given = {}) {
     constexpr std::int64_t line = 256;
     const auto element = static_cast<std::int64_t>(options.dtype().itemsize());
-    const std::int64_t partner_bytes = partners_bytes(n.n_atoms, n.n_pairs);
     memory = given;
     std::int64_t used = 0;
     const auto rounded = [&](std::int64_t count) {
@@ -122,13 +122,17 @@ struct Pass {
       : in(input),
         n(sizes),
         stream(stream_),
-        state(sizes, input.derivatives, keep, input.features.options(), given) {
+        state(sizes, input.derivatives, keep,
+              input.partners.defined() ? 0 : partners_bytes(sizes.n_atoms, sizes.n_pairs),
+              input.features.options(), given) {
     pairs.half = pairs_of<Scalar>(in);
     pairs.n_pairs = n.n_pairs;
-    void* const memory = state.partners.mutable_data_ptr();
-    pairs.partners = given.defined() ? partners_in(n.n_atoms, n.n_pairs, memory)
-                                     : find_partners(n.n_atoms, n.n_pairs, pairs.half.row_ptr,
-                                                     pairs.half.idx_j, memory, stream);
+    const bool found = in.partners.defined();
+    void* const memory = (found ? in.partners : state.partners).mutable_data_ptr();
+    pairs.partners = found || given.defined()
+                         ? partners_in(n.n_atoms, n.n_pairs, memory)
+                         : find_partners(n.n_atoms, n.n_pairs, pairs.half.row_ptr, pairs.half.idx_j,
+                                         memory, stream);
   }
 
   FilterTable<Scalar> table(std::int64_t l) const {
@@ -530,18 +534,27 @@ Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_b
 
 // ---- the operators
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> schnet_cuda(SCSCHNET_NETWORK_PARAMETERS,
-                                                               bool derivatives,
-                                                               bool representation, bool keep) {
-  const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
+SchnetInput with_partners(SchnetInput in, const std::optional<Tensor>& partners) {
+  if (!partners) return in;
+  check(*partners, "partners", {partners_bytes(in.features.size(0), in.idx_j.size(0))}, at::kByte,
+        in.features);
+  in.partners = partners->contiguous();
+  return in;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> schnet_cuda(
+    SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation, bool keep,
+    const std::optional<Tensor>& partners) {
+  const SchnetInput in = with_partners(checked_input(SCSCHNET_NETWORK, derivatives), partners);
   const Outputs r = forward(in, in.sizes(), keep, false, representation);
   return {r.g, r.d_bar, r.norms, r.out, keep ? r.state : at::empty({0}, features.options())};
 }
 
 Gradients schnet_backward_cuda(const std::optional<Tensor>& g_bar, const std::optional<Tensor>& v,
                                const std::optional<Tensor>& out_bar, const Tensor& state,
-                               SCSCHNET_NETWORK_PARAMETERS, bool derivatives) {
-  const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
+                               SCSCHNET_NETWORK_PARAMETERS, bool derivatives,
+                               const std::optional<Tensor>& partners) {
+  const SchnetInput in = with_partners(checked_input(SCSCHNET_NETWORK, derivatives), partners);
   const Cotangents bars = checked_cotangents(in, g_bar, v, out_bar);
   return backward(in, state.contiguous(), bars.g_bar, bars.d_bar, bars.representation_bar);
 }
