@@ -175,7 +175,7 @@ void test_neighbor_lists() {
 /// What single precision cannot tell apart: atoms many cells away, lattices that are reduced by
 /// large numbers, structures much wider than the cutoff, and pairs at the cutoff to the last bits.
 void test_lists_beyond_single_precision() {
-  for (const double cells_away : {100.0, 1e4, 1e7}) {
+  for (const double cells_away : {100.0, 400.0, 1e4, 1e7}) {
     Batch far;
     far.add(80, 6, 0.3, true);
     far.pbc = {1, 1, 1};
