@@ -85,9 +85,9 @@ def compare(library: str, folder: Path) -> None:
     for training in expected.values():
         for chosen in training._batches()[:2]:
             training._step(chosen, 1e-3, [])
-    representation, losses = represented(), losses_and_gradients(folder)
+    representation, losses = represented() + evaluated(), losses_and_gradients(folder)
     torch.ops.load_library(library)
-    for a, b in zip(represented(), representation, strict=True):
+    for a, b in zip(represented() + evaluated(), representation, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
     print("representation agrees")
     compare_partners()
@@ -124,6 +124,20 @@ def represented() -> list[torch.Tensor]:
     leaves = case.leaves(torch.float64)
     g, g_d, _, x_out = case.fused(leaves, representation=True)
     return [x_out.detach(), *gradients(case.loss(g, g_d) + x_out.square().sum(), leaves)]
+
+
+def evaluated() -> list[torch.Tensor]:
+    """Of the network without gradients, which keeps one block, and of one whose last atoms are ghosts."""
+    from test_schnet_op import Case
+
+    case = Case(n_blocks=3)
+    with torch.no_grad():
+        features, tables, weights, *parameters = leaves = case.leaves(torch.float64)
+        pairs = (case.row_ptr, case.idx_j, case.bins, case.spline(torch.float64))
+        network = (features, *pairs, tables, weights, parameters)
+        n_local = len(features) // 2
+        found = ops.schnet_evaluate(*network, n_local, False, True, True)
+        return [*case.fused(leaves, derivatives=True), *found]
 
 
 def compare_partners() -> None:
