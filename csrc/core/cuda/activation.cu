@@ -94,8 +94,8 @@ __global__ void __launch_bounds__(threads)
 /// A warp per row of a layer.
 template <class Scalar>
 __global__ void __launch_bounds__(threads)
-    reverse_rows(Layers<Scalar> layers, const Scalar* lambda_out, bool add, Scalar* lambda_v,
-                 double* dots) {
+    reverse_layers(Layers<Scalar> layers, const Scalar* lambda_out, bool add, Scalar* lambda_v,
+                   double* dots) {
   const Index n_rows = layers.n_rows, n_features = layers.n_features, last = layers.n_blocks;
   const Scalar w = layers.weights[last];
   for (Index row = warp_index(); row < (last + 1) * n_rows; row += n_warps()) {
@@ -152,7 +152,7 @@ template <class Scalar>
 void reverse_sum(const Layers<Scalar>& layers, const Scalar* lambda_out, bool add, Scalar* lambda_v,
                  double* dots, Stream stream) {
   const Index n_layers = layers.n_blocks + 1;
-  launch(reverse_rows<Scalar>, one_per_warp(n_layers * layers.n_rows, threads, stream), layers,
+  launch(reverse_layers<Scalar>, one_per_warp(n_layers * layers.n_rows, threads, stream), layers,
          lambda_out, add, lambda_v, dots);
 }
 
