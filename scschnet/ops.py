@@ -213,6 +213,7 @@ def pair_forces(
     idx_j: Tensor,
     idx_m: Tensor,
     n_structures: int,
+    partners: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Forces and virial from the derivative of the energy in every distance, in one pass.
 
@@ -226,6 +227,7 @@ def pair_forces(
         idx_j: (n_pairs,) int64.
         idx_m: structure of each atom, (n_atoms,) int64.
         n_structures: number of structures; 0: the virial is not wanted, and `idx_m` is not read.
+        partners: from `find_partners`, on a GPU alone; None: they are found again.
 
     Returns:
         forces (n_atoms, 3), eV/Å; virial W = -dE/dstrain of each structure, (n_structures, 3, 3), eV.
@@ -234,7 +236,25 @@ def pair_forces(
     Raises:
         ValueError, TypeError: naming the argument that is wrong.
     """
-    return torch.ops.scschnet.pair_forces(g_d, r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures)
+    return torch.ops.scschnet.pair_forces(
+        g_d, r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures, partners
+    )
+
+
+def find_partners(row_ptr: Tensor, idx_j: Tensor) -> Tensor:
+    """The pairs in which each atom is the partner, on a GPU: found once, several operators on a half list read them.
+
+    Args:
+        row_ptr: (n_atoms + 1,) int64, from `half_list`.
+        idx_j: (n_pairs,) int64, from `half_list`.
+
+    Returns:
+        Bytes, for `partners` of `schnet` and `pair_forces` with the same list.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape, dtype or device is wrong.
+    """
+    return torch.ops.scschnet.find_partners(row_ptr, idx_j)
 
 
 def spline_weights(
@@ -469,6 +489,7 @@ def schnet(
     parameters: list[Tensor],
     derivatives: bool,
     representation: bool = False,
+    partners: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A whole network in one operator: readout of every atom, and its derivative in every distance.
 
@@ -486,6 +507,7 @@ def schnet(
             layer; then weight and bias of the hidden and of the output layer of the readout.
         derivatives: whether g_d is wanted.
         representation: whether x^out is wanted, for readout heads other than the energy's.
+        partners: from `find_partners`, on a GPU alone; None: they are found again.
 
     Returns:
         g (n_atoms,); g_d (n_pairs,), both directions of the pair together, zero without derivatives; the norms of
@@ -507,6 +529,8 @@ def schnet(
         parameters,
         derivatives,
         representation,
+        False,
+        partners,
     )[:4]
 
 
@@ -720,6 +744,10 @@ class GatheredBatch(NamedTuple):
     """(n_pairs,) int64"""
     shifts: Tensor
     """(n_pairs, 3) int32"""
+    of_structures: list[Tensor]
+    """(n_structures + 1, ...) float64, rows of the structures and that of the padding"""
+    of_atoms: list[Tensor]
+    """(n_atoms, ...) float64, rows of the atoms"""
 
 
 def gather_batch(
@@ -729,10 +757,12 @@ def gather_batch(
     positions: Tensor,
     atoms: Tensor,
     pairs: Tensor,
+    of_structures: list[Tensor],
+    of_atoms: list[Tensor],
     n_atoms: int,
     n_pairs: int,
 ) -> GatheredBatch:
-    """A batch of a fixed shape, gathered from flat arrays on a GPU in three launches.
+    """A batch of a fixed shape, gathered from flat arrays on a GPU in two launches.
 
     The arrays have one row more than there are structures, atoms and pairs: what padding points to.
 
@@ -743,6 +773,8 @@ def gather_batch(
         positions: of all atoms, (n + 1, 3) float64, Å.
         atoms: atomic number, and first pair counted from that of the structure, (n + 1, 2) int64.
         pairs: both atoms counted from the first of the structure, and cell shift, (n + 1, 5) int32.
+        of_structures: what else each structure has, (n + 1, ...) float64, up to six arrays.
+        of_atoms: what else each atom has, likewise.
         n_atoms: of the result; one more than the structures have, at least.
         n_pairs: of the result.
 
@@ -752,8 +784,26 @@ def gather_batch(
     Raises:
         ValueError, TypeError: naming the argument whose shape, dtype or device is wrong.
     """
-    arrays = (structures, positions, atoms, pairs)
+    arrays = (structures, positions, atoms, pairs, of_structures, of_atoms)
     return GatheredBatch(*torch.ops.scschnet.gather_batch(order, step, *arrays, n_atoms, n_pairs))
+
+
+def begin_step(
+    plan: Tensor, step: Tensor, rate: Tensor, n_structures: Tensor, n_atoms: Tensor
+) -> None:
+    """Take a row of the plan of an epoch on a GPU, in one launch.
+
+    Args:
+        plan: learning rate, structures and atoms of every step, (n_steps, 3) float64.
+        step: row that is taken, (1,) int64.
+        rate: becomes the learning rate, () float32 or float64.
+        n_structures: becomes the number of structures, () float64.
+        n_atoms: becomes the number of atoms, () float64.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape, dtype or device is wrong.
+    """
+    torch.ops.scschnet.begin_step(plan, step, rate, n_structures, n_atoms)
 
 
 def record_step(

@@ -52,12 +52,14 @@ find_package(CUDAToolkit REQUIRED)
 add_library(core_cuda OBJECT
   csrc/core/cuda/activation.cu
   csrc/core/cuda/cfconv.cu
+  csrc/core/cuda/column_sums.cu
   csrc/core/cuda/embedding.cu
   csrc/core/cuda/filter_table.cu
   csrc/core/cuda/loss.cu
   csrc/core/cuda/neighbor_list.cu
   csrc/core/cuda/pair_geometry.cu
   csrc/core/cuda/pairs.cu
+  csrc/core/cuda/readout.cu
   csrc/core/cuda/scan.cu
   csrc/core/cuda/spline.cu
   csrc/core/cuda/table_gradient.cu

@@ -13,12 +13,14 @@
 
 #include "../core/cuda/activation.hpp"
 #include "../core/cuda/cfconv.cuh"
+#include "../core/cuda/column_sums.hpp"
 #include "../core/cuda/device.cuh"
 #include "../core/cuda/embedding.hpp"
 #include "../core/cuda/filter_table.hpp"
 #include "../core/cuda/loss.hpp"
 #include "../core/cuda/neighbor_list.hpp"
 #include "../core/cuda/pair_geometry.hpp"
+#include "../core/cuda/readout.hpp"
 #include "../core/cuda/scan.hpp"
 #include "../core/cuda/spline.hpp"
 #include "../core/cuda/training.hpp"
@@ -173,7 +175,7 @@ void test_neighbor_lists() {
 /// What single precision cannot tell apart: atoms many cells away, lattices that are reduced by
 /// large numbers, structures much wider than the cutoff, and pairs at the cutoff to the last bits.
 void test_lists_beyond_single_precision() {
-  for (const double cells_away : {100.0, 1e4, 1e7}) {
+  for (const double cells_away : {100.0, 400.0, 1e4, 1e7}) {
     Batch far;
     far.add(80, 6, 0.3, true);
     far.pbc = {1, 1, 1};
@@ -305,10 +307,10 @@ std::vector<Scalar> random_numbers(Index n) {
   return numbers;
 }
 
-/// Waits for what was got.
+/// Waits for what was got. It was computed with numbers of so many bytes.
 template <class Got, class Expected>
-void expect_close(const Got& got, const Expected& expected) {
-  using Scalar = std::decay_t<decltype(got[0])>;
+void expect_close(const Got& got, const Expected& expected,
+                  std::size_t bytes = sizeof(std::decay_t<decltype(std::declval<Got>()[0])>)) {
   finish();
   EXPECT(got.size() == expected.size());
   double largest = 1e-30, error = 0;
@@ -317,7 +319,7 @@ void expect_close(const Got& got, const Expected& expected) {
     error = std::max(error, std::abs(static_cast<double>(got[k]) - expected[k]));
     EXPECT(got[k] == got[k]);
   }
-  EXPECT(error <= (sizeof(Scalar) == 8 ? 1e-13 : 2e-6) * largest);
+  EXPECT(error <= (bytes == 8 ? 1e-13 : 2e-6) * largest);
 }
 
 /// A random half list with spline weights, tables and features; room for more pairs than there are.
@@ -677,21 +679,41 @@ void test_atomwise_steps() {
   const auto z = random(n), lambda = random(n), z_bar = random(n), z_dot = random(n);
   auto s = random(n), slope = s, lambda_z = s;
   cuda::activate(n, z.data(), s.data(), slope.data(), nullptr);
-  cuda::activate_backward(n, lambda.data(), slope.data(), z_bar.data(), z_dot.data(),
-                          lambda_z.data(), nullptr);
-  std::vector<Scalar> value(n), first(n), second(n);
+  const auto weights = random(4), lambda_v = random(n), lambda_out = random(n);
+  auto before_v = random(n), s_dot = random(n), x_dot = random(n), unchanged = random(n);
+  const auto as_it_was = unchanged;
+  Scalar* const none = nullptr;
+  cuda::activate_backward(
+      n, lambda.data(), slope.data(), z_bar.data(), z_dot.data(), lambda_z.data(),
+      {weights.data() + 2, lambda_v.data(), lambda_out.data(), before_v.data()}, nullptr);
+  std::vector<Scalar> value(n), first(n), second(n), before_new(n), s_dot_new(n);
   for (Index k = 0; k < n; ++k) {
     value[k] = std::log1p(std::exp(z[k])) - std::log(Scalar(2));
     first[k] = 1 / (1 + std::exp(-z[k]));
     second[k] = first[k] * lambda[k] + z_bar[k] * (1 - first[k]) * z_dot[k];
+    before_new[k] = lambda_v[k] + (weights[1] - weights[2]) * lambda_out[k];
+    s_dot_new[k] = first[k] * z_dot[k];
   }
   expect_close(s, value);
   expect_close(slope, first);
   expect_close(lambda_z, second);
 
-  const auto weight = random(1), v = random(n), before = random(n), out_bar = random(n);
-  auto x = random(n), out = random(n), norms = random(n_rows), lambda_v = random(n);
-  Array<double> dots(n_rows, 0.5);
+  expect_close(before_v, before_new);
+  cuda::activate_backward<Scalar>(n, lambda_z.data(), slope.data(), none, none, lambda_z.data(),
+                                  {none, none, none, none}, nullptr);
+  for (Index k = 0; k < n; ++k) second[k] *= first[k];
+  expect_close(lambda_z, second);
+  cuda::activate_tangent(n, slope.data(), z_dot.data(), s_dot.data(), lambda_v.data(), x_dot.data(),
+                         nullptr);
+  expect_close(s_dot, s_dot_new);
+  expect_close(x_dot, lambda_v);
+  cuda::activate_tangent<Scalar>(n, slope.data(), z_dot.data(), s_dot.data(), none,
+                                 unchanged.data(), nullptr);
+  finish();
+  EXPECT(unchanged == as_it_was);
+
+  const auto weight = random(1), v = random(n), before = random(n);
+  auto x = random(n), out = random(n), norms = random(n_rows);
   for (const bool embedding : {true, false}) {
     std::vector<Scalar> x_new(n), out_new(n), norms_new(n_rows);
     for (Index k = 0; k < n; ++k) {
@@ -707,33 +729,125 @@ void test_atomwise_steps() {
     expect_close(out, out_new);
     expect_close(norms, norms_new);
   }
-  for (const bool start : {true, false}) {
-    std::vector<Scalar> x_new(n), out_new(n);
-    std::vector<double> dots_new(n_rows);
-    for (Index k = 0; k < n; ++k) {
-      x_new[k] = v[k] + (start ? 0 : before[k]);
-      out_new[k] = weight[0] * v[k] + (start ? 0 : out[k]);
-      dots_new[k / n_features] += static_cast<double>(out_bar[k]) * v[k];
+}
+
+/// The sums over layers and back against a loop, of no, one and several blocks.
+template <class Scalar>
+void test_layers() {
+  const Index n_rows = 13, n_features = 37, n = n_rows * n_features;
+  const auto random = [&](Index size) { return Rows<Scalar>(random_numbers<Scalar>(size)); };
+  for (const Index n_blocks : {0, 1, 3}) {
+    const auto weights = random(n_blocks + 1), x_0 = random(n), x = random(n_blocks * n),
+               out_bar = random(n), lambda_out = random(n);
+    const auto v = [&](Index l, Index k, bool moves) {
+      const auto of = [&](Index m) { return m > 0 ? x[(m - 1) * n + k] : moves ? x_0[k] : 0; };
+      return static_cast<double>(of(l)) - (l > 0 ? static_cast<double>(of(l - 1)) : 0.0);
+    };
+    cuda::Layers<Scalar> layers{n_rows, n_features, n_blocks, weights.data(), nullptr, x.data()};
+    auto out_dot = random(n), lambda_v = random(n);
+    Array<double> dots((n_blocks + 1) * n_rows, 0.5);
+    std::vector<double> out_new(n), dots_new(dots.size(), 0.5), last_new(n);
+    if (n_blocks > 0) {
+      for (Index l = 1; l <= n_blocks; ++l) {
+        for (Index i = 0; i < n_rows; ++i) dots_new[l * n_rows + i] = 0;
+        for (Index k = 0; k < n; ++k) {
+          out_new[k] += weights[l] * v(l, k, false);
+          dots_new[l * n_rows + k / n_features] += out_bar[k] * v(l, k, false);
+        }
+      }
+      cuda::add_tangents(layers, out_bar.data(), out_dot.data(), dots.data(), nullptr);
+      expect_close(out_dot, out_new);
+      expect_close(dots, dots_new, sizeof(Scalar));
     }
-    cuda::add_tangent(n_rows, n_features, weight.data(), v.data(), out_bar.data(),
-                      start ? nullptr : before.data(), x.data(), out.data(), dots.data(), nullptr);
-    expect_close(x, x_new);
-    expect_close(out, out_new);
-    expect_close(dots, dots_new);
+    layers.x_0 = x_0.data();
+    for (const bool add : {true, false}) {
+      for (Index l = 0; l <= n_blocks; ++l) {
+        for (Index i = 0; i < n_rows && !(add && l > 0); ++i) dots_new[l * n_rows + i] = 0;
+        for (Index k = 0; k < n; ++k)
+          dots_new[l * n_rows + k / n_features] += lambda_out[k] * v(l, k, true);
+      }
+      for (Index k = 0; k < n; ++k) last_new[k] = weights[n_blocks] * lambda_out[k];
+      cuda::reverse_sum(layers, lambda_out.data(), add, lambda_v.data(), dots.data(), nullptr);
+      expect_close(lambda_v, last_new);
+      expect_close(dots, dots_new, sizeof(Scalar));
+    }
   }
-  for (const bool last : {true, false}) {
-    std::vector<Scalar> lambda_new(n);
-    std::vector<double> dots_new(n_rows);
-    for (Index i = 0; i < n_rows; ++i) dots_new[i] = last ? 0 : dots[i];
+}
+
+/// Both functions of readout.hpp against a loop, with and without derivatives.
+template <class Scalar>
+void test_readout() {
+  for (const Index n_hidden : {7, 40}) {
+    const Index n_rows = 21, n_local = 15, n = n_rows * n_hidden;
+    const auto random = [&](Index size) { return Rows<Scalar>(random_numbers<Scalar>(size)); };
+    const auto z = random(n), weight = random(n_hidden), bias = random(1), g_bar = random(n_rows);
+    const auto given_dot = random(n);
+    const cuda::ReadoutLayer<Scalar> layer{n_hidden, weight.data(), bias.data()};
+    auto q = z, slope = random(n), g = random(n_rows), z_bar = random(n), output = random(n);
+    std::vector<double> q_new(n), slope_new(n), g_new(n_rows, bias[0]), z_bar_new(n);
     for (Index k = 0; k < n; ++k) {
-      lambda_new[k] = weight[0] * lambda[k] + (last ? 0 : z[k]);
-      dots_new[k / n_features] += static_cast<double>(lambda[k]) * (x[k] - (last ? 0 : before[k]));
+      const Index i = k / n_hidden;
+      const double c = weight[k % n_hidden];
+      q_new[k] = std::log1p(std::exp(z[k])) - std::log(2.0);
+      slope_new[k] = 1 / (1 + std::exp(-static_cast<double>(z[k])));
+      g_new[i] += c * q_new[k];
+      z_bar_new[k] = i < n_local ? c * slope_new[k] : 0;
     }
-    cuda::reverse_correction(n_rows, n_features, weight.data(), lambda.data(),
-                             last ? nullptr : z.data(), x.data(), last ? nullptr : before.data(),
-                             !last, lambda_v.data(), dots.data(), nullptr);
-    expect_close(lambda_v, lambda_new);
-    expect_close(dots, dots_new);
+    Scalar* const none = nullptr;
+    cuda::read_out(n_rows, n_local, layer, z.data(), q.data(), slope.data(), g.data(), none,
+                   nullptr);
+    expect_close(q, q_new);
+    expect_close(slope, slope_new);
+    expect_close(g, g_new);
+    q = z;
+    cuda::read_out(n_rows, n_local, layer, q.data(), q.data(), slope.data(), g.data(), z_bar.data(),
+                   nullptr);
+    expect_close(q, q_new);
+    expect_close(g, g_new);
+    expect_close(z_bar, z_bar_new);
+    for (const bool derivatives : {true, false}) {
+      std::vector<double> lambda_new(n), output_new(n);
+      for (Index k = 0; k < n; ++k) {
+        const double bar = g_bar[k / n_hidden], dot = derivatives ? given_dot[k] : Scalar(0);
+        lambda_new[k] = slope_new[k] * weight[k % n_hidden] * (bar + (1 - slope_new[k]) * dot);
+        output_new[k] = bar * q_new[k] + slope_new[k] * dot;
+      }
+      auto lambda = given_dot;
+      cuda::reverse_readout(n_rows, layer, g_bar.data(), q.data(), slope.data(),
+                            derivatives ? lambda.data() : none, lambda.data(), output.data(),
+                            nullptr);
+      expect_close(lambda, lambda_new);
+      expect_close(output, output_new);
+    }
+  }
+}
+
+/// Of no, few and many rows, and of several kinds of matrices, against a loop; the same twice.
+template <class Scalar>
+void test_column_sums() {
+  for (const Index n_rows : {0, 1, 63, 5000}) {
+    const auto numbers = Rows<Scalar>(random_numbers<Scalar>(3 * n_rows * 37)),
+               others = Rows<Scalar>(random_numbers<Scalar>(n_rows));
+    const Rows<double> doubles(random_numbers<double>(2 * n_rows));
+    Array<Scalar> sums(3 * 37, Scalar(NAN)), of_others(1, Scalar(NAN)), of_doubles(2, Scalar(NAN));
+    const std::vector<cuda::Columns<Scalar>> columns{
+        {nullptr, doubles.data(), 2, 1, of_doubles.data()},
+        {numbers.data(), nullptr, 3, 37, sums.data()},
+        {others.data(), nullptr, 1, 1, of_others.data()}};
+    std::vector<double> sums_new(3 * 37), others_new(1), doubles_new(2);
+    for (Index k = 0; k < 3 * n_rows * 37; ++k)
+      sums_new[k / 37 / n_rows * 37 + k % 37] += static_cast<double>(numbers[k]);
+    for (Index k = 0; k < n_rows; ++k) others_new[0] += static_cast<double>(others[k]);
+    for (Index k = 0; k < 2 * n_rows; ++k) doubles_new[k / n_rows] += doubles[k];
+    Scratch<double> scratch(cuda::column_sums_scratch_size(n_rows, columns));
+    cuda::sum_columns(n_rows, columns, scratch.data(), nullptr);
+    expect_close(sums, sums_new);
+    expect_close(of_others, others_new);
+    expect_close(of_doubles, doubles_new);
+    const auto before = sums;
+    cuda::sum_columns(n_rows, columns, scratch.data(), nullptr);
+    finish();
+    EXPECT(sums == before);
   }
 }
 
@@ -868,6 +982,9 @@ void test_batches() {
   atoms.insert(atoms.end(), {0, 0});
   pairs.insert(pairs.end(), {0, 0, 0, 0, 0});
   for (Index k = 0; k < 3 * (n_atoms + 1); ++k) positions.push_back(uniform(-1, 1));
+  const Rows<double> energies(random_numbers<double>(n_all + 1)),
+      cells(random_numbers<double>(9 * (n_all + 1))),
+      forces(random_numbers<double>(3 * (n_atoms + 1)));
   for (Index k = 0; k < 2 * (n_chosen + 1); ++k) order.push_back(integer(0, n_all - 1));
   const Index* const row = order.data() + n_chosen + 1;
   order[n_chosen + 1 + 7] = 5;
@@ -881,21 +998,36 @@ void test_batches() {
   Array<Index> step{1}, chosen(n_chosen + 1, -1), sizes(n_chosen, -1), sources(room, -1),
       idx_m(room, -1), numbers(room, -1), row_ptr(room + 1, -1), idx_i(pair_room, -1),
       idx_j(pair_room, -1);
-  Array<double> r(3 * room, NAN);
+  Array<double> r(3 * room, NAN), e(n_chosen + 1, NAN), h(9 * (n_chosen + 1), NAN),
+      f(3 * room, NAN);
   Array<std::int32_t> shifts(3 * pair_room, 77);
   Scratch<unsigned char> scratch(cuda::gather_scratch_bytes(n_chosen));
   const cuda::ResidentArrays from{n_atoms,          n_pairs,      structures.data(),
                                   positions.data(), atoms.data(), pairs.data()};
-  const cuda::PaddedArrays to{n_chosen,       room,           pair_room,    chosen.data(),
-                              sizes.data(),   sources.data(), idx_m.data(), r.data(),
-                              numbers.data(), row_ptr.data(), idx_i.data(), idx_j.data(),
-                              shifts.data()};
+  const cuda::PaddedArrays to{n_chosen,
+                              room,
+                              pair_room,
+                              chosen.data(),
+                              sizes.data(),
+                              sources.data(),
+                              idx_m.data(),
+                              r.data(),
+                              numbers.data(),
+                              row_ptr.data(),
+                              idx_i.data(),
+                              idx_j.data(),
+                              shifts.data(),
+                              {{energies.data(), e.data(), 1}, {cells.data(), h.data(), 9}},
+                              {{forces.data(), f.data(), 3}},
+                              2,
+                              1};
   cuda::gather_batch(order.data(), step.data(), from, to, scratch.data(), nullptr);
   finish();
   Index a = 0, p = 0;
   for (Index k = 0; k < n_chosen; ++k) {
     const Index* const structure = structures.data() + 4 * row[k];
-    EXPECT(chosen[k] == row[k] && sizes[k] == structure[1]);
+    EXPECT(chosen[k] == row[k] && sizes[k] == structure[1] && e[k] == energies[row[k]]);
+    for (int c = 0; c < 9; ++c) EXPECT(h[9 * k + c] == cells[9 * row[k] + c]);
     const Index first = a, first_pair = p;
     for (Index q = 0; q < structure[3]; ++q, ++p) {
       const std::int32_t* const pair = pairs.data() + 5 * (structure[2] + q);
@@ -907,14 +1039,30 @@ void test_batches() {
       EXPECT(sources[a] == source && idx_m[a] == k && numbers[a] == atoms[2 * source]);
       EXPECT(row_ptr[a] == first_pair + atoms[2 * source + 1]);
       for (int c = 0; c < 3; ++c) EXPECT(r[3 * a + c] == positions[3 * source + c]);
+      for (int c = 0; c < 3; ++c) EXPECT(f[3 * a + c] == forces[3 * source + c]);
     }
   }
   EXPECT(row_ptr[room] == used_pairs);
-  for (; a < room; ++a) EXPECT(idx_m[a] == n_chosen && numbers[a] == 0);
+  EXPECT(e[n_chosen] == energies[n_all]);
+  for (; a < room; ++a) {
+    EXPECT(idx_m[a] == n_chosen && numbers[a] == 0);
+    for (int c = 0; c < 3; ++c) EXPECT(f[3 * a + c] == forces[3 * n_atoms + c]);
+  }
   for (; p < pair_room; ++p) EXPECT(idx_i[p] == room - 1 || idx_i[p] == used_atoms);
 }
 
 /// Steps beyond the norms that are kept; clips at the median of those before.
+template <class Scalar>
+void test_plan() {
+  Array<double> plan{1e-3, 3, 40, 5e-4, 2, 31}, n_structures{0}, n_atoms{0};
+  Array<Scalar> rate{0};
+  Array<Index> step{1};
+  cuda::begin_step(plan.data(), step.data(), rate.data(), n_structures.data(), n_atoms.data(),
+                   nullptr);
+  finish();
+  EXPECT(rate[0] == Scalar(5e-4) && n_structures[0] == 2 && n_atoms[0] == 31);
+}
+
 template <class Scalar>
 void test_step_record() {
   const Index n_kept = 4, n_layers = 3;
@@ -968,6 +1116,12 @@ int main() {
   test_half_list_and_geometry();
   test_atomwise_steps<float>();
   test_atomwise_steps<double>();
+  test_layers<float>();
+  test_layers<double>();
+  test_readout<float>();
+  test_readout<double>();
+  test_column_sums<float>();
+  test_column_sums<double>();
   test_filter_tables<float>();
   test_embedding_gradients<float>();
   test_energies_and_norms<float>();
@@ -975,6 +1129,8 @@ int main() {
   test_embedding_gradients<double>();
   test_energies_and_norms<double>();
   test_batches();
+  test_plan<float>();
+  test_plan<double>();
   test_step_record<float>();
   test_step_record<double>();
   std::puts("cuda core: ok");

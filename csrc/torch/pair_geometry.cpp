@@ -12,6 +12,7 @@
 #include <torch/library.h>
 
 #include <cmath>
+#include <optional>
 #include <tuple>
 
 #include "meta.hpp"
@@ -114,7 +115,9 @@ struct Geometry {
 std::tuple<Tensor, Tensor> pair_forces_cpu(const Tensor& g_d, const Tensor& r_ij,
                                            const Tensor& d_ij, const Tensor& row_ptr,
                                            const Tensor& idx_j, const Tensor& idx_m,
-                                           std::int64_t n_structures) {
+                                           std::int64_t n_structures,
+                                           const std::optional<Tensor>& partners) {
+  TORCH_CHECK_VALUE(!partners, "`partners` are for GPUs only, got some on ", g_d.device());
   const Geometry geometry(r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures);
   check(g_d, "g_d", geometry.d_ij.sizes(), at::kDouble);
   Tensor forces = at::zeros({geometry.idx_m.size(0), 3}, geometry.r_ij.options());
@@ -151,7 +154,8 @@ std::tuple<Tensor, Tensor> pair_vectors_meta(const Tensor& positions, const Tens
 
 std::tuple<Tensor, Tensor> pair_forces_meta(const Tensor& g_d, const Tensor&, const Tensor&,
                                             const Tensor&, const Tensor&, const Tensor& idx_m,
-                                            c10::SymInt n_structures) {
+                                            c10::SymInt n_structures,
+                                            const std::optional<Tensor>&) {
   return {at::empty_symint({idx_m.sym_size(0), 3}, on_meta(g_d)),
           at::empty_symint({std::move(n_structures), 3, 3}, on_meta(g_d))};
 }
@@ -174,7 +178,7 @@ auto operator_of(const char* name) {
 
 variable_list call_forces(const Tensor& g_d, const Tensor& r_ij, const Tensor& d_ij,
                           const Tensor& row_ptr, const Tensor& idx_j, const Tensor& idx_m,
-                          std::int64_t n_structures);
+                          std::int64_t n_structures, const std::optional<Tensor>& partners);
 
 Tensor call_backward(const Tensor& forces_bar, const Tensor& virial_bar, const Tensor& r_ij,
                      const Tensor& d_ij, const Tensor& row_ptr, const Tensor& idx_j,
@@ -203,7 +207,7 @@ struct BackwardFunction : torch::autograd::Function<BackwardFunction> {
     check_no_gradients(context, 2);
     const auto s = context->get_saved_variables();
     auto both = call_forces(bars[0], s[0], s[1], s[2], s[3], s[4],
-                            context->saved_data["n_structures"].toInt());
+                            context->saved_data["n_structures"].toInt(), std::nullopt);
     both.resize(7);
     return both;
   }
@@ -212,18 +216,20 @@ struct BackwardFunction : torch::autograd::Function<BackwardFunction> {
 struct ForcesFunction : torch::autograd::Function<ForcesFunction> {
   static variable_list forward(AutogradContext* context, const Tensor& g_d, const Tensor& r_ij,
                                const Tensor& d_ij, const Tensor& row_ptr, const Tensor& idx_j,
-                               const Tensor& idx_m, std::int64_t n_structures) {
+                               const Tensor& idx_m, std::int64_t n_structures,
+                               const std::optional<Tensor>& partners) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     context->save_for_backward({r_ij, d_ij, row_ptr, idx_j, idx_m});
     static const auto op = operator_of<decltype(pair_forces_cpu)>("scschnet::pair_forces");
-    const auto [forces, virial] = op.call(g_d, r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures);
+    const auto [forces, virial] =
+        op.call(g_d, r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures, partners);
     return {forces, virial};
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& bars) {
     check_no_gradients(context, 1);
     const auto s = context->get_saved_variables();
-    variable_list gradients(7);
+    variable_list gradients(8);
     gradients[0] = call_backward(bars[0], bars[1], s[0], s[1], s[2], s[3], s[4]);
     return gradients;
   }
@@ -231,8 +237,8 @@ struct ForcesFunction : torch::autograd::Function<ForcesFunction> {
 
 variable_list call_forces(const Tensor& g_d, const Tensor& r_ij, const Tensor& d_ij,
                           const Tensor& row_ptr, const Tensor& idx_j, const Tensor& idx_m,
-                          std::int64_t n_structures) {
-  return ForcesFunction::apply(g_d, r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures);
+                          std::int64_t n_structures, const std::optional<Tensor>& partners) {
+  return ForcesFunction::apply(g_d, r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures, partners);
 }
 
 Tensor call_backward(const Tensor& forces_bar, const Tensor& virial_bar, const Tensor& r_ij,
@@ -244,8 +250,9 @@ Tensor call_backward(const Tensor& forces_bar, const Tensor& virial_bar, const T
 std::tuple<Tensor, Tensor> pair_forces_autograd(const Tensor& g_d, const Tensor& r_ij,
                                                 const Tensor& d_ij, const Tensor& row_ptr,
                                                 const Tensor& idx_j, const Tensor& idx_m,
-                                                std::int64_t n_structures) {
-  const auto both = call_forces(g_d, r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures);
+                                                std::int64_t n_structures,
+                                                const std::optional<Tensor>& partners) {
+  const auto both = call_forces(g_d, r_ij, d_ij, row_ptr, idx_j, idx_m, n_structures, partners);
   return {both[0], both[1]};
 }
 
@@ -262,7 +269,7 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
   define("pair_distances(Tensor r_ij) -> Tensor");
   define(
       "pair_forces(Tensor g_d, Tensor r_ij, Tensor d_ij, Tensor row_ptr, Tensor idx_j, Tensor "
-      "idx_m, SymInt n_structures) -> (Tensor forces, Tensor virial)");
+      "idx_m, SymInt n_structures, Tensor? partners=None) -> (Tensor forces, Tensor virial)");
   define(
       "pair_forces_backward(Tensor forces_bar, Tensor virial_bar, Tensor r_ij, Tensor d_ij, Tensor "
       "row_ptr, Tensor idx_j, Tensor idx_m) -> Tensor");

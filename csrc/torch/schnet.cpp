@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -62,7 +63,14 @@ Result forward_on_cpu(const SchnetInput& in, bool keep, bool representation) {
 
 using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-Outputs schnet_cpu(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation, bool keep) {
+void refuse_partners(const std::optional<Tensor>& partners) {
+  if (!partners) return;
+  TORCH_CHECK_VALUE(false, "`partners` are for GPUs only, got some on ", partners->device());
+}
+
+Outputs schnet_cpu(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation, bool keep,
+                   const std::optional<Tensor>& partners) {
+  refuse_partners(partners);
   const Result r =
       forward_on_cpu(checked_input(SCSCHNET_NETWORK, derivatives), keep, representation);
   return {r.g, r.d_bar, r.norms, r.out, keep ? r.state : at::empty({0}, features.options())};
@@ -97,7 +105,9 @@ void run_backward(const SchnetInput& in, const Cotangents& bars, const Tensor& s
 
 Gradients schnet_backward_cpu(const std::optional<Tensor>& g_bar, const std::optional<Tensor>& v,
                               const std::optional<Tensor>& out_bar, const Tensor& state,
-                              SCSCHNET_NETWORK_PARAMETERS, bool derivatives) {
+                              SCSCHNET_NETWORK_PARAMETERS, bool derivatives,
+                              const std::optional<Tensor>& partners) {
+  refuse_partners(partners);
   const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
   const Cotangents bars = checked_cotangents(in, g_bar, v, out_bar);
   const auto options = in.features.options();
@@ -138,7 +148,8 @@ std::int64_t state_size(SCSCHNET_NETWORK_PARAMETERS, bool derivatives) {
                                                : cpu::schnet_state_size<float>(sizes, options);
 }
 
-Outputs schnet_meta(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation, bool keep) {
+Outputs schnet_meta(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation, bool keep,
+                    const std::optional<Tensor>&) {
   check_number_of_parameters(parameters, tables.sym_size(0));
   const std::int64_t n_kept = keep ? state_size(SCSCHNET_NETWORK, derivatives) : 0;
   const auto n_atoms = features.sym_size(0), n_layers = contribution_weights.sym_size(0),
@@ -153,7 +164,7 @@ Outputs schnet_meta(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool represen
 
 Gradients schnet_backward_meta(const std::optional<Tensor>&, const std::optional<Tensor>&,
                                const std::optional<Tensor>&, const Tensor&,
-                               SCSCHNET_NETWORK_PARAMETERS, bool) {
+                               SCSCHNET_NETWORK_PARAMETERS, bool, const std::optional<Tensor>&) {
   const auto like = [](const Tensor& t) { return at::empty_symint(t.sym_sizes(), on_meta(t)); };
   Gradients to{like(features), like(tables), like(contribution_weights), {}};
   for (const auto& parameter : parameters) std::get<3>(to).push_back(like(parameter));
@@ -171,11 +182,12 @@ auto operator_of(const char* name) {
 struct BackwardFunction : torch::autograd::Function<BackwardFunction> {
   static variable_list forward(AutogradContext*, const std::optional<Tensor>& g_bar,
                                const std::optional<Tensor>& v, const std::optional<Tensor>& out_bar,
-                               const Tensor& state, SCSCHNET_NETWORK_PARAMETERS, bool derivatives) {
+                               const Tensor& state, SCSCHNET_NETWORK_PARAMETERS, bool derivatives,
+                               const std::optional<Tensor>& partners) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_backward_cpu)>("scschnet::schnet_backward");
     const auto [features_bar, tables_bar, weights_bar, parameters_bar] =
-        op.call(g_bar, v, out_bar, state, SCSCHNET_NETWORK, derivatives);
+        op.call(g_bar, v, out_bar, state, SCSCHNET_NETWORK, derivatives, partners);
     variable_list all{features_bar, tables_bar, weights_bar};
     all.insert(all.end(), parameters_bar.begin(), parameters_bar.end());
     return all;
@@ -189,8 +201,10 @@ struct BackwardFunction : torch::autograd::Function<BackwardFunction> {
 Gradients schnet_backward_autograd(const std::optional<Tensor>& g_bar,
                                    const std::optional<Tensor>& v,
                                    const std::optional<Tensor>& out_bar, const Tensor& state,
-                                   SCSCHNET_NETWORK_PARAMETERS, bool derivatives) {
-  auto all = BackwardFunction::apply(g_bar, v, out_bar, state, SCSCHNET_NETWORK, derivatives);
+                                   SCSCHNET_NETWORK_PARAMETERS, bool derivatives,
+                                   const std::optional<Tensor>& partners) {
+  auto all =
+      BackwardFunction::apply(g_bar, v, out_bar, state, SCSCHNET_NETWORK, derivatives, partners);
   return {all[0], all[1], all[2], std::vector<Tensor>(all.begin() + 3, all.end())};
 }
 
@@ -200,13 +214,15 @@ constexpr std::size_t weights_input = 4, tables_input = 5, contribution_weights_
 
 struct SchnetFunction : torch::autograd::Function<SchnetFunction> {
   static variable_list forward(AutogradContext* context, SCSCHNET_NETWORK_PARAMETERS,
-                               bool derivatives, bool representation) {
+                               bool derivatives, bool representation,
+                               const std::optional<Tensor>& partners) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_cpu)>("scschnet::schnet");
     auto [g, d_bar, norms, out, state] =
-        op.call(SCSCHNET_NETWORK, derivatives, representation, true);
-    variable_list saved{state, features, row_ptr, idx_j,
-                        bins,  weights,  tables,  contribution_weights};
+        op.call(SCSCHNET_NETWORK, derivatives, representation, true, partners);
+    variable_list saved{
+        state,  partners.value_or(Tensor()), features, row_ptr, idx_j, bins, weights,
+        tables, contribution_weights};
     saved.insert(saved.end(), parameters.begin(), parameters.end());
     context->save_for_backward(saved);
     context->saved_data["derivatives"] = derivatives;
@@ -217,7 +233,7 @@ struct SchnetFunction : torch::autograd::Function<SchnetFunction> {
 
   static variable_list backward(AutogradContext* context, const variable_list& cotangents) {
     const auto saved = context->get_saved_variables();
-    const variable_list parameters(saved.begin() + 1 + first_parameter, saved.end());
+    const variable_list parameters(saved.begin() + 2 + first_parameter, saved.end());
     TORCH_CHECK_NOT_IMPLEMENTED(!context->needs_input_grad(weights_input), use_composed_path);
     const auto optional = [](const Tensor& t) {
       return t.defined() ? std::optional<Tensor>(t) : std::nullopt;
@@ -225,20 +241,20 @@ struct SchnetFunction : torch::autograd::Function<SchnetFunction> {
     static const auto op = operator_of<decltype(schnet_backward_cpu)>("scschnet::schnet_backward");
     auto [features_bar, tables_bar, weights_bar, parameters_bar] =
         op.call(optional(cotangents[0]), optional(cotangents[1]), optional(cotangents[3]), saved[0],
-                saved[1], saved[2], saved[3], saved[4], saved[5], saved[6], saved[7], parameters,
-                context->saved_data["derivatives"].toBool());
+                saved[2], saved[3], saved[4], saved[5], saved[6], saved[7], saved[8], parameters,
+                context->saved_data["derivatives"].toBool(), optional(saved[1]));
     variable_list gradients(first_parameter);
     gradients[0] = features_bar;
     gradients[tables_input] = tables_bar;
     gradients[contribution_weights_input] = weights_bar;
     gradients.insert(gradients.end(), parameters_bar.begin(), parameters_bar.end());
-    gradients.resize(gradients.size() + 2);  // derivatives, representation
+    gradients.resize(gradients.size() + 3);  // derivatives, representation, partners
     return gradients;
   }
 };
 
 Outputs schnet_autograd(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation,
-                        bool keep) {
+                        bool keep, const std::optional<Tensor>& partners) {
   bool differentiable = false, tangents = false;
   const auto look_at = [&](const Tensor& tensor) {
     differentiable |= tensor.requires_grad();
@@ -250,11 +266,12 @@ Outputs schnet_autograd(SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool repr
   if (!tangents && (!differentiable || !at::GradMode::is_enabled())) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     static const auto op = operator_of<decltype(schnet_cpu)>("scschnet::schnet");
-    return op.call(SCSCHNET_NETWORK, derivatives, representation, keep);
+    return op.call(SCSCHNET_NETWORK, derivatives, representation, keep, partners);
   }
   TORCH_CHECK_NOT_IMPLEMENTED(
       !keep, "scschnet::schnet with `keep` is not differentiable: autograd keeps the state itself");
-  const auto results = SchnetFunction::apply(SCSCHNET_NETWORK, derivatives, representation);
+  const auto results =
+      SchnetFunction::apply(SCSCHNET_NETWORK, derivatives, representation, partners);
   return {results[0], results[1], results[2], results[3], at::empty({0}, features.options())};
 }
 
@@ -267,11 +284,13 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
     library.def(schema.c_str(), {at::Tag::pt2_compliant_tag});
   };
   define("schnet(" + arguments +
-         ", bool representation=False, bool keep=False) -> (Tensor g, Tensor g_d, Tensor "
+         ", bool representation=False, bool keep=False, Tensor? partners=None) -> (Tensor g, "
+         "Tensor g_d, Tensor "
          "correction_norms, Tensor representation, Tensor state)");
   define("schnet_backward(Tensor? g_bar, Tensor? v, Tensor? representation_bar, Tensor state, " +
          arguments +
-         ") -> (Tensor features_grad, Tensor tables_grad, Tensor contribution_weights_grad, "
+         ", Tensor? partners=None) -> (Tensor features_grad, Tensor tables_grad, Tensor "
+         "contribution_weights_grad, "
          "Tensor[] parameter_grads)");
 }
 

@@ -112,7 +112,8 @@ SchnetInput checked_input(SCSCHNET_NETWORK_PARAMETERS, bool derivatives) {
                  tables.contiguous(),
                  contribution_weights.contiguous(),
                  {},
-                 derivatives};
+                 derivatives,
+                 {}};
   in.parameters.reserve(parameters.size());
   for (const auto& parameter : parameters) in.parameters.push_back(parameter.contiguous());
   check_shapes(in);

@@ -32,6 +32,7 @@ struct SchnetInput {
   at::Tensor features, row_ptr, idx_j, bins, weights, tables, contribution_weights;
   std::vector<at::Tensor> parameters;
   bool derivatives;
+  at::Tensor partners;  ///< on GPUs, from the operator find_partners; undefined: not given
 
   /// Without ghosts.
   SchnetSizes sizes() const {

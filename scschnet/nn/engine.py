@@ -164,8 +164,11 @@ class Engine:
             weights = weights * alive[:, None]
         pairs_ij = self._pairs(d_ij, bins, weights, row_ptr, idx_j, grid)
         read_out = representation or len(self.model.heads) > 0
+        partners = None
+        if derivatives and ops.trains_on(d_ij.device):  # for the network and the forces
+            partners = ops.find_partners(row_ptr, idx_j)
         g, g_d, norms, corrections = self._network(
-            atomic_numbers, pairs_ij, grid, nodes, kept, derivatives, read_out
+            atomic_numbers, pairs_ij, grid, nodes, kept, derivatives, read_out, partners
         )
         offsets, to_sum = self.model.offsets, sizes
         if sizes is not None and self.model.pair_term is None and ops.trains_on(g.device):
@@ -189,7 +192,7 @@ class Engine:
         if derivatives:
             n_structures = len(geometry.cells) if stress else 0
             forces, virial = ops.pair_forces(
-                g_d, r_ij, d_ij, row_ptr, idx_j, geometry.idx_m, n_structures
+                g_d, r_ij, d_ij, row_ptr, idx_j, geometry.idx_m, n_structures, partners
             )
         if to_sum is not None:
             energies = torch.segment_reduce(energies, "sum", lengths=to_sum, unsafe=True)
@@ -204,6 +207,7 @@ class Engine:
         kept: Kept | None,
         derivatives: bool,
         read_out: bool,
+        partners: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Sequence[Tensor]]:
         """Readout of every atom, its derivative in every distance, norms of the corrections, and these if `read_out`."""
         given = (
@@ -229,7 +233,10 @@ class Engine:
             return g, pairs.d_ij, _norms(corrections), corrections
         parameters = self.model.dense_parameters()
         g, g_d, norms, _ = ops.schnet(
-            *given, tables, self.model.contribution_weights, parameters, derivatives, False
+            *given,
+            *(tables, self.model.contribution_weights, parameters),
+            derivatives,
+            partners=partners,
         )
         return g, g_d, norms, corrections
 

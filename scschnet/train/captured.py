@@ -207,22 +207,20 @@ class ResidentStep:
     def differentiate(self, places: Places) -> None:
         """From the number of the step to loss, gradient and norms."""
         buffers, model = self.buffers, self.state.model
-        rate, n_structures, n_atoms = buffers.plan.index_select(0, buffers.step).squeeze(0).unbind()
-        buffers.rate.copy_(rate)
-        buffers.n_structures.copy_(n_structures)
+        buffers.begin_step()
         dtype = model.contribution_weights.dtype
         batch, labels = self.data.gather(buffers.order, buffers.step, places, dtype)
         result = model.evaluate_padded(batch, self._nodes, **self.loss.derivatives)
-        loss = self.loss(result, labels, n_structures, n_atoms)
+        loss = self.loss(result, labels, buffers.n_structures, buffers.n_atoms)
         self.state.differentiate(loss)
         buffers.loss.copy_(loss.detach())
         norms = result["correction_norms"]
         if ops.trains_on(self.data.device):
-            ops.mean_norms(norms, batch.idx_m, len(batch.sizes), n_atoms, buffers.norms)
+            ops.mean_norms(norms, batch.idx_m, len(batch.sizes), buffers.n_atoms, buffers.norms)
         else:
             counts = (
                 batch.idx_m < len(batch.sizes)
-            ) / n_atoms  # of the mean: padding counts nothing
+            ) / buffers.n_atoms  # of the mean: padding counts nothing
             torch.mv(norms.double(), counts, out=buffers.norms)
 
     def update(self) -> None:

@@ -31,6 +31,7 @@ class EpochBuffers:
         plan: learning rate, structures and atoms of the whole batch of every step, (n_steps, 3) float64.
         rate: learning rate of the step, ().
         n_structures: of the whole batch of the step, () float64.
+        n_atoms: likewise.
         loss: of the step, () float64.
         norms: mean norm of every correction in the step, (n_layers,) float64.
         counts: steps in the epoch, steps in all, norms of gradients in all, (3,) int64.
@@ -52,7 +53,8 @@ class EpochBuffers:
         # Adam's kernel for GPUs takes the rate in single precision only.
         on_gpu = device.type == "cuda"
         self.rate = numbers(dtype=torch.float32 if on_gpu else torch.float64)
-        self.n_structures, self.loss, self.norms = numbers(), numbers(), numbers(n_layers)
+        self.n_structures, self.n_atoms = numbers(), numbers()
+        self.loss, self.norms = numbers(), numbers(n_layers)
         self.counts = numbers(3, dtype=torch.int64)
         self.history, self.sums = numbers(NORMS_KEPT), numbers(3, n_layers)
         self.totals, self.factors = numbers(4), numbers(2)
@@ -77,6 +79,16 @@ class EpochBuffers:
         self.history[:known] = torch.tensor(state.gradient_norms, dtype=torch.float64)
         self.sums.copy_(torch.stack([kept.norm_sum, kept.weight_sum, kept.square_sum]))
         self.totals.copy_(torch.tensor([state.loss_sum, -1.0, 0.0, 0.0], dtype=torch.float64))
+
+    def begin_step(self) -> None:
+        """Take rate and counts of the step from the plan; see `ops.begin_step`."""
+        now = (self.rate, self.n_structures, self.n_atoms)
+        if ops.trains_on(self.counts.device):
+            ops.begin_step(self.plan, self.step, *now)
+        else:
+            row = self.plan.index_select(0, self.step).squeeze(0)
+            for buffer, number in zip(now, row.unbind(), strict=True):
+                buffer.copy_(number)
 
     def record_step(
         self, gradient_norm: Tensor, weights: Tensor, clip: float, decay: float

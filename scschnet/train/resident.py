@@ -133,17 +133,19 @@ class ResidentData:
             ],
             dim=1,
         ).to(device)
-        self._cells = cells.to(device)
-        self._volumes = torch.where(volumes > 0, volumes, torch.nan).to(device)
         self._positions = _with_row(torch.from_numpy(part.positions)).to(device)
         self._atoms = _with_row(torch.stack([numbers, pairs.row_start], dim=1)).to(device)
         self._pairs = torch.cat([pairs.both_and_shift, beside]).to(device)
-        self._labels: dict[str, Tensor | None] = dict.fromkeys(NAMES)
-        for name in labels:
-            self._labels[name] = _with_row(torch.from_numpy(getattr(part, name))).to(device)
-        self._weights = None
+        of_structures = {"cells": cells, "volumes": torch.where(volumes > 0, volumes, torch.nan)}
+        of_atoms: dict[str, Tensor] = {}
+        for quantity in QUANTITIES:
+            if quantity.name in labels:
+                label = _with_row(torch.from_numpy(getattr(part, quantity.name)))
+                (of_atoms if quantity.per_atom else of_structures)[quantity.name] = label
         if part.weights is not None:
-            self._weights = _with_row(torch.from_numpy(part.weights)).to(device)
+            of_structures["weights"] = _with_row(torch.from_numpy(part.weights))
+        self._of_structures = {name: array.to(device) for name, array in of_structures.items()}
+        self._of_atoms = {name: array.to(device) for name, array in of_atoms.items()}
 
     def __len__(self) -> int:
         """Number of structures."""
@@ -152,10 +154,9 @@ class ResidentData:
     @property
     def n_bytes(self) -> int:
         """Memory of all arrays on the device."""
-        arrays = (self._structures, self._cells, self._volumes, self._positions, self._atoms)
-        others = (*self._labels.values(), self._weights)
-        labels = (label for label in others if label is not None)
-        return sum(t.nbytes for t in (*arrays, self._pairs, *labels))
+        arrays = (self._structures, self._positions, self._atoms, self._pairs)
+        others = (*self._of_structures.values(), *self._of_atoms.values())
+        return sum(array.nbytes for array in (*arrays, *others))
 
     def shape_of(self, chosen: NDArray[np.int64]) -> Shape:
         """The padded shape of a batch.
@@ -180,17 +181,22 @@ class ResidentData:
         alive = None
         if ops.trains_on(self.device):
             arrays = (self._structures, self._positions, self._atoms, self._pairs)
+            rows = ([*self._of_structures.values()], [*self._of_atoms.values()])
             shape = (len(places.atoms), len(places.pairs))
-            gathered = ops.gather_batch(order, step, *arrays, *shape)
+            gathered = ops.gather_batch(order, step, *arrays, *rows, *shape)
         else:
             gathered = self._gather(order.index_select(0, step).squeeze(0), places)
             if self.device.type == "cpu":  # whose operators want rows for all pairs
                 alive = (places.pairs < gathered.row_ptr[-1]).to(dtype)
                 gathered.row_ptr[-1:].fill_(len(places.pairs))
-        chosen, atoms = gathered.chosen, gathered.sources
+        of_structures = dict(zip(self._of_structures, gathered.of_structures, strict=True))
+        cells, weights = of_structures.pop("cells"), of_structures.pop("weights", None)
+        found: dict[str, Any] = dict.fromkeys(NAMES)
+        found |= {name: rows[:-1] for name, rows in of_structures.items()}  # without the padding
+        found |= zip(self._of_atoms, gathered.of_atoms, strict=True)
         batch = PaddedBatch(
             positions=gathered.positions,
-            cells=self._cells.index_select(0, chosen),
+            cells=cells,
             idx_m=gathered.idx_m,
             pairs=PaddedPairs(
                 gathered.idx_i,
@@ -202,21 +208,9 @@ class ResidentData:
             ),
             atomic_numbers=gathered.atomic_numbers,
             sizes=gathered.sizes,
-            volumes=self._volumes.index_select(0, chosen[:-1]),
+            volumes=found["volumes"],
         )
-        rows = {q.name: atoms if q.per_atom else chosen[:-1] for q in QUANTITIES}
-        found: dict[str, Any] = {
-            name: None if label is None else label.index_select(0, rows[name])
-            for name, label in self._labels.items()
-        }
-        weights = None if self._weights is None else self._weights.index_select(0, chosen)
-        return batch, Labels(
-            **found,
-            sizes=batch.sizes,
-            volumes=batch.volumes,
-            idx_m=batch.idx_m,
-            weights=weights,
-        )
+        return batch, Labels(**found, sizes=batch.sizes, idx_m=batch.idx_m, weights=weights)
 
     def _gather(self, chosen: Tensor, places: Places) -> ops.GatheredBatch:
         """`ops.gather_batch` in plain torch."""
@@ -243,6 +237,8 @@ class ResidentData:
             idx_i=ends[:, 0].contiguous(),
             idx_j=ends[:, 1].contiguous(),
             shifts=pairs[:, 2:].contiguous(),
+            of_structures=[rows.index_select(0, chosen) for rows in self._of_structures.values()],
+            of_atoms=[rows.index_select(0, sources) for rows in self._of_atoms.values()],
         )
 
 

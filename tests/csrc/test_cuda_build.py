@@ -111,10 +111,12 @@ HOT = {
         "convolve_tangent<float, 4",
         "multiply_pairs<float, 4",
     ],
+    "column_sums": ["sum_stretches_of_rows<", "add_stretches_of_rows<"],
     "embedding": ["add_atoms<float"],
     "loss": ["add_squares", "add_energies<float"],
     "neighbor_list": ["count_rows<", "fill_rows<"],
     "pairs": ["count_by_bin", "deal_by_bin"],
+    "readout": ["read_rows<float", "reverse_rows<float"],
     "spline": ["weigh<double, float"],
     "table_gradient": ["sum_stretches<float"],
 }

@@ -61,8 +61,8 @@ def test_resident_steps_with_emulated_operators(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stdout + result.stderr
-    # batches, records, losses, embeddings, the representation, and every case of steps
-    assert result.stdout.count("agrees") == 5 + len(CASES)
+    # batches, records, losses, embeddings, the representation, partners, and every case of steps
+    assert result.stdout.count("agrees") == 6 + len(CASES)
 
 
 def compare(library: str, folder: Path) -> None:
@@ -85,11 +85,12 @@ def compare(library: str, folder: Path) -> None:
     for training in expected.values():
         for chosen in training._batches()[:2]:
             training._step(chosen, 1e-3, [])
-    representation, losses = represented(), losses_and_gradients(folder)
+    representation, losses = represented() + evaluated(), losses_and_gradients(folder)
     torch.ops.load_library(library)
-    for a, b in zip(represented(), representation, strict=True):
+    for a, b in zip(represented() + evaluated(), representation, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
     print("representation agrees")
+    compare_partners()
     ops.trains_on = lambda device: True
     compare_batches()
     for one, other in zip(losses_and_gradients(folder), losses, strict=True):
@@ -125,23 +126,73 @@ def represented() -> list[torch.Tensor]:
     return [x_out.detach(), *gradients(case.loss(g, g_d) + x_out.square().sum(), leaves)]
 
 
+def evaluated() -> list[torch.Tensor]:
+    """Of the network without gradients, which keeps one block, and of one whose last atoms are ghosts."""
+    from test_schnet_op import Case
+
+    case = Case(n_blocks=3)
+    with torch.no_grad():
+        features, tables, weights, *parameters = leaves = case.leaves(torch.float64)
+        pairs = (case.row_ptr, case.idx_j, case.bins, case.spline(torch.float64))
+        network = (features, *pairs, tables, weights, parameters)
+        n_local = len(features) // 2
+        found = ops.schnet_evaluate(*network, n_local, False, True, True)
+        return [*case.fused(leaves, derivatives=True), *found]
+
+
+def compare_partners() -> None:
+    """`schnet`, its gradients and `pair_forces` with partners that were found before, against those that find them."""
+    from test_schnet_op import Case, gradients
+
+    case = Case(n_blocks=2)
+    partners = ops.find_partners(case.row_ptr, case.idx_j)
+    found = []
+    for given in (None, partners):
+        leaves = case.leaves(torch.float64)
+        g, g_d, _, _ = case.fused(leaves, partners=given)
+        found.append([g.detach(), g_d.detach(), *gradients(case.loss(g, g_d), leaves)])
+        r_ij = case.d[:, None] * torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64)
+        idx_m = torch.zeros(len(case.features), dtype=torch.int64)
+        lists = (r_ij, case.d, case.row_ptr, case.idx_j, idx_m)
+        found[-1] += ops.pair_forces(case.v, *lists, 1, given)
+    assert all(map(torch.equal, *found))
+    for call in (
+        lambda wrong: case.fused(case.leaves(torch.float64), partners=wrong),
+        lambda wrong: ops.pair_forces(case.v, *lists, 1, wrong),
+    ):
+        with pytest.raises(ValueError, match="`partners` must have shape"):
+            call(partners[1:])
+        with pytest.raises(TypeError, match="`partners` must be Byte"):
+            call(partners.view(torch.int8))
+    with pytest.raises(TypeError, match="`idx_j` must be Long"):
+        ops.find_partners(case.row_ptr, case.idx_j.int())
+    shape = torch.ops.scschnet.find_partners(case.row_ptr.to("meta"), case.idx_j.to("meta")).shape
+    assert shape == partners.shape
+    print("find_partners agrees")
+
+
 def compare_batches() -> None:
     """`ops.gather_batch` against plain torch, with more structures than threads of a block, and none."""
     from test_captured import CPU, CUTOFF, random_structures
 
     from scschnet.train.resident import Places, ResidentData, Shape
 
-    data = ResidentData(random_structures(700), np.arange(700), CUTOFF, CPU, ())
+    labels = ("energy", "forces", "stress")
+    data = ResidentData(random_structures(700), np.arange(700), CUTOFF, CPU, labels)
     for chosen in (np.arange(700)[::-1], np.array([5, 700, 3, 5]), np.array([], np.int64)):
         numbers = chosen[chosen < 700]
         shape = data.shape_of(numbers) if len(numbers) else Shape(3, 5)
         places = Places(shape, CPU)
         row = torch.tensor([*chosen, 700], dtype=torch.int64)
         arrays = (data._structures, data._positions, data._atoms, data._pairs)
+        rows = ([*data._of_structures.values()], [*data._of_atoms.values()])
         order, step = torch.stack([row * 0, row]), torch.tensor([1])
-        got = ops.gather_batch(order, step, *arrays, *shape)
+        got = ops.gather_batch(order, step, *arrays, *rows, *shape)
         for name, one, other in zip(got._fields, got, data._gather(row, places), strict=True):
-            assert torch.equal(one, other), name
+            parts = ([one], [other]) if isinstance(one, torch.Tensor) else (one, other)
+            for a, b in zip(*parts, strict=True):
+                torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True, msg=name)
+        assert (len(got.of_structures), len(got.of_atoms)) == (4, 1)
     print("gather_batch agrees")
 
 

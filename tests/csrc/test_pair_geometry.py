@@ -184,3 +184,10 @@ def test_trial_sizes_are_those_of_plain_torch(reach):
         ops.trial_sizes(**half | {"r_ij": half["r_ij"][:, :2]}, reach=reach)
     with pytest.raises(ValueError, match="`idx_j`"):
         ops.trial_sizes(**half | {"idx_j": half["idx_j"] + n_atoms}, reach=reach)
+
+
+def test_partners_are_for_gpus():
+    _, half = geometry()
+    partners = torch.zeros(8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="`partners` are for GPUs only, got some on cpu"):
+        ops.pair_forces(torch.ones_like(half["d_ij"]), **half, n_structures=0, partners=partners)

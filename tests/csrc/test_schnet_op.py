@@ -70,7 +70,13 @@ class Case:
         w, z = w.detach(), torch.stack(z, 1)
         return torch.stack([w, z]).to(dtype)
 
-    def fused(self, leaves: list[Tensor], derivatives: bool = True, representation: bool = False):
+    def fused(
+        self,
+        leaves: list[Tensor],
+        derivatives: bool = True,
+        representation: bool = False,
+        partners: Tensor | None = None,
+    ):
         features, tables, weights, *parameters = leaves
         return torch.ops.scschnet.schnet(
             features,
@@ -83,6 +89,7 @@ class Case:
             parameters,
             derivatives,
             representation,
+            partners=partners,
         )[:4]
 
     def twin_representation(self, leaves: list[Tensor]) -> Tensor:
@@ -382,6 +389,16 @@ def test_opcheck(derivatives):
         (case.g_bar, case.v if derivatives else None, detached[0], state, *detached),
         test_utils=utilities,
     )
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_partners_are_for_gpus(gradients):
+    case, partners = Case(), torch.zeros(8, dtype=torch.uint8)
+    with (
+        torch.set_grad_enabled(gradients),
+        pytest.raises(ValueError, match="`partners` are for GPUs only, got some on cpu"),
+    ):
+        case.fused(case.leaves(torch.float64), partners=partners)
 
 
 WRONG = {

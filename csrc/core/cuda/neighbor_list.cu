@@ -1,6 +1,6 @@
 // Neighbor list: every structure has a grid of bins (one bin: brute force), a warp searches for one
 // atom. Integer atomics fill the bins; sorting each bin by atom then makes the order independent of
-// them.
+// them. What is found when pairs are counted is kept, so that most atoms are searched for once.
 #include "neighbor_list.hpp"
 
 #include <cmath>
@@ -29,6 +29,19 @@ struct Candidate {
   std::int32_t slot, image[3];
 };
 
+/// A pair of an atom, as it was found when pairs were counted.
+struct Kept {
+  std::int64_t atom : 32, x : 10, y : 10, z : 10;  // atom j and its cell shift
+};
+constexpr int most_kept = 64;  // pairs of an atom
+
+__device__ inline bool can_be_kept(const std::int32_t* shift) {
+  constexpr int least = -512, most = 511;
+  bool small = true;
+  for (int a = 0; a < 3; ++a) small = small && shift[a] >= least && shift[a] <= most;
+  return small;
+}
+
 /// Arrays of one search, in the scratch memory.
 struct Scratch {
   Grid* grids;              // (n_structures,)
@@ -44,6 +57,8 @@ struct Scratch {
   BinnedAtom* atoms;         // (n_atoms,) by bin, sorted by atom within one
   NearAtom* near;            // (n_atoms,) the same in single precision
   std::int32_t* row_counts;  // (n_atoms,)
+  Kept* kept;                // (n_atoms, most_kept) by place
+  bool* all_kept;            // (n_atoms,) by place: whether these are all pairs of the atom
   void* scan;
   Index n_bins;
 
@@ -62,6 +77,8 @@ struct Scratch {
     atoms = parts.take<BinnedAtom>(n_atoms);
     near = parts.take<NearAtom>(n_atoms);
     row_counts = parts.take<std::int32_t>(n_atoms);
+    kept = parts.take<Kept>(n_atoms * most_kept);
+    all_kept = parts.take<bool>(n_atoms);
     const Index longest = n_atoms > n_bins ? n_atoms : n_bins;
     scan = parts.take<unsigned char>(scan_scratch_bytes(longest));
   }
@@ -327,33 +344,63 @@ __device__ void search(const Input<Scalar>& in, const Scratch& s, Index slot, co
   Search<Scalar, Found>(in, s, slot, queues[threadIdx.x / warp_size], found).run();
 }
 
-/// A warp per atom, in the order of the bins: its number of neighbors.
+/// Numbers the pairs that lanes have found, in the order of the lanes, from n_before on, which
+/// counts them.
+__device__ inline int next_place(bool is_neighbor, int& n_before) {
+  const unsigned hits = __ballot_sync(all_lanes, is_neighbor);
+  const int place = n_before + __popc(hits & ((1u << lane_index()) - 1));
+  n_before += __popc(hits);
+  return place;
+}
+
+/// A warp per atom, in the order of the bins: its number of neighbors, and these, if they are few.
 template <class Scalar>
 __global__ void __launch_bounds__(threads) count_rows(Input<Scalar> in, Scratch s) {
   for (Index slot = warp_index(); slot < in.n_atoms; slot += n_warps()) {
-    std::int32_t count = 0;
-    search(in, s, slot, [&](bool is_neighbor, std::int32_t, const std::int32_t*) {
-      count += __popc(__ballot_sync(all_lanes, is_neighbor));
+    if (lane_index() == 0) s.all_kept[slot] = true;
+    __syncwarp();  // before a lane finds that they are not
+    int count = 0;
+    search(in, s, slot, [&](bool is_neighbor, std::int32_t j, const std::int32_t* shift) {
+      const int k = next_place(is_neighbor, count);
+      if (!is_neighbor) return;
+      if (k < most_kept && can_be_kept(shift)) {
+        s.kept[slot * most_kept + k] = {j, shift[0], shift[1], shift[2]};
+      } else {
+        s.all_kept[slot] = false;
+      }
     });
     if (lane_index() == 0) s.row_counts[s.atoms[slot].atom] = count;
   }
 }
 
-/// A warp per atom: its row.
+/// Writes pair p of a list, if there is room.
+__device__ inline void write_pair(const PairArrays& out, Index capacity, Index p, Index i, Index j,
+                                  std::int32_t x, std::int32_t y, std::int32_t z) {
+  if (p >= capacity) return;
+  out.idx_i[p] = i;
+  out.idx_j[p] = j;
+  out.shifts[3 * p] = x;
+  out.shifts[3 * p + 1] = y;
+  out.shifts[3 * p + 2] = z;
+}
+
+/// A warp per atom: its row, from what was kept or by another search.
 template <class Scalar>
 __global__ void __launch_bounds__(threads, 3)
     fill_rows(Input<Scalar> in, Scratch s, const Index* row_ptr, Index capacity, PairArrays out) {
   for (Index slot = warp_index(); slot < in.n_atoms; slot += n_warps()) {
-    std::int32_t n_before = 0;
+    const std::int32_t i = s.atoms[slot].atom;
+    const Index begin = row_ptr[i];
+    if (s.all_kept[slot]) {
+      const Kept* const kept = s.kept + slot * most_kept;
+      for (int k = lane_index(); k < s.row_counts[i]; k += warp_size)
+        write_pair(out, capacity, begin + k, i, kept[k].atom, kept[k].x, kept[k].y, kept[k].z);
+      continue;
+    }
+    int n_before = 0;
     search(in, s, slot, [&](bool is_neighbor, std::int32_t j, const std::int32_t* shift) {
-      const unsigned hits = __ballot_sync(all_lanes, is_neighbor);
-      const std::int32_t i = s.atoms[slot].atom;
-      const Index p = row_ptr[i] + n_before + __popc(hits & ((1u << lane_index()) - 1));
-      n_before += __popc(hits);
-      if (!is_neighbor || p >= capacity) return;
-      out.idx_i[p] = i;
-      out.idx_j[p] = j;
-      for (int a = 0; a < 3; ++a) out.shifts[3 * p + a] = shift[a];
+      const int k = next_place(is_neighbor, n_before);
+      if (is_neighbor) write_pair(out, capacity, begin + k, i, j, shift[0], shift[1], shift[2]);
     });
   }
 }

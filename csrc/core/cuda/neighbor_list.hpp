@@ -18,7 +18,8 @@ struct NeighborsFound {
 /// What is wrong, naming the argument in backticks; null for a good status.
 const char* neighbor_error(std::int64_t status);
 
-/// Bytes of scratch memory for a batch.
+/// Bytes of scratch memory for a batch. Most are for the pairs that are kept between counting and
+/// writing: 64 of every atom, 8 bytes each.
 std::int64_t neighbor_scratch_bytes(std::int64_t n_atoms, std::int64_t n_structures);
 
 /// Counts the pairs of every atom: row_ptr (n_atoms + 1,) and *found are written. The pairs are

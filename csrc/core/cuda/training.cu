@@ -1,5 +1,5 @@
-// Batches: the starts of their structures by one block, then a thread per atom and per pair, each
-// of which finds its structure by bisection. The record of the steps: one block.
+// Batches: the starts of their structures by one block, then a thread per structure, atom and pair;
+// the latter two find their structure by bisection. The record of the steps: one block.
 #include "training.hpp"
 
 #include "device.cuh"
@@ -69,35 +69,67 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-/// A thread per atom.
-__global__ void __launch_bounds__(threads)
-    gather_atoms(ResidentArrays from, PaddedArrays to, Starts starts) {
-  for (Index a = thread_index(); a < to.n_atoms; a += n_threads()) {
-    const Index m = upper_bound(starts.atoms + 1, to.n_structures, a);
-    const Index at = from.structures[4 * to.chosen[m]] + a - starts.atoms[m];
-    const Index source = at < from.n_atoms ? at : from.n_atoms;
-    const Index row = from.atoms[2 * source + 1] + starts.pairs[m];
-    to.sources[a] = source;
-    to.idx_m[a] = m;
-    to.atomic_numbers[a] = from.atoms[2 * source];
-    to.row_ptr[a] = row < to.n_pairs ? row : to.n_pairs;
-    for (int k = 0; k < 3; ++k) to.positions[3 * a + k] = from.positions[3 * source + k];
+__device__ void copy_rows(const Rows* rows, std::size_t n, Index source, Index to) {
+  for (std::size_t r = 0; r < n; ++r) {
+    const Index n_columns = rows[r].n_columns;
+    for (Index k = 0; k < n_columns; ++k)
+      rows[r].to[to * n_columns + k] = rows[r].from[source * n_columns + k];
   }
 }
 
-/// A thread per pair. Partners in structures that did not fit are replaced: nothing reads outside.
+__device__ void gather_atom(const ResidentArrays& from, const PaddedArrays& to,
+                            const Starts& starts, Index a) {
+  const Index m = upper_bound(starts.atoms + 1, to.n_structures, a);
+  const Index at = from.structures[4 * to.chosen[m]] + a - starts.atoms[m];
+  const Index source = at < from.n_atoms ? at : from.n_atoms;
+  const Index row = from.atoms[2 * source + 1] + starts.pairs[m];
+  to.sources[a] = source;
+  to.idx_m[a] = m;
+  to.atomic_numbers[a] = from.atoms[2 * source];
+  to.row_ptr[a] = row < to.n_pairs ? row : to.n_pairs;
+  for (int k = 0; k < 3; ++k) to.positions[3 * a + k] = from.positions[3 * source + k];
+  copy_rows(to.of_atoms, to.n_of_atoms, source, a);
+}
+
+/// Partners in structures that did not fit are replaced: nothing reads outside.
+__device__ void gather_pair(const ResidentArrays& from, const PaddedArrays& to,
+                            const Starts& starts, Index p) {
+  const Index m = upper_bound(starts.pairs + 1, to.n_structures, p), last = to.n_atoms - 1;
+  const Index at = from.structures[4 * to.chosen[m] + 2] + p - starts.pairs[m];
+  const std::int32_t* const pair = from.pairs + 5 * (at < from.n_pairs ? at : from.n_pairs);
+  const Index i = starts.atoms[m] + pair[0], j = starts.atoms[m] + pair[1];
+  to.idx_i[p] = i < last ? i : last;
+  to.idx_j[p] = j < last ? j : last;
+  for (int k = 0; k < 3; ++k) to.shifts[3 * p + k] = pair[2 + k];
+}
+
+/// A thread per pair, atom and structure.
 __global__ void __launch_bounds__(threads)
-    gather_pairs(ResidentArrays from, PaddedArrays to, Starts starts) {
-  const Index last = to.n_atoms - 1;
-  for (Index p = thread_index(); p < to.n_pairs; p += n_threads()) {
-    const Index m = upper_bound(starts.pairs + 1, to.n_structures, p);
-    const Index at = from.structures[4 * to.chosen[m] + 2] + p - starts.pairs[m];
-    const std::int32_t* const pair = from.pairs + 5 * (at < from.n_pairs ? at : from.n_pairs);
-    const Index i = starts.atoms[m] + pair[0], j = starts.atoms[m] + pair[1];
-    to.idx_i[p] = i < last ? i : last;
-    to.idx_j[p] = j < last ? j : last;
-    for (int k = 0; k < 3; ++k) to.shifts[3 * p + k] = pair[2 + k];
+    gather_all(ResidentArrays from, PaddedArrays to, Starts starts) {
+  const Index n = to.n_pairs + to.n_atoms + to.n_structures + 1;
+  for (Index k = thread_index(); k < n; k += n_threads()) {
+    const Index a = k - to.n_pairs, m = a - to.n_atoms;
+    if (a < 0) {
+      gather_pair(from, to, starts, k);
+    } else if (m < 0) {
+      gather_atom(from, to, starts, a);
+    } else {
+      copy_rows(to.of_structures, to.n_of_structures, to.chosen[m], m);
+    }
   }
+}
+
+// ---- the plan of the steps
+
+/// One warp, of which one thread works.
+template <class Scalar>
+__global__ void take_plan(const double* plan, const Index* step, Scalar* rate, double* n_structures,
+                          double* n_atoms) {
+  if (threadIdx.x != 0) return;
+  const double* const row = plan + 3 * step[0];
+  *rate = static_cast<Scalar>(row[0]);
+  *n_structures = row[1];
+  *n_atoms = row[2];
 }
 
 // ---- the record of the steps
@@ -168,9 +200,19 @@ void gather_batch(const std::int64_t* order, const std::int64_t* step, const Res
   Parts parts(scratch);
   const Starts starts(to.n_structures, parts);
   launch(find_starts, LaunchShape{dim3(1), threads, 0, stream}, order, step, from, to, starts);
-  launch(gather_atoms, one_per_thread(to.n_atoms, threads, stream), from, to, starts);
-  launch(gather_pairs, one_per_thread(to.n_pairs, threads, stream), from, to, starts);
+  const Index n = to.n_pairs + to.n_atoms + to.n_structures + 1;
+  launch(gather_all, one_per_thread(n, threads, stream), from, to, starts);
 }
+
+template <class Scalar>
+void begin_step(const double* plan, const std::int64_t* step, Scalar* rate, double* n_structures,
+                double* n_atoms, Stream stream) {
+  launch(take_plan<Scalar>, LaunchShape{dim3(1), warp_size, 0, stream}, plan, step, rate,
+         n_structures, n_atoms);
+}
+
+template void begin_step(const double*, const std::int64_t*, float*, double*, double*, Stream);
+template void begin_step(const double*, const std::int64_t*, double*, double*, double*, Stream);
 
 template <class Scalar>
 void record_step(const Scalar* gradient_norm, const double* loss, const double* n_structures,

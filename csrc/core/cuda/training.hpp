@@ -18,6 +18,16 @@ struct ResidentArrays {
   const std::int32_t* pairs;       ///< (n_pairs + 1, 5): i, j within the structure, shift
 };
 
+/// Numbers that go with structures or with atoms, a row for each: all of them, padding included,
+/// and those of a batch.
+struct Rows {
+  const double* from;  ///< (n + 1, n_columns)
+  double* to;          ///< (n_structures + 1 or n_atoms, n_columns)
+  std::int64_t n_columns;
+};
+
+constexpr std::size_t most_rows = 6;  ///< arrays that go with structures, or with atoms
+
 /// A batch with room for n_atoms and n_pairs.
 struct PaddedArrays {
   std::int64_t n_structures, n_atoms, n_pairs;
@@ -30,6 +40,8 @@ struct PaddedArrays {
   std::int64_t* row_ptr;         ///< (n_atoms + 1,) rows end before the padding pairs
   std::int64_t *idx_i, *idx_j;   ///< (n_pairs,)
   std::int32_t* shifts;          ///< (n_pairs, 3)
+  Rows of_structures[most_rows], of_atoms[most_rows];
+  std::size_t n_of_structures, n_of_atoms;  ///< how many of these there are
 };
 
 std::int64_t gather_scratch_bytes(std::int64_t n_structures);
@@ -38,6 +50,12 @@ std::int64_t gather_scratch_bytes(std::int64_t n_structures);
 /// does not is left out.
 void gather_batch(const std::int64_t* order, const std::int64_t* step, const ResidentArrays& from,
                   const PaddedArrays& to, void* scratch, Stream stream);
+
+/// The row step[0] of plan (n_steps, 3): learning rate, structures and atoms of the whole batch;
+/// one number each.
+template <class Scalar>
+void begin_step(const double* plan, const std::int64_t* step, Scalar* rate, double* n_structures,
+                double* n_atoms, Stream stream);
 
 /// What steps leave for each other and for the host.
 struct StepRecord {

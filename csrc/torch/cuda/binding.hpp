@@ -70,25 +70,48 @@ void with_scalar(at::ScalarType dtype, const Work& work) {
   }
 }
 
+/// The partners of a half list, and the tensor that holds their memory: that of the operator
+/// find_partners, if it is given, or a new one.
+struct HeldPartners {
+  at::Tensor memory;
+  Partners partners;
+
+  HeldPartners(const std::optional<at::Tensor>& given, std::int64_t n_atoms, std::int64_t n_pairs,
+               const at::Tensor& row_ptr, const at::Tensor& idx_j, Stream stream) {
+    const std::int64_t n_bytes = partners_bytes(n_atoms, n_pairs);
+    if (given) {
+      check(*given, "partners", {n_bytes}, at::kByte, idx_j);
+      memory = given->contiguous();
+      partners = partners_in(n_atoms, n_pairs, memory.mutable_data_ptr());
+      return;
+    }
+    memory = scratch_bytes(n_bytes, idx_j);
+    partners =
+        find_partners(n_atoms, n_pairs, row_ptr.const_data_ptr<std::int64_t>(),
+                      idx_j.const_data_ptr<std::int64_t>(), memory.mutable_data_ptr(), stream);
+  }
+};
+
 /// Pairs with both sides, for convolutions, and the tensors that hold their memory. weights
 /// (n_orders, n_pairs, 6); w and z are those of two orders (or others, see set_weights).
 template <class Scalar>
 struct HeldPairs {
-  at::Tensor row_ptr, idx_j, bins, w, z, partners;
+  at::Tensor row_ptr, idx_j, bins, w, z;
+  HeldPartners partners;
   PairsBothWays<Scalar> pairs{};
 
   HeldPairs(const at::Tensor& row_ptr_, const at::Tensor& idx_j_, const at::Tensor& bins_,
             Stream stream)
-      : row_ptr(row_ptr_.contiguous()), idx_j(idx_j_.contiguous()), bins(bins_.contiguous()) {
-    const std::int64_t n_atoms = row_ptr.size(0) - 1, n_pairs = idx_j.size(0);
-    partners = scratch_bytes(partners_bytes(n_atoms, n_pairs), idx_j);
-    pairs.half.n_atoms = n_atoms;
+      : row_ptr(row_ptr_.contiguous()),
+        idx_j(idx_j_.contiguous()),
+        bins(bins_.contiguous()),
+        partners(std::nullopt, row_ptr.size(0) - 1, idx_j.size(0), row_ptr, idx_j, stream) {
+    pairs.half.n_atoms = row_ptr.size(0) - 1;
     pairs.half.row_ptr = row_ptr.const_data_ptr<std::int64_t>();
     pairs.half.idx_j = idx_j.const_data_ptr<std::int64_t>();
     pairs.half.bins = bins.const_data_ptr<std::int32_t>();
-    pairs.n_pairs = n_pairs;
-    pairs.partners = find_partners(n_atoms, n_pairs, pairs.half.row_ptr, pairs.half.idx_j,
-                                   partners.mutable_data_ptr(), stream);
+    pairs.n_pairs = idx_j.size(0);
+    pairs.partners = partners.partners;
   }
 
   /// (n_pairs, 6) each; z may be undefined.

@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
+#include <optional>
 #include <stdexcept>
 #include <tuple>
 
@@ -74,21 +75,22 @@ struct Geometry {
 std::tuple<Tensor, Tensor> pair_forces_cuda(const Tensor& g_d, const Tensor& r_ij,
                                             const Tensor& d_ij, const Tensor& row_ptr,
                                             const Tensor& idx_j, const Tensor& idx_m,
-                                            std::int64_t n_structures) {
+                                            std::int64_t n_structures,
+                                            const std::optional<Tensor>& given_partners) {
   const Geometry geometry(r_ij, d_ij, row_ptr, idx_j, idx_m);
   check(g_d, "g_d", geometry.d_ij.sizes(), at::kDouble, geometry.r_ij);
   const OnDevice device(geometry.r_ij);
   const DirectedPairs pairs = geometry.pairs();
   const std::int64_t n_pairs = geometry.d_ij.size(0);
+  const HeldPartners held(given_partners, pairs.n_atoms, n_pairs, geometry.row_ptr, geometry.idx_j,
+                          device.stream());
   const Tensor g = g_d.contiguous(),
-               memory = scratch_bytes(partners_bytes(pairs.n_atoms, n_pairs), g),
                scratch = scratch_bytes(pair_forces_scratch_bytes(pairs.n_atoms, n_structures), g);
   const Tensor forces = at::empty({pairs.n_atoms, 3}, g.options()),
                virial = at::empty({n_structures, 3, 3}, g.options());
-  const Partners partners = find_partners(pairs.n_atoms, n_pairs, pairs.row_ptr, pairs.idx_j,
-                                          memory.mutable_data_ptr(), device.stream());
+
   try {
-    cuda::pair_forces(pairs, partners, g.const_data_ptr<double>(), n_structures,
+    cuda::pair_forces(pairs, held.partners, g.const_data_ptr<double>(), n_structures,
                       forces.mutable_data_ptr<double>(),
                       n_structures > 0 ? virial.mutable_data_ptr<double>() : nullptr,
                       scratch.mutable_data_ptr(), device.stream());

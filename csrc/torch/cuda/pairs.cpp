@@ -1,4 +1,5 @@
-// The operators half_list, pair_rows and spline_weights for GPUs.
+// The operators half_list, pair_rows and spline_weights for GPUs, and find_partners, which only
+// they have.
 #include "../../core/cuda/pairs.hpp"
 
 #include <ATen/ops/arange.h>
@@ -7,6 +8,7 @@
 #include <torch/library.h>
 
 #include <cmath>
+#include <optional>
 #include <tuple>
 
 #include "../../core/cuda/spline.hpp"
@@ -43,6 +45,29 @@ std::tuple<Tensor, Tensor, Tensor> half_list_cuda(const Tensor& idx_i, const Ten
                   row_ptr.mutable_data_ptr<std::int64_t>(), half_j.mutable_data_ptr<std::int64_t>(),
                   device.stream());
   return {pairs, row_ptr, half_j};
+}
+
+std::int64_t checked_partners_bytes(std::int64_t n_rows, std::int64_t n_pairs) {
+  TORCH_CHECK_VALUE(n_rows > 0, "`row_ptr` must have one more entry than atoms, got none");
+  check_number_of_pairs(n_pairs);
+  return partners_bytes(n_rows - 1, n_pairs);
+}
+
+/// Bytes, laid out by core.
+Tensor find_partners_cuda(const Tensor& row_ptr, const Tensor& idx_j) {
+  check(row_ptr, "row_ptr", {row_ptr.numel()}, at::kLong, idx_j);
+  check(idx_j, "idx_j", {idx_j.numel()}, at::kLong, idx_j);
+  checked_partners_bytes(row_ptr.size(0), idx_j.size(0));
+  const OnDevice device(idx_j);
+  const Tensor rows = row_ptr.contiguous(), j = idx_j.contiguous();
+  return HeldPartners(std::nullopt, rows.size(0) - 1, j.size(0), rows, j, device.stream()).memory;
+}
+
+/// A compiler that keeps shapes open fixes them here.
+Tensor find_partners_meta(const Tensor& row_ptr, const Tensor& idx_j) {
+  const auto size = [](const Tensor& t) { return t.sym_size(0).guard_int(__FILE__, __LINE__); };
+  return at::empty({checked_partners_bytes(size(row_ptr), size(idx_j))},
+                   idx_j.options().dtype(at::kByte).device(at::kMeta));
 }
 
 /// The order and range of the indices are trusted.
@@ -94,7 +119,17 @@ std::tuple<Tensor, Tensor> spline_weights_cuda(const Tensor& d_ij, double step, 
 }  // namespace
 }  // namespace scschnet::cuda
 
+TORCH_LIBRARY_FRAGMENT(scschnet, library) {
+  library.def("find_partners(Tensor row_ptr, Tensor idx_j) -> Tensor",
+              {at::Tag::pt2_compliant_tag});
+}
+
+TORCH_LIBRARY_IMPL(scschnet, Meta, library) {
+  library.impl("find_partners", scschnet::cuda::find_partners_meta);
+}
+
 TORCH_LIBRARY_IMPL(scschnet, SCSCHNET_CUDA_KEY, library) {
+  library.impl("find_partners", scschnet::cuda::find_partners_cuda);
   library.impl("half_list", scschnet::cuda::half_list_cuda);
   library.impl("pair_rows", scschnet::cuda::pair_rows_cuda);
   library.impl("spline_weights.pieces", scschnet::cuda::spline_weights_cuda);

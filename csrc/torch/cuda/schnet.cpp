@@ -4,7 +4,6 @@
 // along v, lambda a cotangent in the last reverse pass.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_foreach_copy.h>
-#include <ATen/ops/addcmul.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
@@ -14,10 +13,13 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <optional>
 #include <tuple>
 #include <vector>
 
 #include "../../core/cuda/activation.hpp"
+#include "../../core/cuda/column_sums.hpp"
+#include "../../core/cuda/readout.hpp"
 #include "../registered_halo.hpp"
 #include "../schnet_input.hpp"
 #include "binding.hpp"
@@ -46,20 +48,20 @@ Readout readout_of(const SchnetInput& in) {
 }
 
 /// Everything that a forward pass leaves for the backward pass, in one tensor: the partners of the
-/// half list, and arrays (n_blocks, n_atoms, n_features) unless something else is said. What is
-/// not kept shares the memory of one block.
+/// half list, unless they are given, and arrays (n_blocks, n_atoms, n_features) unless something
+/// else is said. What is not kept shares the memory of one block.
 struct State {
   Tensor memory;    // (size,)
   Tensor partners;  // bytes
   Tensor x, h, y, s, slope;
-  Tensor out, q, readout_slope;                // (n_atoms, n_features or n_hidden)
-  Tensor out_bar, v_bar, z_bar, y_bar, h_bar;  // with derivatives
+  Tensor out, q, readout_slope;       // (n_atoms, n_features or n_hidden)
+  Tensor out_bar, hidden_bar;         // likewise, with derivatives
+  Tensor v_bar, z_bar, y_bar, h_bar;  // with derivatives
 
-  State(const SchnetSizes& n, bool derivatives, bool keep, const at::TensorOptions& options,
-        const Tensor& given = {}) {
+  State(const SchnetSizes& n, bool derivatives, bool keep, std::int64_t partner_bytes,
+        const at::TensorOptions& options, const Tensor& given = {}) {
     constexpr std::int64_t line = 256;
     const auto element = static_cast<std::int64_t>(options.dtype().itemsize());
-    const std::int64_t partner_bytes = partners_bytes(n.n_atoms, n.n_pairs);
     memory = given;
     std::int64_t used = 0;
     const auto rounded = [&](std::int64_t count) {
@@ -91,6 +93,7 @@ struct State {
       readout_slope = rows(n.n_hidden);
       if (!derivatives) return;
       out_bar = rows(n.n_features);
+      hidden_bar = rows(n.n_hidden);
       for (Tensor* array : {&v_bar, &z_bar, &y_bar, &h_bar}) *array = per_block(keep);
     };
     if (!memory.defined()) {
@@ -119,20 +122,28 @@ struct Pass {
       : in(input),
         n(sizes),
         stream(stream_),
-        state(sizes, input.derivatives, keep, input.features.options(), given) {
+        state(sizes, input.derivatives, keep,
+              input.partners.defined() ? 0 : partners_bytes(sizes.n_atoms, sizes.n_pairs),
+              input.features.options(), given) {
     pairs.half = pairs_of<Scalar>(in);
     pairs.n_pairs = n.n_pairs;
-    void* const memory = state.partners.mutable_data_ptr();
-    pairs.partners = given.defined() ? partners_in(n.n_atoms, n.n_pairs, memory)
-                                     : find_partners(n.n_atoms, n.n_pairs, pairs.half.row_ptr,
-                                                     pairs.half.idx_j, memory, stream);
+    const bool found = in.partners.defined();
+    void* const memory = (found ? in.partners : state.partners).mutable_data_ptr();
+    pairs.partners = found || given.defined()
+                         ? partners_in(n.n_atoms, n.n_pairs, memory)
+                         : find_partners(n.n_atoms, n.n_pairs, pairs.half.row_ptr, pairs.half.idx_j,
+                                         memory, stream);
   }
 
   FilterTable<Scalar> table(std::int64_t l) const {
     return {in.tables.const_data_ptr<Scalar>() + l * n.n_rows * n.n_features, n.n_rows,
             n.n_features};
   }
+  ReadoutLayer<Scalar> layer(const Readout& readout) const {
+    return {n.n_hidden, read(readout.output), read(readout.output_bias)};
+  }
   Tensor weight(std::int64_t l) const { return in.contribution_weights.select(0, l); }
+  const Scalar* weight_pointer(std::int64_t l) const { return read(in.contribution_weights) + l; }
   /// The rows that this process computes.
   Tensor computed(const Tensor& rows) const { return rows.narrow(0, 0, n.n_computed); }
   static const Scalar* read(const Tensor& t) { return t.const_data_ptr<Scalar>(); }
@@ -161,8 +172,8 @@ template <class Scalar>
 void add_layer(const Pass<Scalar>& pass, std::int64_t layer, const Tensor& v, const Tensor& before,
                const Tensor& x, const Outputs& to) {
   const auto& n = pass.n;
-  add_correction(n.n_computed, n.n_features, pass.read(pass.in.contribution_weights) + layer,
-                 pass.read(v), before.defined() ? pass.read(before) : nullptr,
+  add_correction(n.n_computed, n.n_features, pass.weight_pointer(layer), pass.read(v),
+                 before.defined() ? pass.read(before) : nullptr,
                  x.defined() ? pass.write(x) : nullptr, pass.write(pass.state.out),
                  pass.write(to.norms.select(0, layer)), pass.stream);
   if (to.corrections.numel() > 0) to.corrections.select(0, layer).copy_(v);
@@ -191,19 +202,17 @@ void run_blocks(const Pass<Scalar>& pass, const Outputs& to) {
 
 /// From out to g and, with derivatives, out_bar.
 template <class Scalar>
-void read_out(const Pass<Scalar>& pass, const Outputs& to) {
+void run_readout(const Pass<Scalar>& pass, const Outputs& to) {
   const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
   const Readout readout = readout_of(in);
   Tensor q = pass.computed(s.q);
   at::addmm_out(q, readout.hidden_bias, pass.computed(s.out), readout.hidden.t());
-  activate(q.numel(), pass.read(q), pass.write(q), pass.write(s.readout_slope), pass.stream);
-  Tensor g = to.g.unsqueeze(1);
-  at::addmm_out(g, readout.output_bias, q, readout.output.t());
+  read_out(n.n_computed, n.n_local, pass.layer(readout), pass.read(q), pass.write(q),
+           pass.write(s.readout_slope), pass.write(to.g),
+           in.derivatives ? pass.write(s.hidden_bar) : nullptr, pass.stream);
   if (!in.derivatives) return;
-  Tensor hidden_bar = pass.computed(s.readout_slope) * readout.output;
-  hidden_bar.narrow(0, n.n_local, n.n_computed - n.n_local).zero_();  // ghosts do not count
   Tensor out_bar = pass.computed(s.out_bar);
-  at::mm_out(out_bar, hidden_bar, readout.hidden);
+  at::mm_out(out_bar, pass.computed(s.hidden_bar), readout.hidden);
 }
 
 /// sum + a b, in the memory of the sum; without one, the product.
@@ -217,23 +226,21 @@ void derive(const Pass<Scalar>& pass, const Outputs& to) {
   const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
   if (n.n_blocks == 0) to.d_bar.zero_();
   const Tensor scratch = pass.empty({dot_scratch_size<Scalar>(n.n_features, n.n_pairs)});
-  Tensor x_bar;
+  const Tensor out_bar = pass.computed(s.out_bar);
   for (std::int64_t l = n.n_blocks; l-- > 0;) {
     const Block block = block_of(in, l);
-    if (l + 1 < n.n_blocks) {  // nothing reads the features of the last block
-      const Tensor h_bar = pass.computed(s.h_bar[l + 1]), weight = block_of(in, l + 1).input;
-      x_bar = added_product(x_bar, h_bar, weight);
-    }
     Tensor v_bar = pass.computed(s.v_bar[l]), z_bar = pass.computed(s.z_bar[l]),
            y_bar = pass.computed(s.y_bar[l]);
-    const Tensor out_bar = pass.computed(s.out_bar);
-    if (x_bar.defined()) {
-      at::addcmul_out(v_bar, x_bar, out_bar, pass.weight(l + 1));
-    } else {
+    if (l + 1 < n.n_blocks) {  // the block behind has begun it
+      v_bar.addmm_(pass.computed(s.h_bar[l + 1]), block_of(in, l + 1).input);
+    } else {  // nothing reads the features of the last block
       at::mul_out(v_bar, out_bar, pass.weight(l + 1));
     }
     at::mm_out(z_bar, v_bar, block.output);
-    z_bar.mul_(pass.computed(s.slope[l]));
+    const BlockBefore<Scalar> before{pass.weight_pointer(l + 1), pass.read(v_bar),
+                                     pass.read(out_bar), l ? pass.write(s.v_bar[l - 1]) : nullptr};
+    activate_backward<Scalar>(z_bar.numel(), pass.read(z_bar), pass.read(s.slope[l]), nullptr,
+                              nullptr, pass.write(z_bar), before, pass.stream);
     at::mm_out(y_bar, z_bar, block.hidden);
     s.y_bar[l].narrow(0, n.n_computed, n.n_atoms - n.n_computed).zero_();
     const bool add = l + 1 < n.n_blocks;
@@ -265,7 +272,7 @@ Outputs forward(const SchnetInput& in, const SchnetSizes& n, bool keep, bool cor
   with_scalar(in.features.scalar_type(), [&]<class Scalar>() {
     const Pass<Scalar> pass(in, n, keep, device.stream());
     run_blocks(pass, to);
-    read_out(pass, to);
+    run_readout(pass, to);
     if (in.derivatives) derive(pass, to);
     to.state = pass.state.memory;
     to.out = representation ? pass.state.out.clone() : pass.empty({n.n_atoms, 0});
@@ -283,7 +290,10 @@ struct BackwardPass : Pass<Scalar> {
   Tensor v;      // (n_pairs,), or undefined
   Block blocks;  // gradients of all blocks, (n_blocks, ...)
   Readout readout;
-  Tensor weight_dots;  // (n_blocks + 1, n_atoms) float64: of the contribution weights, by atom
+  Tensor weights_bar;                    // of the contribution weights
+  Tensor weight_dots;                    // (n_blocks + 1, n_atoms) float64: parts of these, by atom
+  std::vector<Columns<Scalar>> columns;  // whose sums are gradients
+  std::vector<Tensor> summed;            // and hold their memory
   Tensor features_bar, tables_bar;
   Tensor x_dot, h_dot, y_dot, z_dot, s_dot;  // tangents, (n_blocks, n_atoms, n_features)
   Tensor out_dot;
@@ -295,16 +305,35 @@ struct BackwardPass : Pass<Scalar> {
       : Pass<Scalar>(in, n, true, stream, state),
         g_bar(g_bar_),
         v(v_),
+        weights_bar(at::empty_like(in.contribution_weights)),
         weight_dots(
             at::empty({n.n_blocks + 1, n.n_atoms}, in.features.options().dtype(at::kDouble))),
-        tables_bar(at::empty_like(in.tables)) {}
+        tables_bar(at::empty_like(in.tables)) {
+    columns.push_back({nullptr, weight_dots.const_data_ptr<double>(), n.n_blocks + 1, 1,
+                       this->write(weights_bar)});
+  }
 
-  const Scalar* weight_pointer(std::int64_t layer) const {
-    return this->read(this->in.contribution_weights) + layer;
+  /// Sums over atoms of matrices (..., n_atoms, n_columns), made at the end of the pass.
+  Tensor sum_later(const Tensor& matrices, at::IntArrayRef sizes) {
+    const Tensor sums = this->empty(sizes);
+    const std::int64_t n_columns = matrices.size(-1);
+    columns.push_back(
+        {this->read(matrices), nullptr, sums.numel() / n_columns, n_columns, this->write(sums)});
+    summed.push_back(matrices);
+    return sums;
   }
-  double* dots(std::int64_t layer) const {
-    return weight_dots.select(0, layer).template mutable_data_ptr<double>();
+
+  /// x_0 undefined: zero.
+  Layers<Scalar> layers(const Tensor& x_0, const Tensor& x) const {
+    const auto& n = this->n;
+    return {n.n_atoms,
+            n.n_features,
+            n.n_blocks,
+            this->weight_pointer(0),
+            x_0.defined() ? this->read(x_0) : nullptr,
+            this->read(x)};
   }
+  double* dots() const { return weight_dots.mutable_data_ptr<double>(); }
 };
 
 /// sum + a^T b of every block, in the memory of the sum; without one, the product.
@@ -325,8 +354,7 @@ void tangent_pass(BackwardPass<Scalar>& pass) {
   pass.out_dot = at::empty_like(in.features);
   for (std::int64_t l = 0; l < n.n_blocks; ++l) {
     const Block block = block_of(in, l);
-    const Tensor y_dot = pass.y_dot[l], x_dot = pass.x_dot[l];
-    const Scalar* const before = l ? pass.read(pass.x_dot[l - 1]) : nullptr;
+    const Tensor y_dot = pass.y_dot[l];
     if (l == 0) {
       cfconv(pass.by_slope(scaled), pass.table(l), pass.read(s.h[l]), pass.write(y_dot),
              pass.stream);
@@ -338,31 +366,37 @@ void tangent_pass(BackwardPass<Scalar>& pass) {
     }
     Tensor z_dot = pass.z_dot[l], s_dot = pass.s_dot[l];
     at::mm_out(z_dot, y_dot, block.hidden.t());
-    at::mul_out(s_dot, z_dot, s.slope[l]);
-    const Tensor v_dot = at::mm(s_dot, block.output.t());
-    add_tangent(n.n_atoms, n.n_features, pass.weight_pointer(l + 1), pass.read(v_dot),
-                pass.read(s.out_bar), before, pass.write(x_dot), pass.write(pass.out_dot),
-                pass.dots(l + 1), pass.stream);
+    Tensor x_dot = pass.x_dot[l];
+    activate_tangent(s_dot.numel(), pass.read(s.slope[l]), pass.read(z_dot), pass.write(s_dot),
+                     l ? pass.read(pass.x_dot[l - 1]) : nullptr, pass.write(x_dot), pass.stream);
+    if (l == 0) {
+      at::mm_out(x_dot, s_dot, block.output.t());
+    } else {
+      x_dot.addmm_(s_dot, block.output.t());
+    }
   }
+  add_tangents(pass.layers({}, pass.x_dot), pass.read(s.out_bar), pass.write(pass.out_dot),
+               pass.dots(), pass.stream);
 }
 
 template <class Scalar>
-void reverse_readout(BackwardPass<Scalar>& pass) {
-  const auto& [in, s] = std::tie(pass.in, pass.state);
+void reverse_readout_pass(BackwardPass<Scalar>& pass) {
+  const auto& [in, n, s] = std::tie(pass.in, pass.n, pass.state);
   const Readout readout = readout_of(in);
   Readout& bar = pass.readout;
-  const Tensor hidden_bar = s.readout_slope * readout.output, g_bar = pass.g_bar.unsqueeze(1);
-  Tensor lambda = hidden_bar * g_bar;
-  bar.output = at::mm(g_bar.t(), s.q);
+  Tensor lambda = at::empty_like(s.q);
+  const Tensor terms = at::empty_like(s.q);
   if (pass.out_dot.defined()) {
-    const Tensor q_dot = at::mm(pass.out_dot, readout.hidden.t());
-    bar.output = bar.output + at::mul(s.readout_slope, q_dot).sum(0, /*keepdim=*/true);
-    lambda = lambda + hidden_bar * (1 - s.readout_slope) * q_dot;
-    bar.hidden = at::mm(hidden_bar.t(), pass.out_dot);
+    at::mm_out(lambda, pass.out_dot, readout.hidden.t());
+    bar.hidden = at::mm(s.hidden_bar.t(), pass.out_dot);
   }
+  reverse_readout(n.n_atoms, pass.layer(readout), pass.read(pass.g_bar), pass.read(s.q),
+                  pass.read(s.readout_slope), pass.out_dot.defined() ? pass.read(lambda) : nullptr,
+                  pass.write(lambda), pass.write(terms), pass.stream);
   bar.hidden = added_product(bar.hidden, lambda.t(), s.out);
-  bar.hidden_bias = lambda.sum(0);
-  bar.output_bias = pass.g_bar.sum().reshape({1});
+  bar.hidden_bias = pass.sum_later(lambda, {n.n_hidden});
+  bar.output = pass.sum_later(terms, {1, n.n_hidden});
+  bar.output_bias = pass.sum_later(pass.g_bar.unsqueeze(1), {1});
   pass.lambda_out = pass.out_cotangent.defined()
                         ? at::addmm(pass.out_cotangent, lambda, readout.hidden)
                         : at::mm(lambda, readout.hidden);
@@ -400,15 +434,12 @@ void gradients_of_tables(const BackwardPass<Scalar>& pass, const Tensor& lambdas
   }
 }
 
-/// Cotangent of the correction of a layer from those of out and of x, and its weight's gradient.
+/// All sums over atoms together.
 template <class Scalar>
-void reverse_sum(const BackwardPass<Scalar>& pass, std::int64_t layer, const Tensor& lambda_x,
-                 const Tensor& x, const Tensor& before, const Tensor& lambda_v) {
-  reverse_correction(pass.n.n_atoms, pass.n.n_features, pass.weight_pointer(layer),
-                     pass.read(pass.lambda_out), lambda_x.defined() ? pass.read(lambda_x) : nullptr,
-                     pass.read(x), before.defined() ? pass.read(before) : nullptr,
-                     layer > 0 && pass.v.defined(), pass.write(lambda_v), pass.dots(layer),
-                     pass.stream);
+void add_up(const BackwardPass<Scalar>& pass) {
+  const Tensor scratch = at::empty({column_sums_scratch_size(pass.n.n_atoms, pass.columns)},
+                                   pass.weight_dots.options());
+  sum_columns(pass.n.n_atoms, pass.columns, scratch.mutable_data_ptr<double>(), pass.stream);
 }
 
 /// Of the weights of all blocks, each kind in one product: small ones do not fill a GPU.
@@ -430,8 +461,8 @@ void gradients_of_blocks(BackwardPass<Scalar>& pass, const Tensor& lambda_v, con
   }
   bar.hidden = added_products(bar.hidden, lambda_z, s.y);
   bar.output = added_products(bar.output, lambda_v, s.s);
-  bar.hidden_bias = lambda_z.sum(1);
-  bar.output_bias = lambda_v.sum(1);
+  bar.hidden_bias = pass.sum_later(lambda_z, {n.n_blocks, n.n_features});
+  bar.output_bias = pass.sum_later(lambda_v, {n.n_blocks, n.n_features});
 }
 
 template <class Scalar>
@@ -440,27 +471,29 @@ void reverse_pass(BackwardPass<Scalar>& pass) {
   const auto of_blocks = [&] { return pass.empty({n.n_blocks, n.n_atoms, n.n_features}); };
   const Tensor lambdas_v = of_blocks(), lambdas_z = of_blocks(), lambdas_h = of_blocks(),
                lambdas_y = of_blocks();
-  Tensor lambda_x;
+  pass.features_bar = at::empty_like(in.features);
+  const auto lambda_of_layer = [&](std::int64_t l) {
+    return l > 0 ? lambdas_v[l - 1] : pass.features_bar;
+  };
+  reverse_sum(pass.layers(in.features, s.x), pass.read(pass.lambda_out), pass.v.defined(),
+              pass.write(lambda_of_layer(n.n_blocks)), pass.dots(), pass.stream);
   for (std::int64_t l = n.n_blocks; l-- > 0;) {
     const Block block = block_of(in, l);
-    const Tensor lambda_v = lambdas_v[l], lambda_h = lambdas_h[l];
-    reverse_sum(pass, l + 1, lambda_x, s.x[l], l ? s.x[l - 1] : in.features, lambda_v);
-    Tensor lambda_z = lambdas_z[l];
+    const Tensor lambda_v = lambda_of_layer(l + 1), lambda_h = lambdas_h[l];
+    Tensor lambda_z = lambdas_z[l], before = lambda_of_layer(l);
     at::mm_out(lambda_z, lambda_v, block.output);
-    if (pass.v.defined()) {
-      activate_backward(lambda_z.numel(), pass.read(lambda_z), pass.read(s.slope[l]),
-                        pass.read(s.z_bar[l]), pass.read(pass.z_dot[l]), pass.write(lambda_z),
-                        pass.stream);
-    } else {
-      lambda_z.mul_(s.slope[l]);
-    }
+    const bool second = pass.v.defined();
+    activate_backward<Scalar>(lambda_z.numel(), pass.read(lambda_z), pass.read(s.slope[l]),
+                              second ? pass.read(s.z_bar[l]) : nullptr,
+                              second ? pass.read(pass.z_dot[l]) : nullptr, pass.write(lambda_z),
+                              {pass.weight_pointer(l + 1), pass.read(lambda_v),
+                               pass.read(pass.lambda_out), pass.write(before)},
+                              pass.stream);
     Tensor lambda_y = lambdas_y[l];
     at::mm_out(lambda_y, lambda_z, block.hidden);
     reverse_convolution(pass, l, lambda_y, lambda_h);
-    lambda_x = added_product(lambda_x, lambda_h, block.input);
+    before.addmm_(lambda_h, block.input);
   }
-  pass.features_bar = at::empty_like(in.features);
-  reverse_sum(pass, 0, lambda_x, in.features, {}, pass.features_bar);
   if (n.n_blocks == 0) return;
   gradients_of_tables(pass, lambdas_y);
   gradients_of_blocks(pass, lambdas_v, lambdas_z, lambdas_h);
@@ -475,12 +508,13 @@ Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_b
     BackwardPass<Scalar> pass(in, n, device.stream(), state, g_bar, n.n_blocks > 0 ? v : Tensor());
     pass.out_cotangent = out_cotangent;
     if (pass.v.defined()) tangent_pass(pass);
-    reverse_readout(pass);
+    reverse_readout_pass(pass);
     reverse_pass(pass);
+    add_up(pass);
     auto& [features, tables, weights, parameters] = to;
     features = pass.features_bar;
     tables = pass.tables_bar;
-    weights = pass.weight_dots.sum(1).to(in.features.scalar_type());
+    weights = pass.weights_bar;
     const Block& b = pass.blocks;
     std::vector<Tensor> parts;
     for (std::int64_t l = 0; l < n.n_blocks; ++l) {
@@ -500,18 +534,27 @@ Gradients backward(const SchnetInput& in, const Tensor& state, const Tensor& g_b
 
 // ---- the operators
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> schnet_cuda(SCSCHNET_NETWORK_PARAMETERS,
-                                                               bool derivatives,
-                                                               bool representation, bool keep) {
-  const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
+SchnetInput with_partners(SchnetInput in, const std::optional<Tensor>& partners) {
+  if (!partners) return in;
+  check(*partners, "partners", {partners_bytes(in.features.size(0), in.idx_j.size(0))}, at::kByte,
+        in.features);
+  in.partners = partners->contiguous();
+  return in;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> schnet_cuda(
+    SCSCHNET_NETWORK_PARAMETERS, bool derivatives, bool representation, bool keep,
+    const std::optional<Tensor>& partners) {
+  const SchnetInput in = with_partners(checked_input(SCSCHNET_NETWORK, derivatives), partners);
   const Outputs r = forward(in, in.sizes(), keep, false, representation);
   return {r.g, r.d_bar, r.norms, r.out, keep ? r.state : at::empty({0}, features.options())};
 }
 
 Gradients schnet_backward_cuda(const std::optional<Tensor>& g_bar, const std::optional<Tensor>& v,
                                const std::optional<Tensor>& out_bar, const Tensor& state,
-                               SCSCHNET_NETWORK_PARAMETERS, bool derivatives) {
-  const SchnetInput in = checked_input(SCSCHNET_NETWORK, derivatives);
+                               SCSCHNET_NETWORK_PARAMETERS, bool derivatives,
+                               const std::optional<Tensor>& partners) {
+  const SchnetInput in = with_partners(checked_input(SCSCHNET_NETWORK, derivatives), partners);
   const Cotangents bars = checked_cotangents(in, g_bar, v, out_bar);
   return backward(in, state.contiguous(), bars.g_bar, bars.d_bar, bars.representation_bar);
 }

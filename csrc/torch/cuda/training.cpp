@@ -19,18 +19,42 @@ namespace scschnet::cuda {
 namespace {
 
 using at::Tensor;
+using at::TensorList;
 
-/// chosen, sizes, sources, idx_m, positions, atomic_numbers, row_ptr, idx_i, idx_j, shifts
-using Gathered =
-    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+/// chosen, sizes, sources, idx_m, positions, atomic_numbers, row_ptr, idx_i, idx_j, shifts,
+/// of_structures, of_atoms
+using Gathered = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+                            Tensor, std::vector<Tensor>, std::vector<Tensor>>;
 
 void check_contiguous(const Tensor& tensor, const char* name) {
   TORCH_CHECK_VALUE(tensor.is_contiguous(), "`", name, "` must be contiguous");
 }
 
+/// Checks arrays of `n_from` rows, lets `rows` point to them and to new ones of n_to rows, which it
+/// returns.
+std::vector<Tensor> rows_to_gather(TensorList arrays, const char* name, std::int64_t n_from,
+                                   std::int64_t n_to, const Tensor& like, Rows* rows) {
+  TORCH_CHECK_VALUE(arrays.size() <= most_rows, "`", name, "` must hold at most ", most_rows,
+                    " arrays, got ", arrays.size());
+  std::vector<Tensor> gathered;
+  for (const Tensor& array : arrays) {
+    TORCH_CHECK_VALUE(array.dim() > 0, "`", name, "` must have a row for each, got a number");
+    auto sizes = array.sizes().vec();
+    sizes[0] = n_from;
+    check(array, name, sizes, at::kDouble, like);
+    check_contiguous(array, name);
+    sizes[0] = n_to;
+    gathered.push_back(at::empty(sizes, array.options()));
+    *rows++ = {array.const_data_ptr<double>(), gathered.back().mutable_data_ptr<double>(),
+               array.numel() / n_from};
+  }
+  return gathered;
+}
+
 Gathered gather_batch_cuda(const Tensor& order, const Tensor& step, const Tensor& structures,
                            const Tensor& positions, const Tensor& atoms, const Tensor& pairs,
-                           std::int64_t n_atoms, std::int64_t n_pairs) {
+                           TensorList of_structures, TensorList of_atoms, std::int64_t n_atoms,
+                           std::int64_t n_pairs) {
   TORCH_CHECK_VALUE(order.dim() == 2 && order.size(1) > 0,
                     "`order` must have shape (n_steps, n_structures + 1), got ", order.sizes());
   TORCH_CHECK_VALUE(n_atoms > 0 && n_pairs > 0, "`n_atoms` and `n_pairs` must be positive, got ",
@@ -59,19 +83,55 @@ Gathered gather_batch_cuda(const Tensor& order, const Tensor& step, const Tensor
               numbers(n_atoms + 1),
               numbers(n_pairs),
               numbers(n_pairs),
-              at::empty({n_pairs, 3}, pairs.options())};
-  const auto& [chosen, sizes, sources, idx_m, r, z, row_ptr, idx_i, idx_j, shifts] = to;
+              at::empty({n_pairs, 3}, pairs.options()),
+              {},
+              {}};
+  auto& [chosen, sizes, sources, idx_m, r, z, row_ptr, idx_i, idx_j, shifts, by_structure,
+         by_atom] = to;
   const auto write = [](const Tensor& t) { return t.mutable_data_ptr<std::int64_t>(); };
   const Tensor scratch = scratch_bytes(gather_scratch_bytes(n_structures), order);
+  PaddedArrays batch{.n_structures = n_structures,
+                     .n_atoms = n_atoms,
+                     .n_pairs = n_pairs,
+                     .chosen = write(chosen),
+                     .sizes = write(sizes),
+                     .sources = write(sources),
+                     .idx_m = write(idx_m),
+                     .positions = r.mutable_data_ptr<double>(),
+                     .atomic_numbers = write(z),
+                     .row_ptr = write(row_ptr),
+                     .idx_i = write(idx_i),
+                     .idx_j = write(idx_j),
+                     .shifts = shifts.mutable_data_ptr<std::int32_t>(),
+                     .n_of_structures = of_structures.size(),
+                     .n_of_atoms = of_atoms.size()};
+  by_structure = rows_to_gather(of_structures, "of_structures", structures.size(0),
+                                n_structures + 1, positions, batch.of_structures);
+  by_atom =
+      rows_to_gather(of_atoms, "of_atoms", positions.size(0), n_atoms, positions, batch.of_atoms);
   gather_batch(order.const_data_ptr<std::int64_t>(), step.const_data_ptr<std::int64_t>(),
                {positions.size(0) - 1, pairs.size(0) - 1, structures.const_data_ptr<std::int64_t>(),
                 positions.const_data_ptr<double>(), atoms.const_data_ptr<std::int64_t>(),
                 pairs.const_data_ptr<std::int32_t>()},
-               {n_structures, n_atoms, n_pairs, write(chosen), write(sizes), write(sources),
-                write(idx_m), r.mutable_data_ptr<double>(), write(z), write(row_ptr), write(idx_i),
-                write(idx_j), shifts.mutable_data_ptr<std::int32_t>()},
-               scratch.mutable_data_ptr(), device.stream());
+               batch, scratch.mutable_data_ptr(), device.stream());
   return to;
+}
+
+void begin_step_cuda(const Tensor& plan, const Tensor& step, const Tensor& rate,
+                     const Tensor& n_structures, const Tensor& n_atoms) {
+  check_real(rate, "rate");
+  check(plan, "plan", {plan.size(0), 3}, at::kDouble, rate);
+  check(step, "step", {1}, at::kLong, rate);
+  check(rate, "rate", {}, rate.scalar_type(), rate);
+  check(n_structures, "n_structures", {}, at::kDouble, rate);
+  check(n_atoms, "n_atoms", {}, at::kDouble, rate);
+  check_contiguous(plan, "plan");
+  const OnDevice device(rate);
+  with_scalar(rate.scalar_type(), [&]<class Scalar>() {
+    begin_step(plan.const_data_ptr<double>(), step.const_data_ptr<std::int64_t>(),
+               rate.mutable_data_ptr<Scalar>(), n_structures.mutable_data_ptr<double>(),
+               n_atoms.mutable_data_ptr<double>(), device.stream());
+  });
 }
 
 void record_step_cuda(const Tensor& gradient_norm, const Tensor& loss, const Tensor& n_structures,
@@ -260,9 +320,14 @@ void mean_norms_cuda(const Tensor& norms, const Tensor& idx_m, std::int64_t n_st
 TORCH_LIBRARY_FRAGMENT(scschnet, library) {
   library.def(
       "gather_batch(Tensor order, Tensor step, Tensor structures, Tensor positions, Tensor atoms, "
-      "Tensor pairs, int n_atoms, int n_pairs) -> (Tensor chosen, Tensor sizes, Tensor sources, "
-      "Tensor idx_m, Tensor positions_out, Tensor atomic_numbers, Tensor row_ptr, Tensor idx_i, "
-      "Tensor idx_j, Tensor shifts)",
+      "Tensor pairs, Tensor[] of_structures, Tensor[] of_atoms, int n_atoms, int n_pairs) -> "
+      "(Tensor chosen, Tensor sizes, Tensor sources, Tensor idx_m, Tensor positions_out, Tensor "
+      "atomic_numbers, Tensor row_ptr, Tensor idx_i, Tensor idx_j, Tensor shifts, Tensor[] "
+      "structure_rows, Tensor[] atom_rows)",
+      {at::Tag::pt2_compliant_tag});
+  library.def(
+      "begin_step(Tensor plan, Tensor step, Tensor(a!) rate, Tensor(b!) n_structures, Tensor(c!) "
+      "n_atoms) -> ()",
       {at::Tag::pt2_compliant_tag});
   library.def(
       "record_step(Tensor gradient_norm, Tensor loss, Tensor n_structures, Tensor norms, Tensor "
@@ -291,6 +356,7 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
 
 TORCH_LIBRARY_IMPL(scschnet, SCSCHNET_CUDA_KEY, library) {
   library.impl("gather_batch", scschnet::cuda::gather_batch_cuda);
+  library.impl("begin_step", scschnet::cuda::begin_step_cuda);
   library.impl("record_step", scschnet::cuda::record_step_cuda);
   library.impl("embedding_gradient", scschnet::cuda::embedding_gradient_cuda);
   library.impl("sum_energies", scschnet::cuda::sum_energies_cuda);
