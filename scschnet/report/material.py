@@ -31,6 +31,7 @@ from scschnet.analysis.importance import Importance, energy_importance, force_im
 from scschnet.analysis.layers import LayerEnergies, completeness, layer_energies
 from scschnet.analysis.properties import PropertyContributions, property_contributions
 from scschnet.analysis.reach import Reach, reach
+from scschnet.analysis.rigidity import root_of
 from scschnet.analysis.smoothness import PairScan, scan_pairs
 from scschnet.analysis.unfamiliar import distorted
 from scschnet.checkpoint import load
@@ -114,7 +115,7 @@ class Material(Trained):
         contributions: of each run.
         weights: normalized contribution weights of each run over held-out structures, (n_runs, n_layers).
         groups: contribution weights per element, and per environment.
-        layers: layer energies of `held_out`.
+        layers: layer energies of `held_out` by each run.
         incomplete: relative error of their sum.
         molecule: one structure of `held_out`, with its layer energies.
         importance: of each run, a quantity after the other; empty for a model of too many layers.
@@ -132,9 +133,9 @@ class Material(Trained):
     contributions: list[Contributions]
     weights: NDArray[np.float64]
     groups: tuple[GroupContributions, GroupContributions | None]
-    layers: LayerEnergies
+    layers: list[LayerEnergies]
     incomplete: float
-    molecule: tuple[StructureSet, NDArray[np.float64]]
+    molecule: tuple[StructureSet, LayerEnergies]
     importance: list[list[Importance]]
     reach: Reach | None
     filters: FilterSummary
@@ -186,9 +187,9 @@ def gather(paths: Sequence[Path]) -> Trained:
         contributions,
         np.stack([_weights(run) for run in runs]),
         (_elements(runs), _environments(runs)),
-        layer_energies(first.model, held_out),
+        [layer_energies(run.model, held_out, energy_root=root_of(run)) for run in runs],
         completeness(first.model, held_out),
-        (chosen, layer_energies(first.model, chosen).layers),
+        (chosen, layer_energies(first.model, chosen, energy_root=root_of(first))),
         [_importance(run) for run in runs],
         reach(first.model, evenly(held_out, REACH_ATOMS)) if big_enough else None,
         summarize_filters(first.model),

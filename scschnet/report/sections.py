@@ -20,6 +20,7 @@ from scschnet.analysis.contributions import (
     write_summary,
 )
 from scschnet.analysis.properties import draw_properties, write_properties
+from scschnet.analysis.rigidity import Estimate, estimate
 from scschnet.analysis.tables import write_table
 from scschnet.data import evenly
 from scschnet.elements import symbol
@@ -344,38 +345,19 @@ def property_summary(m: Trained) -> page.Section:
 
 def layer_section(m: Material, output: PageOutput) -> page.Section:
     """Energies split over the layers."""
-    names, mean, _ = layers.element_means(m.layers, m.held_out)
+    means = layers.element_means(m.layers, m.held_out)
     table = layers.write_layer_energies(output.folder / "layer-energies.csv", m.layers, m.held_out)
-    heads = layer_names(mean.shape[1])
+    heads = layer_names(means.layers.value.shape[1])
     seen = "; ".join(
-        f"{name}: {ranking(heads, row, ' eV')}" for name, row in zip(names, mean, strict=True)
+        f"{name}: {ranking(heads, row, ' eV')}"
+        for name, row in zip(means.names, means.layers.value, strict=True)
     )
     bars = output.figure(
-        lambda axes: layers.draw_element_energies(axes, m.layers, m.held_out),
+        lambda axes: layers.draw_element_energies(axes, means),
         "Layer energies of the elements",
         f"Mean over atoms. {seen}.",
-        "What each layer adds to an atom's energy: mean over atoms, whiskers one standard deviation.",
+        "What each layer adds to an atom's energy: mean over atoms. Below the axis stands what the whiskers are.",
         table,
-    )
-    structure, energies = m.molecule
-    formula = _formula(structure)
-    rows = [[k, int(z), *energies[:, k]] for k, z in enumerate(structure.atomic_numbers)]
-    path = write_table(
-        output.folder / "molecule.csv", ("atom", "element", *(f"{n} (eV)" for n in heads)), rows
-    )
-    figure = output.gallery.new(18.0, 4.1 * -(-len(heads) // 4))
-    draw_molecule(figure, structure, energies)
-    svg = output.gallery.inline(
-        figure,
-        f"Layer energies on {formula}",
-        "Sum over atoms: " + ranking(heads, energies.sum(axis=1), " eV") + ".",
-    )
-    picture = page.figure(
-        svg,
-        f"One held-out structure, {formula}, seen from where its atoms hide each other least; colors are each "
-        "layer's energies of its atoms, above each panel their sum.",
-        path,
-        wide=True,
     )
     body = page.paragraph(
         "An atom's energy is split over the layers by the integral of the readout's gradient along the way "
@@ -383,7 +365,84 @@ def layer_section(m: Material, output: PageOutput) -> page.Section:
         f"The parts add up to the energy: off by {m.incomplete:.0e} of what the layers add. "
         "This split is ours, not the paper's."
     )
-    return page.Section("layers", "Layer energies", body + page.figures(bars, picture))
+    body += page.table(
+        f"Mean layer energies per atom, eV{_how_sure(means.layers)}",
+        ("element", *heads, "all layers"),
+        _layer_rows(means),
+    )
+    if means.layers.rigidity is None:
+        body += page.paragraph(
+            "There are no standard deviations from rigidity: scschnet analysis error-bars RUN adds them, for every run."
+        )
+    else:
+        body += page.paragraph(
+            "Standard deviations from rigidity say how firmly the training set holds an energy once the representation is "
+            "given; they have the factor that calibrates the error bars of energies, but no label can try them. Other seeds "
+            "give other representations, over which a split may differ by more."
+        )
+    return page.Section("layers", "Layer energies", body + page.figures(bars, _molecule(m, output)))
+
+
+def _how_sure(shown: Estimate) -> str:
+    words = []
+    if shown.rigidity is not None:
+        words.append("± from rigidity")
+    if shown.spread is not None:
+        words.append("in parentheses the standard deviation over runs")
+    return "".join(f"; {word}" for word in words)
+
+
+def _layer_rows(means: layers.ElementMeans) -> list[list[str]]:
+    """A row per element, of layers and their sum."""
+
+    def cells(shown: Estimate, element: int) -> list[str]:
+        found = [f"{value:.3f}" for value in shown.value[element]]
+        for std, form in ((shown.rigidity, "{} ± {:.3f}"), (shown.spread, "{} ({:.3f})")):
+            if std is not None:
+                found = [form.format(*pair) for pair in zip(found, std[element], strict=True)]
+        return found
+
+    return [
+        [name, *cells(means.layers, k), *cells(means.sums, k)] for k, name in enumerate(means.names)
+    ]
+
+
+def _molecule(m: Material, output: PageOutput) -> str:
+    """The layers' energies on one structure."""
+    structure, found = m.molecule
+    energies = found.layers
+    heads = layer_names(len(energies))
+    formula = _formula(structure)
+    shown = estimate([energies], [found.deviations])
+    columns = [f"{name} (eV)" for name in heads]
+    values = list(energies)
+    if shown.rigidity is not None:
+        columns += [f"{name} std from rigidity (eV)" for name in heads]
+        values += list(shown.rigidity)
+    rows = [
+        [k, int(z), *numbers]
+        for k, (z, numbers) in enumerate(
+            zip(structure.atomic_numbers, np.stack(values, axis=1), strict=True)
+        )
+    ]
+    path = write_table(output.folder / "molecule.csv", ("atom", "element", *columns), rows)
+    figure = output.gallery.new(18.0, 4.1 * -(-len(heads) // 4))
+    away = None if found.deviations is None else found.deviations.sum(axis=1)
+    sums = estimate([energies.sum(axis=1)], [away])
+    draw_molecule(figure, structure, energies, sums)
+    svg = output.gallery.inline(
+        figure,
+        f"Layer energies on {formula}",
+        "Sum over atoms: " + ranking(heads, sums.value, " eV") + ".",
+    )
+    how = "" if sums.rigidity is None else " with its standard deviation from rigidity"
+    return page.figure(
+        svg,
+        f"One held-out structure, {formula}, seen from where its atoms hide each other least; colors are each "
+        f"layer's energies of its atoms, above each panel their sum{how}.",
+        path,
+        wide=True,
+    )
 
 
 def shapley(m: Material, output: PageOutput) -> page.Section:
