@@ -14,7 +14,6 @@ from scschnet.analysis.density_of_states import DensityOfStates, of_trajectory
 from scschnet.analysis.importance import rank_correlation
 from scschnet.analysis.internal import KINDS
 from scschnet.analysis.mode_figures import (
-    kind_of,
     plot_modes,
     wavenumber,
     write_animation,
@@ -22,6 +21,7 @@ from scschnet.analysis.mode_figures import (
     write_vectors,
 )
 from scschnet.analysis.mode_rigidity import mode_rigidity
+from scschnet.analysis.mode_table import kind_of
 from scschnet.analysis.modes import (
     ModesOverRuns,
     completeness,
@@ -50,7 +50,9 @@ class Modes:
     omega^2 of every mode is split over the layers, exactly. Of several runs (seeds) modes are matched, and means and
     spreads are given. Draws the shares and the mean layer of every mode; a CSV, the modes as columns of an extended XYZ
     file, and their animation go beside the figure. Frequencies are harmonic; those of a periodic structure are at Gamma.
-    A model with a dipole moment gives infrared intensities, a trajectory its vibrational density of states.
+    A model with a dipole moment gives infrared intensities, a trajectory its vibrational density of states. With error bars
+    (`scschnet analysis error-bars RUN`) frequencies and shares have standard deviations from rigidity.
+    `scschnet report RUN` shows the vibrations that lie in the run folder: `--out RUN/modes.png` puts them there.
     """
 
     runs: Runs
@@ -195,12 +197,12 @@ def modes_table(found: ModesOverRuns) -> str:
     held = found.rigidity
     infrared = first.infrared
     lines = [
-        f"{'1/cm':>8}{'' if held is None else '± rig.':>8}{'± runs' if several else '':>8}{'' if infrared is None else '  km/mol'}  {'motion':20}"
+        f"{'1/cm':>8}{'' if held is None else '  ± rig.'}{'  ± runs' if several else ''}{'' if infrared is None else '  km/mol'}  {'motion':20}"
         f"{'atoms':>6}{'layer':>7}" + "".join(f"{name:>10}" for name in first.names)
     ]
     mean, shares = found.frequencies.mean(axis=0), found.shares.mean(axis=0)
     for k in range(len(mean)):
-        spread = f"{found.frequencies[:, k].std(ddof=1):8.0f}" if several else " " * 8
+        spread = f"{found.frequencies[:, k].std(ddof=1):8.0f}" if several else ""
         rigid = "" if held is None else f"{held.frequencies[k]:8.1f}"
         word = first.labels[k] if first.labels else ""
         absorbed = "" if infrared is None else f"{infrared[k]:8.1f}"

@@ -29,6 +29,7 @@ from scschnet.analysis.filters import (
 )
 from scschnet.analysis.importance import Importance, energy_importance, force_importance
 from scschnet.analysis.layers import LayerEnergies, completeness, layer_energies
+from scschnet.analysis.mode_table import FILE, ModesTable, read_modes
 from scschnet.analysis.properties import PropertyContributions, property_contributions
 from scschnet.analysis.reach import Reach, reach
 from scschnet.analysis.rigidity import root_of
@@ -127,6 +128,7 @@ class Material(Trained):
         statistics: of norms, or None without blocks.
         scores: unfamiliarity of held-out and distorted atoms.
         covered: errors over error bars of held-out structures; None where the run has no error bars.
+        modes: vibrations that `scschnet analysis modes` wrote into the folder of the first run; None if there are none.
         cost: of the first run.
     """
 
@@ -145,6 +147,7 @@ class Material(Trained):
     statistics: NormStatistics | None
     scores: dict[str, NDArray[np.float64]]
     covered: errorbars.Ratios | None
+    modes: ModesTable | None
     cost: Cost
 
 
@@ -199,6 +202,7 @@ def gather(paths: Sequence[Path]) -> Trained:
         statistics,
         scores,
         _covered(first, held_out),
+        read_modes(first.path / FILE) if (first.path / FILE).is_file() else None,
         _cost(first, metrics[0]),
     )
 

@@ -2,15 +2,26 @@
 
 import dataclasses
 import platform
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import scschnet
-from scschnet.analysis import environments, filters, importance, layers, parity, plots, unfamiliar
+from scschnet.analysis import (
+    environments,
+    filters,
+    importance,
+    layers,
+    mode_figures,
+    parity,
+    plots,
+    unfamiliar,
+)
 from scschnet.analysis import error_bars as errorbars
 from scschnet.analysis import reach as reaching
 from scschnet.analysis.contributions import (
@@ -19,6 +30,7 @@ from scschnet.analysis.contributions import (
     summarize,
     write_summary,
 )
+from scschnet.analysis.mode_table import FILE, ModesTable
 from scschnet.analysis.properties import draw_properties, write_properties
 from scschnet.analysis.rigidity import Estimate, estimate
 from scschnet.analysis.tables import write_table
@@ -367,7 +379,7 @@ def layer_section(m: Material, output: PageOutput) -> page.Section:
     )
     body += page.table(
         f"Mean layer energies per atom, eV{_how_sure(means.layers)}",
-        ("element", *heads, "all layers"),
+        ("layer", *means.names),
         _layer_rows(means),
     )
     if means.layers.rigidity is None:
@@ -393,18 +405,18 @@ def _how_sure(shown: Estimate) -> str:
 
 
 def _layer_rows(means: layers.ElementMeans) -> list[list[str]]:
-    """A row per element, of layers and their sum."""
+    """A row for each layer and one for their sum, a column per element."""
 
-    def cells(shown: Estimate, element: int) -> list[str]:
-        found = [f"{value:.3f}" for value in shown.value[element]]
+    def cells(shown: Estimate) -> NDArray[np.str_]:
+        found = np.array([[f"{value:.3f}" for value in row] for row in shown.value])
         for std, form in ((shown.rigidity, "{} ± {:.3f}"), (shown.spread, "{} ({:.3f})")):
             if std is not None:
-                found = [form.format(*pair) for pair in zip(found, std[element], strict=True)]
-        return found
+                found = np.vectorize(form.format)(found, std)
+        return found.T
 
-    return [
-        [name, *cells(means.layers, k), *cells(means.sums, k)] for k, name in enumerate(means.names)
-    ]
+    names = [*layer_names(means.layers.value.shape[1]), "all layers"]
+    rows = np.concatenate([cells(means.layers), cells(means.sums)])
+    return [[name, *row] for name, row in zip(names, rows, strict=True)]
 
 
 def _molecule(m: Material, output: PageOutput) -> str:
@@ -513,6 +525,67 @@ def _shapley_table(found: importance.Importance, weights: Any, over: str) -> str
         ("layer", "w mean‖v‖", "Shapley value", "left out", "alone"),
         rows,
     )
+
+
+def vibrations(m: Material, output: PageOutput) -> page.Section:
+    """Normal modes, if `scschnet analysis modes` wrote them into the folder of the first run; else nothing."""
+    modes = m.modes
+    if modes is None:
+        return page.Section("vibrations", "Vibrations", "")
+    table = Path(shutil.copyfile(m.runs[0].path / FILE, output.folder / FILE))
+    std = "rigidity" if modes.n_runs == 1 else f"{modes.n_runs} runs"
+    body = page.paragraph(
+        "Harmonic vibrations of a relaxed structure, from modes.csv in the run folder. ω² of every one is split over the "
+        "layers, along the path on which bond lengths, angles and torsions change at constant rates; the mean layer is "
+        "sum l |share l| / sum |share l|. Ours, not the paper's."
+    )
+    body += page.details("All vibrations", _modes_table(modes, std))
+    shown = f"Mean layers from {modes.depth.min():.1f} to {modes.depth.max():.1f}."
+    size = (18.0, 7.5)
+    drawn = [
+        output.figure(
+            lambda axes: mode_figures.draw_shares(axes, modes),
+            "Share of each layer in each vibration",
+            "A stack for each vibration; " + ranking(list(modes.names), modes.shares.mean(axis=0)),
+            "Share of each layer in ω² of each vibration, named with its frequency in 1/cm.",
+            table,
+            size,
+            wide=True,
+        ),
+        output.figure(
+            lambda axes: mode_figures.draw_depth(axes, modes),
+            "Mean layer against frequency",
+            shown,
+            f"Mean layer of each vibration against its frequency. {shown}"
+            + (f" Bars: standard deviations, {std}." if modes.frequency_std is not None else ""),
+            table,
+        ),
+    ]
+    if modes.infrared is not None:
+        drawn.append(
+            output.figure(
+                lambda axes: mode_figures.draw_spectrum(axes, modes, None),
+                "Infrared spectrum",
+                f"Strongest at {modes.frequencies[modes.infrared.argmax()]:.0f} 1/cm.",
+                "Harmonic infrared intensities (first run).",
+                table,
+            )
+        )
+    return page.Section("vibrations", "Vibrations", body + page.figures(*drawn))
+
+
+def _modes_table(modes: ModesTable, std: str) -> str:
+    columns = ["1/cm"]
+    if modes.frequency_std is not None:
+        columns += [f"s.d., {std}"]
+    columns += ["motion", "mean layer"]
+    rows = []
+    for k, frequency in enumerate(modes.frequencies):
+        row = [mode_figures.wavenumber(frequency)]
+        if modes.frequency_std is not None:
+            row += [f"{modes.frequency_std[k]:.1f}"]
+        rows.append([*row, modes.labels[k], f"{modes.depth[k]:.2f}"])
+    return page.table("Frequencies and mean layers", columns, rows)
 
 
 def reach_section(m: Material, output: PageOutput) -> page.Section:
