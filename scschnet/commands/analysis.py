@@ -188,9 +188,9 @@ class Trajectory:
 class Layers:
     """Energy of every atom split over the layers, exactly; with --forces the forces, too.
 
-    Draws the mean of each element; the CSV beside the figure has every atom. Of several runs (seeds) means over runs
-    and standard deviations; with error bars (`scschnet analysis error-bars RUN`) the standard deviation from rigidity,
-    which says how firmly the training set holds a layer's energy and an atom's.
+    Draws the mean of each element; the CSV beside the figure has every atom. Several runs (seeds) give means over runs
+    and standard deviations. Runs with error bars, from `scschnet analysis error-bars RUN`, give standard deviations from
+    rigidity: how firmly the energies of the training set hold that of a layer or an atom.
     """
 
     runs: Runs

@@ -50,9 +50,9 @@ class Modes:
     omega^2 of every mode is split over the layers, exactly. Of several runs (seeds) modes are matched, and means and
     spreads are given. Draws the shares and the mean layer of every mode; a CSV, the modes as columns of an extended XYZ
     file, and their animation go beside the figure. Frequencies are harmonic; those of a periodic structure are at Gamma.
-    A model with a dipole moment gives infrared intensities, a trajectory its vibrational density of states. With error bars
-    (`scschnet analysis error-bars RUN`) frequencies and shares have standard deviations from rigidity.
-    `scschnet report RUN` shows the vibrations that lie in the run folder: `--out RUN/modes.png` puts them there.
+    A model with a dipole moment gives infrared intensities, a trajectory its vibrational density of states. Runs with error
+    bars, from `scschnet analysis error-bars RUN`, give standard deviations of frequencies and shares from rigidity. The
+    report shows the vibrations that lie in a run folder as modes.csv, where `--out RUN/modes.png` puts them.
     """
 
     runs: Runs

@@ -388,8 +388,8 @@ def layer_section(m: Material, output: PageOutput) -> page.Section:
         )
     else:
         body += page.paragraph(
-            "Standard deviations from rigidity say how firmly the training set holds an energy once the representation is "
-            "given; they have the factor that calibrates the error bars of energies, but no label can try them. Other seeds "
+            "Standard deviations from rigidity say how firmly the energies of the training set hold an energy once the "
+            "representation is given; they have the factor that calibrates the error bars of energies, but no label can try them. Other seeds "
             "give other representations, over which a split may differ by more."
         )
     return page.Section("layers", "Layer energies", body + page.figures(bars, _molecule(m, output)))
@@ -533,7 +533,7 @@ def vibrations(m: Material, output: PageOutput) -> page.Section:
     if modes is None:
         return page.Section("vibrations", "Vibrations", "")
     table = Path(shutil.copyfile(m.runs[0].path / FILE, output.folder / FILE))
-    std = "rigidity" if modes.n_runs == 1 else f"{modes.n_runs} runs"
+    std = "from rigidity" if modes.n_runs == 1 else f"over {modes.n_runs} runs"
     body = page.paragraph(
         "Harmonic vibrations of a relaxed structure, from modes.csv in the run folder. ω² of every one is split over the "
         "layers, along the path on which bond lengths, angles and torsions change at constant rates; the mean layer is "
@@ -557,7 +557,7 @@ def vibrations(m: Material, output: PageOutput) -> page.Section:
             "Mean layer against frequency",
             shown,
             f"Mean layer of each vibration against its frequency. {shown}"
-            + (f" Bars: standard deviations, {std}." if modes.frequency_std is not None else ""),
+            + (f" Bars: standard deviations {std}." if modes.frequency_std is not None else ""),
             table,
         ),
     ]
@@ -577,7 +577,7 @@ def vibrations(m: Material, output: PageOutput) -> page.Section:
 def _modes_table(modes: ModesTable, std: str) -> str:
     columns = ["1/cm"]
     if modes.frequency_std is not None:
-        columns += [f"s.d., {std}"]
+        columns += [f"s.d. {std}"]
     columns += ["motion", "mean layer"]
     rows = []
     for k, frequency in enumerate(modes.frequencies):
