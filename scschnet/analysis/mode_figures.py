@@ -38,14 +38,13 @@ def plot_modes(
     """
     plots.check_format(path)
     table = tabulate(found)
-    n_modes = len(table.frequencies)
     ratios = [1.0, 0.8]
     if states is not None or table.infrared is not None:
         ratios.append(0.7)
     with plots.figure_style():
         figure = plots.new_figure(2 * plots.COLUMN_WIDTH, 2.1 * plots.HEIGHT * sum(ratios) / 1.8)
         above, below, *last = figure.subplots(len(ratios), 1, height_ratios=ratios)
-        draw_shares(above, table, font=6.0 if n_modes <= 36 else 4.0)
+        draw_shares(above, table)
         draw_depth(below, table)
         for axes in last:
             draw_spectrum(axes, table, states)
@@ -55,7 +54,7 @@ def plot_modes(
     return Path(path)
 
 
-def draw_shares(axes: Any, table: ModesTable, font: float = 6.0) -> None:
+def draw_shares(axes: Any, table: ModesTable) -> None:
     """A stack of shares for every mode, means over runs; negative ones hang below zero."""
     x = np.arange(len(table.shares))
     up, down = np.zeros(len(x)), np.zeros(len(x))
@@ -66,8 +65,8 @@ def draw_shares(axes: Any, table: ModesTable, font: float = 6.0) -> None:
     axes.axhline(0.0, color="0.3", linewidth=0.6)
     axes.set_ylabel("share of ω²")
     pairs = zip(table.frequencies, table.labels, strict=True)
-    axes.set_xticks(x, [f"{wavenumber(f)} {word}" for f, word in pairs], rotation=90, fontsize=font)
-    axes.tick_params(axis="x", length=0)
+    axes.set_xticks(x, [f"{wavenumber(f)} {word}" for f, word in pairs], rotation=90)
+    axes.tick_params(axis="x", length=0, labelsize=6.0 if len(x) <= 36 else 4.0)
     axes.margins(x=0.01)
     plots.legend_above(axes, len(table.names))
 
@@ -92,6 +91,8 @@ def draw_depth(axes: Any, table: ModesTable) -> None:
         )
     axes.set_xlabel("frequency (1/cm)")
     axes.set_ylabel("mean layer")
+    if table.frequency_std is not None:
+        axes.set_title(f"bars: standard deviation {table.source}", fontsize=7)
     axes.legend(fontsize=6.5)
 
 

@@ -52,6 +52,11 @@ class ModesTable:
     depth_std: NDArray[np.float64] | None
     infrared: NDArray[np.float64] | None
 
+    @property
+    def source(self) -> str:
+        """Of the standard deviations, in words."""
+        return "from rigidity" if self.n_runs == 1 else f"over {self.n_runs} runs"
+
 
 def tabulate(found: ModesOverRuns) -> ModesTable:
     """Means over runs, with their standard deviations."""

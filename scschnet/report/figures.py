@@ -16,7 +16,7 @@ MOST_COLORS = 16
 REM_PER_INCH = 8.2  # letters of 7.5 pt then look like the text around
 DARK_ACCENT = "#8ab4e0"
 GRAYS = {
-    "#4d4d4d": "#bdbdbd",
+    "#4c4c4c": "#bdbdbd",
     "#595959": "#b3b3b3",
     "#808080": "#8f8f8f",
     "#a6a6a6": "#6f6f6f",

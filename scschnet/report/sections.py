@@ -533,13 +533,14 @@ def vibrations(m: Material, output: PageOutput) -> page.Section:
     if modes is None:
         return page.Section("vibrations", "Vibrations", "")
     table = Path(shutil.copyfile(m.runs[0].path / FILE, output.folder / FILE))
-    std = "from rigidity" if modes.n_runs == 1 else f"over {modes.n_runs} runs"
+    path = "the path on which bond lengths, angles and torsions change at constant rates"
+    if not any(modes.kinds):
+        path = "a straight line, at Gamma"
     body = page.paragraph(
-        "Harmonic vibrations of a relaxed structure, from modes.csv in the run folder. ω² of every one is split over the "
-        "layers, along the path on which bond lengths, angles and torsions change at constant rates; the mean layer is "
-        "sum l |share l| / sum |share l|. Ours, not the paper's."
+        f"Harmonic vibrations of a relaxed structure, from {FILE} in the run folder. ω² of every one is split over the "
+        f"layers, along {path}; the mean layer is sum l |share l| / sum |share l|. Ours, not the paper's."
     )
-    body += page.details("All vibrations", _modes_table(modes, std))
+    body += page.details("All vibrations", _modes_table(modes))
     shown = f"Mean layers from {modes.depth.min():.1f} to {modes.depth.max():.1f}."
     size = (18.0, 7.5)
     drawn = [
@@ -556,8 +557,7 @@ def vibrations(m: Material, output: PageOutput) -> page.Section:
             lambda axes: mode_figures.draw_depth(axes, modes),
             "Mean layer against frequency",
             shown,
-            f"Mean layer of each vibration against its frequency. {shown}"
-            + (f" Bars: standard deviations {std}." if modes.frequency_std is not None else ""),
+            f"Mean layer of each vibration against its frequency. {shown}",
             table,
         ),
     ]
@@ -574,18 +574,15 @@ def vibrations(m: Material, output: PageOutput) -> page.Section:
     return page.Section("vibrations", "Vibrations", body + page.figures(*drawn))
 
 
-def _modes_table(modes: ModesTable, std: str) -> str:
-    columns = ["1/cm"]
+def _modes_table(modes: ModesTable) -> str:
+    columns = {"1/cm": [mode_figures.wavenumber(f) for f in modes.frequencies]}
     if modes.frequency_std is not None:
-        columns += [f"s.d. {std}"]
-    columns += ["motion", "mean layer"]
-    rows = []
-    for k, frequency in enumerate(modes.frequencies):
-        row = [mode_figures.wavenumber(frequency)]
-        if modes.frequency_std is not None:
-            row += [f"{modes.frequency_std[k]:.1f}"]
-        rows.append([*row, modes.labels[k], f"{modes.depth[k]:.2f}"])
-    return page.table("Frequencies and mean layers", columns, rows)
+        columns[f"s.d. {modes.source}"] = [f"{std:.1f}" for std in modes.frequency_std]
+    if any(modes.labels):
+        columns["motion"] = list(modes.labels)
+    columns["mean layer"] = [f"{depth:.2f}" for depth in modes.depth]
+    rows = zip(*columns.values(), strict=True)
+    return page.table("Frequencies and mean layers", list(columns), rows)
 
 
 def reach_section(m: Material, output: PageOutput) -> page.Section:
