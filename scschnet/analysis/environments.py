@@ -160,7 +160,10 @@ def write_groups(path: str | os.PathLike[str], groups: GroupContributions) -> Pa
 
 
 def draw_groups(axes: Any, groups: GroupContributions) -> Any:
-    """Draw a heat map with the number in every cell, into axes made within `plots.figure_style`; returns its colors."""
+    """Draw a heat map with the number in every cell, into axes made within `plots.figure_style`; returns its colors.
+
+    Of several runs the standard deviation over runs stands below the number.
+    """
     reach = float(np.abs(groups.mean).max()) or 1.0
     low = -reach if (groups.mean < 0).any() else 0.0
     colors = "PuOr" if low < 0 else "YlGnBu"
@@ -170,13 +173,14 @@ def draw_groups(axes: Any, groups: GroupContributions) -> Any:
     for g, row in enumerate(groups.mean):
         for layer, value in enumerate(row):
             strong = abs(value) > 0.6 * reach
+            spread = groups.std_runs[g, layer]
             axes.text(
                 layer + 0.5,
                 g + 0.5,
-                f"{value:.2g}",
+                f"{value:.2g}" + ("" if np.isnan(spread) else f"\n± {spread:.1g}"),
                 ha="center",
                 va="center",
-                fontsize=6.5,
+                fontsize=6.5 if np.isnan(spread) else 5.5,
                 color="white" if strong else plots.ON_PALE,
             )
     n_layers = groups.mean.shape[1]

@@ -9,7 +9,7 @@ import numpy as np
 from scschnet.analysis import plots
 from scschnet.analysis.density_of_states import DensityOfStates
 from scschnet.analysis.hessian import PAIR
-from scschnet.analysis.internal import KINDS
+from scschnet.analysis.mode_table import ModesTable, tabulate, write_modes
 from scschnet.analysis.modes import Modes, ModesOverRuns
 from scschnet.analysis.tables import table_beside, write_table
 from scschnet.elements import symbol
@@ -37,58 +37,52 @@ def plot_modes(
         OSError: naming the file, if it cannot be written.
     """
     plots.check_format(path)
-    n_modes = len(found.first.squares)
+    table = tabulate(found)
     ratios = [1.0, 0.8]
-    if states is not None or found.first.infrared is not None:
+    if states is not None or table.infrared is not None:
         ratios.append(0.7)
     with plots.figure_style():
         figure = plots.new_figure(2 * plots.COLUMN_WIDTH, 2.1 * plots.HEIGHT * sum(ratios) / 1.8)
         above, below, *last = figure.subplots(len(ratios), 1, height_ratios=ratios)
-        draw_shares(above, found, font=6.0 if n_modes <= 36 else 4.0)
-        draw_depth(below, found)
+        draw_shares(above, table)
+        draw_depth(below, table)
         for axes in last:
-            draw_spectrum(axes, found, states)
+            draw_spectrum(axes, table, states)
             axes.sharex(below)
         plots.save_figure(figure, path)
     write_modes(table_beside(path), found)
     return Path(path)
 
 
-def draw_shares(axes: Any, found: ModesOverRuns, font: float = 6.0) -> None:
+def draw_shares(axes: Any, table: ModesTable) -> None:
     """A stack of shares for every mode, means over runs; negative ones hang below zero."""
-    first = found.first
-    shares = found.shares.mean(axis=0)
-    x = np.arange(len(shares))
-    up, down = np.zeros(len(shares)), np.zeros(len(shares))
-    colors = [*plots.layer_colors(sum(name != PAIR for name in first.names)), "0.6"]
-    for name, share, color in zip(first.names, shares.T, colors, strict=False):
+    x = np.arange(len(table.shares))
+    up, down = np.zeros(len(x)), np.zeros(len(x))
+    colors = [*plots.layer_colors(sum(name != PAIR for name in table.names)), "0.6"]
+    for name, share, color in zip(table.names, table.shares.T, colors, strict=False):
         axes.bar(x, share, 0.85, bottom=np.where(share >= 0, up, down), color=color, label=name)
         up, down = up + np.maximum(share, 0), down + np.minimum(share, 0)
     axes.axhline(0.0, color="0.3", linewidth=0.6)
     axes.set_ylabel("share of ω²")
-    words = first.labels or ("",) * len(x)
-    mean = found.frequencies.mean(axis=0)
-    ticks = [f"{wavenumber(f)} {word}" for f, word in zip(mean, words, strict=True)]
-    axes.set_xticks(x, ticks, rotation=90, fontsize=font)
-    axes.tick_params(axis="x", length=0)
+    pairs = zip(table.frequencies, table.labels, strict=True)
+    axes.set_xticks(x, [f"{wavenumber(f)} {word}" for f, word in pairs], rotation=90)
+    axes.tick_params(axis="x", length=0, labelsize=6.0 if len(x) <= 36 else 4.0)
     axes.margins(x=0.01)
-    plots.legend_above(axes, len(first.names))
+    plots.legend_above(axes, len(table.names))
 
 
-def draw_depth(axes: Any, found: ModesOverRuns) -> None:
-    """Mean layer of every mode against its frequency; bars are standard deviations over runs."""
-    frequencies, depth = found.frequencies, found.depth
-    several = len(frequencies) > 1
-    kinds = np.array([kind_of(found.first, k) for k in range(frequencies.shape[1])])
+def draw_depth(axes: Any, table: ModesTable) -> None:
+    """Mean layer of every mode against its frequency, with the standard deviations of the table."""
+    kinds = np.array(table.kinds)
     for kind, color in KIND_COLORS.items():
         some = kinds == kind
         if not some.any():
             continue
         axes.errorbar(
-            frequencies[:, some].mean(axis=0),
-            depth[:, some].mean(axis=0),
-            depth[:, some].std(axis=0, ddof=1) if several else None,
-            frequencies[:, some].std(axis=0, ddof=1) if several else None,
+            table.frequencies[some],
+            table.depth[some],
+            None if table.depth_std is None else table.depth_std[some],
+            None if table.frequency_std is None else table.frequency_std[some],
             fmt="o",
             color=color,
             markersize=3,
@@ -97,31 +91,32 @@ def draw_depth(axes: Any, found: ModesOverRuns) -> None:
         )
     axes.set_xlabel("frequency (1/cm)")
     axes.set_ylabel("mean layer")
+    if table.frequency_std is not None:
+        axes.set_title(f"bars: standard deviation {table.source}", fontsize=7)
     axes.legend(fontsize=6.5)
 
 
-def draw_spectrum(axes: Any, found: ModesOverRuns, states: DensityOfStates | None) -> None:
+def draw_spectrum(axes: Any, table: ModesTable, states: DensityOfStates | None) -> None:
     """The density of states as an area, the first run's infrared intensities as lines upward from the axis.
 
     Without intensities, lines of one length mark the harmonic frequencies.
     """
-    first = found.first
     axes.set_xlabel("frequency (1/cm)")
     lines = axes
     if states is not None:
         x = states.wavenumbers
-        some = x <= 1.1 * max(first.frequencies.max(), 0.0) + 100.0
+        some = x <= 1.1 * max(table.frequencies.max(), 0.0) + 100.0
         axes.fill_between(x[some], states.values[some], color="0.75", linewidth=0)
         axes.set_ylabel("states per 1/cm")
         axes.set_ylim(bottom=0.0)
         lines = axes.twinx()
-    if first.infrared is None:
-        lines.vlines(first.frequencies, 0.0, 1.0, color=KIND_COLORS["stretch"], linewidth=0.8)
+    if table.infrared is None:
+        lines.vlines(table.frequencies, 0.0, 1.0, color=KIND_COLORS["stretch"], linewidth=0.8)
         lines.set_ylim(0.0, 8.0)
         lines.set_yticks([])
         axes.set_title("area: trajectory; lines: harmonic frequencies", fontsize=7)
         return
-    lines.vlines(first.frequencies, 0.0, first.infrared, color=KIND_COLORS["bend"], linewidth=1.2)
+    lines.vlines(table.frequencies, 0.0, table.infrared, color=KIND_COLORS["bend"], linewidth=1.2)
     lines.set_ylim(bottom=0.0)
     lines.set_ylabel("IR intensity (km/mol)")
 
@@ -132,53 +127,9 @@ def write_states(path: str | os.PathLike[str], states: DensityOfStates) -> Path:
     return write_table(path, ["wavenumber (1/cm)", "states per 1/cm"], rows)
 
 
-def kind_of(modes: Modes, k: int) -> str:
-    """Stretch, bend or torsion: the largest share of the kinetic energy; empty for a periodic structure."""
-    return "" if modes.fractions is None else KINDS[int(modes.fractions[k].argmax())]
-
-
 def wavenumber(frequency: float) -> str:
     """As chemists write it: 1234, and 56i for an imaginary one."""
     return f"{frequency:.0f}" if frequency >= 0 else f"{-frequency:.0f}i"
-
-
-def write_modes(path: str | os.PathLike[str], found: ModesOverRuns) -> Path:
-    """Write a row per mode as CSV: means over runs, and sample standard deviations, empty for one run."""
-    first = found.first
-    n_runs = len(found.frequencies)
-    columns = [
-        "mode",
-        "kind",
-        "motion",
-        "frequency (1/cm)",
-        "std over runs (1/cm)",
-        "least overlap",
-    ]
-    columns += ["moving atoms", *(f"{kind} fraction" for kind in KINDS)]
-    columns += ["mean layer", "mean layer std"]
-    for name in first.names:
-        columns += [f"share {name}", f"share {name} std"]
-    columns += [f"straight share {name}, first run" for name in first.names]
-    columns += [f"frequency, run {run + 1} (1/cm)" for run in range(n_runs)]
-    columns += [f"mean layer, run {run + 1}" for run in range(n_runs)]
-    columns += ["IR intensity, first run (km/mol)"]
-
-    def both(values: Any) -> list[Any]:
-        return [values.mean(), values.std(ddof=1) if n_runs > 1 else ""]
-
-    rows = []
-    straight = first.straight / first.squares[:, None]
-    for k in range(len(first.squares)):
-        row = [k + 1, kind_of(first, k), first.labels[k] if first.labels else ""]
-        row += [*both(found.frequencies[:, k]), found.overlaps[:, k].min(), first.n_moving[k]]
-        row += list(first.fractions[k]) if first.fractions is not None else [""] * len(KINDS)
-        row += both(found.depth[:, k])
-        for share in found.shares[:, k].T:
-            row += both(share)
-        row += [*straight[k], *found.frequencies[:, k], *found.depth[:, k]]
-        row += ["" if first.infrared is None else first.infrared[k]]
-        rows.append(row)
-    return write_table(path, columns, rows)
 
 
 def write_vectors(path: str | os.PathLike[str], modes: Modes) -> Path:

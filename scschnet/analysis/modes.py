@@ -10,7 +10,8 @@ At a minimum the forces add up to zero, but those of the layers do not vanish on
 depends on the path along which the atoms leave the minimum, of which all have the tangent q_k: a straight line,
 or the path with curvature r''_k on which bond lengths, angles and torsions change at constant rates
 (scschnet.analysis.internal). Both sums are exact. Translations and rotations are projected out (Wilson, Decius
-and Cross 1955). Splitting vibrations over layers is ours, not the paper's.
+and Cross 1955). Splitting vibrations over layers is ours, not the paper's. How firmly the training set holds
+frequencies and shares: scschnet.analysis.mode_rigidity.
 """
 
 from collections.abc import Sequence
@@ -41,6 +42,21 @@ LINEAR = 1e-5  # a rotation that moves atoms less than that, relative to the lar
 
 
 @dataclass(frozen=True, eq=False)
+class ModeRigidity:
+    """Standard deviations of what is said of normal modes, from scschnet.analysis.mode_rigidity.
+
+    Args:
+        frequencies: (n_modes,), 1/cm.
+        shares: of the layers, as fractions of omega^2, (n_modes, n_layers).
+        depth: of the mean layers, (n_modes,).
+    """
+
+    frequencies: NDArray[np.float64]
+    shares: NDArray[np.float64]
+    depth: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class Modes:
     """Normal modes of one structure, in rising order of omega^2; translations and rotations left out.
 
@@ -55,6 +71,7 @@ class Modes:
         fractions: of the kinetic energy in stretch, bend and torsion, (n_modes, 3); None likewise.
         labels: what kind of motion each is; empty for a periodic structure.
         infrared: integrated absorption, (n_modes,), km/mol; None without a dipole moment.
+        rigidity: standard deviations; None where they were not asked for.
     """
 
     structure: StructureSet
@@ -67,6 +84,7 @@ class Modes:
     fractions: NDArray[np.float64] | None
     labels: tuple[str, ...]
     infrared: NDArray[np.float64] | None = None
+    rigidity: ModeRigidity | None = None
 
     @property
     def frequencies(self) -> NDArray[np.float64]:
@@ -80,9 +98,14 @@ class Modes:
         return np.asarray(chosen / self.squares[:, None])
 
     @property
+    def of_layers(self) -> NDArray[np.float64]:
+        """`shares` without that of the pair term, (n_modes, n_layers)."""
+        return self.shares[:, [name != PAIR for name in self.names]]
+
+    @property
     def depth(self) -> NDArray[np.float64]:
         """Mean layer of every mode, sum_l l |share_l| / sum_l |share_l| without the pair term, (n_modes,)."""
-        sizes = np.abs(self.shares[:, [name != PAIR for name in self.names]])
+        sizes = np.abs(self.of_layers)
         return np.asarray(sizes @ np.arange(sizes.shape[1]) / sizes.sum(axis=1))
 
     @property
@@ -208,6 +231,7 @@ class ModesOverRuns:
         depth: mean layers, (n_runs, n_modes).
         overlaps: |q . q'| with the mode of the first run, (n_runs, n_modes).
         distances: rms distance of the relaxed atoms from the first run's, turned onto them, (n_runs,), Å.
+        rigidity: root mean squares over the runs; None if one of them has none.
     """
 
     first: Modes
@@ -216,6 +240,7 @@ class ModesOverRuns:
     depth: NDArray[np.float64]
     overlaps: NDArray[np.float64]
     distances: NDArray[np.float64]
+    rigidity: ModeRigidity | None
 
 
 def over_runs(found: Sequence[Modes]) -> ModesOverRuns:
@@ -246,7 +271,19 @@ def over_runs(found: Sequence[Modes]) -> ModesOverRuns:
         np.stack([one.depth[k] for one, k in pairs]),
         np.stack(overlaps),
         np.array(distances),
+        _mean_rigidity([one.rigidity for one in found], orders),
     )
+
+
+def _mean_rigidity(
+    found: Sequence[ModeRigidity | None], orders: Sequence[NDArray[np.int64]]
+) -> ModeRigidity | None:
+    pairs = [(one, k) for one, k in zip(found, orders, strict=True) if one is not None]
+    if len(pairs) < len(found):
+        return None
+    names = ("frequencies", "shares", "depth")
+    squares = (np.stack([getattr(one, name)[k] ** 2 for one, k in pairs]) for name in names)
+    return ModeRigidity(*(np.sqrt(of_runs.mean(axis=0)) for of_runs in squares))
 
 
 def _matched(first: Modes, other: Modes) -> tuple[NDArray[np.int64], NDArray[np.float64], float]:

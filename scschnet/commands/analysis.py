@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scschnet.analysis import contributions as c
 from scschnet.analysis import environments as e
 from scschnet.analysis import error_bars as errorbars
-from scschnet.analysis import plots, sizes, unfamiliar
+from scschnet.analysis import plots, rigidity, sizes, unfamiliar
 from scschnet.analysis.filters import pair_energies, plot_filters, squeeze, summarize_filters
 from scschnet.analysis.importance import (
     Importance,
@@ -25,6 +25,7 @@ from scschnet.analysis.importance import (
     rank_correlation,
 )
 from scschnet.analysis.layers import (
+    ElementMeans,
     completeness,
     element_means,
     layer_energies,
@@ -128,7 +129,8 @@ class Elements:
     """Normalized contribution weights of each element, or of each element by its number of neighbors.
 
     w_hat_Z = w mean over atoms of Z of |v|, over training structures of each run; of several runs
-    mean and spread. A heat map, and a CSV beside it.
+    mean and standard deviation. A heat map, and a CSV beside it. Weights are no energies, so that they have no
+    rigidity; `scschnet analysis layers` has the energies of the elements.
     """
 
     runs: Runs
@@ -148,8 +150,10 @@ class Elements:
         groups = e.over_runs([of(r.model, evenly(r.part("train"), self.atoms)) for r in runs])
         e.plot_groups(groups, self.out)
         print(f"{'':16}" + "".join(f"{n:>9}" for n in layer_names(groups.mean.shape[1])))
-        for name, row, size in zip(groups.names, groups.mean, groups.n_atoms, strict=True):
-            print(f"{name:16}" + "".join(f"{v:9.4f}" for v in row) + f"   {size:,} atoms")
+        for k, (name, size) in enumerate(zip(groups.names, groups.n_atoms, strict=True)):
+            print(f"{name:16}" + _numbers(groups.mean[k]) + f"   {size:,} atoms")
+            if len(runs) > 1:
+                print(f"{'  ± over runs':16}" + _numbers(groups.std_runs[k]))
         _print_files(self.out)
 
 
@@ -184,32 +188,35 @@ class Trajectory:
 class Layers:
     """Energy of every atom split over the layers, exactly; with --forces the forces, too.
 
-    Draws the mean of each element; the CSV beside the figure has every atom.
+    Draws the mean of each element; the CSV beside the figure has every atom. Several runs (seeds) give means over runs
+    and standard deviations. Runs with error bars, from `scschnet analysis error-bars RUN`, give standard deviations from
+    rigidity: how firmly the energies of the training set hold that of a layer or an atom.
     """
 
-    run: Run
-    """Run folder."""
+    runs: Runs
+    """Run folders, one or more."""
     out: Annotated[Path, out_option()] = Path("layers.png")
     """Figure to write: .png, .pdf or .svg."""
     atoms: int = 2000
-    """Atoms, about; taken evenly from the test part (the validation part if there is none)."""
+    """Atoms, about; taken evenly from the test part of the first run (the validation part if there is none)."""
     forces: bool = False
     """Split the forces as well, into the CSV."""
 
     def __call__(self) -> None:
         """Draw, write and print."""
-        run = _read_run(self.run)
-        structures = evenly(run.held_out, self.atoms)
-        found = layer_energies(run.model, structures, forces=self.forces)
+        check_alike(self.runs)
+        runs = [_read_run(run) for run in self.runs]
+        structures = evenly(runs[0].held_out, self.atoms)
+        found = [
+            layer_energies(one.model, structures, self.forces, rigidity.root_of(one))
+            for one in runs
+        ]
         plot_element_energies(found, structures, self.out)
-        names, mean, _ = element_means(found, structures)
-        print("mean layer energy per atom, eV")
-        print(f"{'':4}" + "".join(f"{n:>9}" for n in layer_names(mean.shape[1])))
-        for name, row in zip(names, mean, strict=True):
-            print(f"{name:4}" + "".join(f"{v:9.4f}" for v in row))
-        print(
-            f"completeness: off by {completeness(run.model, structures):.1e} of what the layers add"
-        )
+        print(layers_table(element_means(found, structures)))
+        if without := rigidity.missing(runs):
+            print(without)
+        off = max(completeness(one.model, structures) for one in runs)
+        print(f"completeness: off by {off:.1e} of what the layers add")
         _print_files(self.out)
 
 
@@ -538,6 +545,27 @@ def importance_table(found: Importance, weights: NDArray[np.float64]) -> str:
         words = ", ".join(f"v{a} outweighs v{b}" for a, b in pairs[:4])
         lines.append(f"but does less: {words}")
     return "\n".join(lines) + "\n"
+
+
+def layers_table(means: ElementMeans) -> str:
+    """Mean layer energies of each element, their sum, and the standard deviations there are, as text."""
+    names = layer_names(means.layers.value.shape[1])
+    lines = ["mean layer energy per atom, eV"]
+    lines.append(f"{'':18}" + "".join(f"{name:>9}" for name in (*names, "all")))
+    for k, element in enumerate(means.names):
+        for label, kind in (
+            (element, "value"),
+            ("  ± from rigidity", "rigidity"),
+            ("  ± over runs", "spread"),
+        ):
+            parts = [getattr(one, kind) for one in (means.layers, means.sums)]
+            if all(part is not None for part in parts):
+                lines.append(f"{label:18}" + "".join(_numbers(part[k]) for part in parts))
+    return "\n".join(lines)
+
+
+def _numbers(row: NDArray[np.float64]) -> str:
+    return "".join(f"{value:9.4f}" for value in row)
 
 
 def _read_run(path: str | os.PathLike[str]) -> TrainedRun:

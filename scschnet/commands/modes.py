@@ -1,6 +1,6 @@
 """`scschnet analysis modes`: its options, and what it prints and writes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,13 +14,14 @@ from scschnet.analysis.density_of_states import DensityOfStates, of_trajectory
 from scschnet.analysis.importance import rank_correlation
 from scschnet.analysis.internal import KINDS
 from scschnet.analysis.mode_figures import (
-    kind_of,
     plot_modes,
     wavenumber,
     write_animation,
     write_states,
     write_vectors,
 )
+from scschnet.analysis.mode_rigidity import mode_rigidity
+from scschnet.analysis.mode_table import kind_of
 from scschnet.analysis.modes import (
     ModesOverRuns,
     completeness,
@@ -29,6 +30,7 @@ from scschnet.analysis.modes import (
     relax,
     thermochemistry,
 )
+from scschnet.analysis.rigidity import missing, root_of
 from scschnet.analysis.tables import table_beside
 from scschnet.calculator import ScSchNetCalculator
 from scschnet.commands.line import Runs, optional, out_option
@@ -48,7 +50,9 @@ class Modes:
     omega^2 of every mode is split over the layers, exactly. Of several runs (seeds) modes are matched, and means and
     spreads are given. Draws the shares and the mean layer of every mode; a CSV, the modes as columns of an extended XYZ
     file, and their animation go beside the figure. Frequencies are harmonic; those of a periodic structure are at Gamma.
-    A model with a dipole moment gives infrared intensities, a trajectory its vibrational density of states.
+    A model with a dipole moment gives infrared intensities, a trajectory its vibrational density of states. Runs with error
+    bars, from `scschnet analysis error-bars RUN`, give standard deviations of frequencies and shares from rigidity. The
+    report shows the vibrations that lie in a run folder as modes.csv, where `--out RUN/modes.png` puts them.
     """
 
     runs: Runs
@@ -87,6 +91,8 @@ class Modes:
         states = self._states(found.first)
         plot_modes(found, self.out, states)
         print(modes_table(found))
+        if without := missing(runs):
+            print(without)
         self._print_thermochemistry(found.first)
         self._warn(found)
         files = [self.out, table_beside(self.out)]
@@ -177,27 +183,34 @@ def _relaxed_modes(run: Run, start: StructureSet) -> a.Modes:
     relax(atoms)
     ends = np.array([0, len(atoms)])
     relaxed = StructureSet(atoms.positions, atoms.numbers, ends, cells=start.cells, pbc=start.pbc)
-    return normal_modes(run.model, relaxed)
+    found = normal_modes(run.model, relaxed)
+    root = root_of(run)
+    if root is None:
+        return found
+    return replace(found, rigidity=mode_rigidity(run.model, found, root))
 
 
 def modes_table(found: ModesOverRuns) -> str:
     """Frequencies, kinds and shares of all modes, and whether soft ones live in later blocks, as text."""
     first = found.first
     several = len(found.frequencies) > 1
+    held = found.rigidity
     infrared = first.infrared
     lines = [
-        f"{'1/cm':>8}{'±' if several else '':>6}{'' if infrared is None else '  km/mol'}  {'motion':20}"
+        f"{'1/cm':>8}{'' if held is None else '  ± rig.'}{'  ± runs' if several else ''}{'' if infrared is None else '  km/mol'}  {'motion':20}"
         f"{'atoms':>6}{'layer':>7}" + "".join(f"{name:>10}" for name in first.names)
     ]
     mean, shares = found.frequencies.mean(axis=0), found.shares.mean(axis=0)
     for k in range(len(mean)):
-        spread = f"{found.frequencies[:, k].std(ddof=1):6.0f}" if several else " " * 6
+        spread = f"{found.frequencies[:, k].std(ddof=1):8.0f}" if several else ""
+        rigid = "" if held is None else f"{held.frequencies[k]:8.1f}"
         word = first.labels[k] if first.labels else ""
         absorbed = "" if infrared is None else f"{infrared[k]:8.1f}"
         lines.append(
-            f"{wavenumber(mean[k]):>8}{spread}{absorbed}  {word:20}{first.n_moving[k]:6.1f}{found.depth[:, k].mean():7.2f}"
+            f"{wavenumber(mean[k]):>8}{rigid}{spread}{absorbed}  {word:20}{first.n_moving[k]:6.1f}{found.depth[:, k].mean():7.2f}"
             + "".join(f"{100 * share:8.1f} %" for share in shares[k])
         )
+    lines += _unsure(found)
     lines.append("\nmean layer, sum l |share_l| / sum |share_l|")
     kinds = np.array([kind_of(first, k) for k in range(len(mean))])
     for kind in KINDS:
@@ -214,6 +227,19 @@ def modes_table(found: ModesOverRuns) -> str:
         )
     lines.append(f"shares add up to omega^2 within {completeness(first):.0e} of it")
     return "\n".join(lines)
+
+
+def _unsure(found: ModesOverRuns) -> list[str]:
+    """How sure shares are, in a line for each kind of standard deviation; the CSV has all of them."""
+    kinds = {}
+    if found.rigidity is not None:
+        kinds["from rigidity"] = found.rigidity.shares
+    if len(found.shares) > 1:
+        kinds["over runs"] = found.shares.std(axis=0, ddof=1)
+    return [
+        f"standard deviation of a share {name}: {100 * np.median(std):.1f} % in the median, at most {100 * std.max():.1f} %"
+        for name, std in kinds.items()
+    ]
 
 
 def spread_of(values: NDArray[np.float64]) -> str:

@@ -16,7 +16,8 @@ class Options:
 
     Several runs must differ in their seeds alone: learning curves, errors, contribution weights and
     Shapley values are then shown with their spread; everything else is that of the first run. The
-    numbers of every picture are links in the page, and CSV files in a folder beside it.
+    numbers of every picture are links in the page, and CSV files in a folder beside it. Vibrations are shown if
+    `scschnet analysis modes` wrote modes.csv into the folder of the first run.
     """
 
     runs: Runs

@@ -15,7 +15,13 @@ from scschnet.analysis import plots
 MOST_COLORS = 16
 REM_PER_INCH = 8.2  # letters of 7.5 pt then look like the text around
 DARK_ACCENT = "#8ab4e0"
-GRAYS = {"#595959": "#b3b3b3", "#808080": "#8f8f8f", "#a6a6a6": "#6f6f6f", "#8c8c8c": "#7d7d7d"}
+GRAYS = {
+    "#4c4c4c": "#bdbdbd",
+    "#595959": "#b3b3b3",
+    "#808080": "#8f8f8f",
+    "#a6a6a6": "#6f6f6f",
+    "#8c8c8c": "#7d7d7d",
+}
 _HEX = re.compile(r"#[0-9a-f]{6}")
 
 

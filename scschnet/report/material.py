@@ -29,8 +29,10 @@ from scschnet.analysis.filters import (
 )
 from scschnet.analysis.importance import Importance, energy_importance, force_importance
 from scschnet.analysis.layers import LayerEnergies, completeness, layer_energies
+from scschnet.analysis.mode_table import FILE, ModesTable, read_modes
 from scschnet.analysis.properties import PropertyContributions, property_contributions
 from scschnet.analysis.reach import Reach, reach
+from scschnet.analysis.rigidity import root_of
 from scschnet.analysis.smoothness import PairScan, scan_pairs
 from scschnet.analysis.unfamiliar import distorted
 from scschnet.checkpoint import load
@@ -114,7 +116,7 @@ class Material(Trained):
         contributions: of each run.
         weights: normalized contribution weights of each run over held-out structures, (n_runs, n_layers).
         groups: contribution weights per element, and per environment.
-        layers: layer energies of `held_out`.
+        layers: layer energies of `held_out` by each run.
         incomplete: relative error of their sum.
         molecule: one structure of `held_out`, with its layer energies.
         importance: of each run, a quantity after the other; empty for a model of too many layers.
@@ -126,15 +128,16 @@ class Material(Trained):
         statistics: of norms, or None without blocks.
         scores: unfamiliarity of held-out and distorted atoms.
         covered: errors over error bars of held-out structures; None where the run has no error bars.
+        modes: vibrations that `scschnet analysis modes` wrote into the folder of the first run; None if there are none.
         cost: of the first run.
     """
 
     contributions: list[Contributions]
     weights: NDArray[np.float64]
     groups: tuple[GroupContributions, GroupContributions | None]
-    layers: LayerEnergies
+    layers: list[LayerEnergies]
     incomplete: float
-    molecule: tuple[StructureSet, NDArray[np.float64]]
+    molecule: tuple[StructureSet, LayerEnergies]
     importance: list[list[Importance]]
     reach: Reach | None
     filters: FilterSummary
@@ -144,6 +147,7 @@ class Material(Trained):
     statistics: NormStatistics | None
     scores: dict[str, NDArray[np.float64]]
     covered: errorbars.Ratios | None
+    modes: ModesTable | None
     cost: Cost
 
 
@@ -186,9 +190,9 @@ def gather(paths: Sequence[Path]) -> Trained:
         contributions,
         np.stack([_weights(run) for run in runs]),
         (_elements(runs), _environments(runs)),
-        layer_energies(first.model, held_out),
+        [layer_energies(run.model, held_out, energy_root=root_of(run)) for run in runs],
         completeness(first.model, held_out),
-        (chosen, layer_energies(first.model, chosen).layers),
+        (chosen, layer_energies(first.model, chosen, energy_root=root_of(first))),
         [_importance(run) for run in runs],
         reach(first.model, evenly(held_out, REACH_ATOMS)) if big_enough else None,
         summarize_filters(first.model),
@@ -198,6 +202,7 @@ def gather(paths: Sequence[Path]) -> Trained:
         statistics,
         scores,
         _covered(first, held_out),
+        read_modes(first.path / FILE) if (first.path / FILE).is_file() else None,
         _cost(first, metrics[0]),
     )
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scschnet.analysis import plots
 from scschnet.analysis.bonds import bonded
+from scschnet.analysis.rigidity import Estimate
 from scschnet.data import StructureSet
 from scschnet.elements import symbol
 from scschnet.runs.contributions import layer_names
@@ -44,13 +45,16 @@ def _least_distance(at: NDArray[np.float64]) -> float:
     return float(apart[np.triu_indices(len(at), 1)].min(initial=np.inf))
 
 
-def draw_molecule(figure: Figure, structures: StructureSet, layers: NDArray[np.float64]) -> None:
+def draw_molecule(
+    figure: Figure, structures: StructureSet, layers: NDArray[np.float64], sums: Estimate
+) -> None:
     """Draw one structure once per layer, atoms colored by what the layer adds to them.
 
     Args:
         figure: empty, within `plots.figure_style`.
         structures: exactly one.
         layers: eps_i^(l), (n_layers, n_atoms), eV.
+        sums: of each layer over the atoms, (n_layers,), eV.
     """
     n_layers = len(layers)
     columns = min(4, n_layers)
@@ -62,9 +66,10 @@ def draw_molecule(figure: Figure, structures: StructureSet, layers: NDArray[np.f
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:
         axes.set_axis_off()
-    for name, energies, axes in zip(layer_names(n_layers), layers, panels, strict=False):
-        _draw_atoms(axes, structures, at, pairs, energies, norm)
-        axes.set_title(f"{name}: {energies.sum():+.2f} eV", fontsize=7.5)
+    for layer, (name, axes) in enumerate(zip(layer_names(n_layers), panels, strict=False)):
+        _draw_atoms(axes, structures, at, pairs, layers[layer], norm)
+        std = "" if sums.rigidity is None else f" ± {sums.rigidity[layer]:.2f}"
+        axes.set_title(f"{name}: {sums.value[layer]:+.2f}{std} eV", fontsize=7.5)
     bar = figure.colorbar(
         ScalarMappable(norm, DIVERGING), ax=list(panels), shrink=0.6, aspect=25, pad=0.01
     )

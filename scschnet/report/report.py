@@ -63,6 +63,7 @@ def _sections(m: Trained, output: sections.PageOutput) -> list[page.Section]:
         sections.properties(m, output),
         sections.layer_section(m, output),
         sections.shapley(m, output),
+        sections.vibrations(m, output),
         sections.reach_section(m, output),
         sections.filter_section(m, output),
         sections.familiarity(m, output),

@@ -2,15 +2,26 @@
 
 import dataclasses
 import platform
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import scschnet
-from scschnet.analysis import environments, filters, importance, layers, parity, plots, unfamiliar
+from scschnet.analysis import (
+    environments,
+    filters,
+    importance,
+    layers,
+    mode_figures,
+    parity,
+    plots,
+    unfamiliar,
+)
 from scschnet.analysis import error_bars as errorbars
 from scschnet.analysis import reach as reaching
 from scschnet.analysis.contributions import (
@@ -19,7 +30,9 @@ from scschnet.analysis.contributions import (
     summarize,
     write_summary,
 )
+from scschnet.analysis.mode_table import FILE, ModesTable
 from scschnet.analysis.properties import draw_properties, write_properties
+from scschnet.analysis.rigidity import Estimate, estimate
 from scschnet.analysis.tables import write_table
 from scschnet.data import evenly
 from scschnet.elements import symbol
@@ -344,38 +357,19 @@ def property_summary(m: Trained) -> page.Section:
 
 def layer_section(m: Material, output: PageOutput) -> page.Section:
     """Energies split over the layers."""
-    names, mean, _ = layers.element_means(m.layers, m.held_out)
+    means = layers.element_means(m.layers, m.held_out)
     table = layers.write_layer_energies(output.folder / "layer-energies.csv", m.layers, m.held_out)
-    heads = layer_names(mean.shape[1])
+    heads = layer_names(means.layers.value.shape[1])
     seen = "; ".join(
-        f"{name}: {ranking(heads, row, ' eV')}" for name, row in zip(names, mean, strict=True)
+        f"{name}: {ranking(heads, row, ' eV')}"
+        for name, row in zip(means.names, means.layers.value, strict=True)
     )
     bars = output.figure(
-        lambda axes: layers.draw_element_energies(axes, m.layers, m.held_out),
+        lambda axes: layers.draw_element_energies(axes, means),
         "Layer energies of the elements",
         f"Mean over atoms. {seen}.",
-        "What each layer adds to an atom's energy: mean over atoms, whiskers one standard deviation.",
+        "What each layer adds to an atom's energy: mean over atoms. Below the axis stands what the whiskers are.",
         table,
-    )
-    structure, energies = m.molecule
-    formula = _formula(structure)
-    rows = [[k, int(z), *energies[:, k]] for k, z in enumerate(structure.atomic_numbers)]
-    path = write_table(
-        output.folder / "molecule.csv", ("atom", "element", *(f"{n} (eV)" for n in heads)), rows
-    )
-    figure = output.gallery.new(18.0, 4.1 * -(-len(heads) // 4))
-    draw_molecule(figure, structure, energies)
-    svg = output.gallery.inline(
-        figure,
-        f"Layer energies on {formula}",
-        "Sum over atoms: " + ranking(heads, energies.sum(axis=1), " eV") + ".",
-    )
-    picture = page.figure(
-        svg,
-        f"One held-out structure, {formula}, seen from where its atoms hide each other least; colors are each "
-        "layer's energies of its atoms, above each panel their sum.",
-        path,
-        wide=True,
     )
     body = page.paragraph(
         "An atom's energy is split over the layers by the integral of the readout's gradient along the way "
@@ -383,7 +377,84 @@ def layer_section(m: Material, output: PageOutput) -> page.Section:
         f"The parts add up to the energy: off by {m.incomplete:.0e} of what the layers add. "
         "This split is ours, not the paper's."
     )
-    return page.Section("layers", "Layer energies", body + page.figures(bars, picture))
+    body += page.table(
+        f"Mean layer energies per atom, eV{_how_sure(means.layers)}",
+        ("layer", *means.names),
+        _layer_rows(means),
+    )
+    if means.layers.rigidity is None:
+        body += page.paragraph(
+            "There are no standard deviations from rigidity: scschnet analysis error-bars RUN adds them, for every run."
+        )
+    else:
+        body += page.paragraph(
+            "Standard deviations from rigidity say how firmly the energies of the training set hold an energy once the "
+            "representation is given; they have the factor that calibrates the error bars of energies, but no label can try them. Other seeds "
+            "give other representations, over which a split may differ by more."
+        )
+    return page.Section("layers", "Layer energies", body + page.figures(bars, _molecule(m, output)))
+
+
+def _how_sure(shown: Estimate) -> str:
+    words = []
+    if shown.rigidity is not None:
+        words.append("± from rigidity")
+    if shown.spread is not None:
+        words.append("in parentheses the standard deviation over runs")
+    return "".join(f"; {word}" for word in words)
+
+
+def _layer_rows(means: layers.ElementMeans) -> list[list[str]]:
+    """A row for each layer and one for their sum, a column per element."""
+
+    def cells(shown: Estimate) -> NDArray[np.str_]:
+        found = np.array([[f"{value:.3f}" for value in row] for row in shown.value])
+        for std, form in ((shown.rigidity, "{} ± {:.3f}"), (shown.spread, "{} ({:.3f})")):
+            if std is not None:
+                found = np.vectorize(form.format)(found, std)
+        return found.T
+
+    names = [*layer_names(means.layers.value.shape[1]), "all layers"]
+    rows = np.concatenate([cells(means.layers), cells(means.sums)])
+    return [[name, *row] for name, row in zip(names, rows, strict=True)]
+
+
+def _molecule(m: Material, output: PageOutput) -> str:
+    """The layers' energies on one structure."""
+    structure, found = m.molecule
+    energies = found.layers
+    heads = layer_names(len(energies))
+    formula = _formula(structure)
+    shown = estimate([energies], [found.deviations])
+    columns = [f"{name} (eV)" for name in heads]
+    values = list(energies)
+    if shown.rigidity is not None:
+        columns += [f"{name} std from rigidity (eV)" for name in heads]
+        values += list(shown.rigidity)
+    rows = [
+        [k, int(z), *numbers]
+        for k, (z, numbers) in enumerate(
+            zip(structure.atomic_numbers, np.stack(values, axis=1), strict=True)
+        )
+    ]
+    path = write_table(output.folder / "molecule.csv", ("atom", "element", *columns), rows)
+    figure = output.gallery.new(18.0, 4.1 * -(-len(heads) // 4))
+    away = None if found.deviations is None else found.deviations.sum(axis=1)
+    sums = estimate([energies.sum(axis=1)], [away])
+    draw_molecule(figure, structure, energies, sums)
+    svg = output.gallery.inline(
+        figure,
+        f"Layer energies on {formula}",
+        "Sum over atoms: " + ranking(heads, sums.value, " eV") + ".",
+    )
+    how = "" if sums.rigidity is None else " with its standard deviation from rigidity"
+    return page.figure(
+        svg,
+        f"One held-out structure, {formula}, seen from where its atoms hide each other least; colors are each "
+        f"layer's energies of its atoms, above each panel their sum{how}.",
+        path,
+        wide=True,
+    )
 
 
 def shapley(m: Material, output: PageOutput) -> page.Section:
@@ -454,6 +525,64 @@ def _shapley_table(found: importance.Importance, weights: Any, over: str) -> str
         ("layer", "w mean‖v‖", "Shapley value", "left out", "alone"),
         rows,
     )
+
+
+def vibrations(m: Material, output: PageOutput) -> page.Section:
+    """Normal modes, if `scschnet analysis modes` wrote them into the folder of the first run; else nothing."""
+    modes = m.modes
+    if modes is None:
+        return page.Section("vibrations", "Vibrations", "")
+    table = Path(shutil.copyfile(m.runs[0].path / FILE, output.folder / FILE))
+    path = "the path on which bond lengths, angles and torsions change at constant rates"
+    if not any(modes.kinds):
+        path = "a straight line, at Gamma"
+    body = page.paragraph(
+        f"Harmonic vibrations of a relaxed structure, from {FILE} in the run folder. ω² of every one is split over the "
+        f"layers, along {path}; the mean layer is sum l |share l| / sum |share l|. Ours, not the paper's."
+    )
+    body += page.details("All vibrations", _modes_table(modes))
+    shown = f"Mean layers from {modes.depth.min():.1f} to {modes.depth.max():.1f}."
+    size = (18.0, 7.5)
+    drawn = [
+        output.figure(
+            lambda axes: mode_figures.draw_shares(axes, modes),
+            "Share of each layer in each vibration",
+            "A stack for each vibration; " + ranking(list(modes.names), modes.shares.mean(axis=0)),
+            "Share of each layer in ω² of each vibration, named with its frequency in 1/cm.",
+            table,
+            size,
+            wide=True,
+        ),
+        output.figure(
+            lambda axes: mode_figures.draw_depth(axes, modes),
+            "Mean layer against frequency",
+            shown,
+            f"Mean layer of each vibration against its frequency. {shown}",
+            table,
+        ),
+    ]
+    if modes.infrared is not None:
+        drawn.append(
+            output.figure(
+                lambda axes: mode_figures.draw_spectrum(axes, modes, None),
+                "Infrared spectrum",
+                f"Strongest at {modes.frequencies[modes.infrared.argmax()]:.0f} 1/cm.",
+                "Harmonic infrared intensities (first run).",
+                table,
+            )
+        )
+    return page.Section("vibrations", "Vibrations", body + page.figures(*drawn))
+
+
+def _modes_table(modes: ModesTable) -> str:
+    columns = {"1/cm": [mode_figures.wavenumber(f) for f in modes.frequencies]}
+    if modes.frequency_std is not None:
+        columns[f"s.d. {modes.source}"] = [f"{std:.1f}" for std in modes.frequency_std]
+    if any(modes.labels):
+        columns["motion"] = list(modes.labels)
+    columns["mean layer"] = [f"{depth:.2f}" for depth in modes.depth]
+    rows = zip(*columns.values(), strict=True)
+    return page.table("Frequencies and mean layers", list(columns), rows)
 
 
 def reach_section(m: Material, output: PageOutput) -> page.Section:

@@ -2,12 +2,16 @@
 
 import csv
 import re
+import shutil
 from pathlib import Path
 
 import ase.build
 import ase.io
+import numpy as np
 import pytest
 
+from scschnet.analysis.layers import layer_energies
+from scschnet.analysis.rigidity import root_of
 from scschnet.commands.analysis import COMMANDS, main
 from scschnet.data import embedded, evenly
 from scschnet.runs.config import TrainConfig
@@ -28,10 +32,15 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize(
     ("arguments", "printed"),
     [
-        ("elements {run} {run}", r"C +\d"),
+        ("elements {run} {run}", r"C +\d.*\n  ± over runs +0\.0000"),
         ("elements {run} --environments", r"C, 4 neighbors"),
         ("trajectory {run} {frames}", r"2,000 frames"),
         ("layers {run} --atoms 90 --forces", r"completeness: off by \d\.\de-(0[89]|1\d)"),
+        (
+            "layers {run} {run} --atoms 90",
+            r"O .*\n  ± over runs +0\.0000.*\nno standard deviations from rigidity; to add them: `scschnet "
+            r"analysis error-bars .*/run`, `.*/run`\n",
+        ),
         ("shapley {run} --frames 8 --force-frames 2", r"forces: MAE .* 2 structures"),
         ("shapley {run} --frames 8 --force-frames 0", r"energy, not refitted: MAE"),
         ("reach {run} --frames 2", r"blocks times cutoff 8.0 Å"),
@@ -40,7 +49,7 @@ def run(tmp_path_factory):
             r"angle +-?\d.*\n(.*\n)*completeness: off by \d\.\de-(0[89]|1\d)",
         ),
         ("walks {run}/best.pt --frames {frames} --n-frames 1 --bodies 2", r"bond +-?\d"),
-        ("modes {run} {run}", r"± 0.00 over 2 runs"),
+        ("modes {run} {run}", r"± 0.00 over 2 runs(.*\n)+no standard deviations from rigidity"),
         ("filters {run}", r"H-C +\d\.\d+"),
         ("unfamiliarity {run} --other {frames} --distortions 0.1", r"± 0.1 Å .*\n.*ethanol +\d"),
     ],
@@ -74,6 +83,32 @@ def test_modes_writes_its_files_and_names_what_it_cannot_use(run, tmp_path, caps
     assert "name at least one run folder" in capsys.readouterr().err
     assert main(["walks", str(run), "--n-frames", "0"]) == 1
     assert "`--n-frames` must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_runs_with_error_bars_have_rigidity_in_every_table(run, tmp_path, capsys):
+    path, out = shutil.copytree(run, tmp_path / "run"), tmp_path / "figure.png"
+    assert main(["error-bars", str(path), "-o", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["layers", str(path), "--atoms", "90", "-o", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "no standard deviations" not in printed and "over runs" not in printed
+    assert re.search(r"O( +-?\d+\.\d{4}){4}\n  ± from rigidity( +\d+\.\d{4}){4}\n", printed)
+    with out.with_suffix(".csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = read_run(path)
+    some = evenly(found.held_out, 90)
+    expected = layer_energies(found.model, some, energy_root=root_of(found)).deviations
+    for name, away in (("energy", expected.sum(axis=0)), ("v2", expected[2])):
+        stds = [float(row[f"{name} std from rigidity (eV)"]) for row in rows]
+        np.testing.assert_allclose(stds, np.linalg.norm(away, axis=1), rtol=1e-9)
+    assert main(["modes", str(path), str(path), "-o", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "standard deviation of a share over runs: 0.0 %" in printed
+    with out.with_suffix(".csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        std = float(row["frequency std from rigidity (1/cm)"])
+        assert re.search(rf"\b{std:.1f} +0 +{row['motion']}", printed)
 
 
 def test_the_page_names_every_command():

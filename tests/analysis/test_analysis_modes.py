@@ -1,6 +1,8 @@
 """Vibrations: Hessians against differences, a spring by hand, ASE's Vibrations, and shares that add up."""
 
-from dataclasses import replace
+import csv
+from dataclasses import fields, replace
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -17,6 +19,8 @@ from scschnet.analysis.hessian import PAIR, split_hessian
 from scschnet.analysis.internal import internal_coordinates, motion
 from scschnet.analysis.layers import layer_energies
 from scschnet.analysis.mode_figures import wavenumber, write_animation, write_vectors
+from scschnet.analysis.mode_rigidity import mode_rigidity
+from scschnet.analysis.mode_table import read_modes, tabulate, write_modes
 from scschnet.analysis.modes import (
     completeness,
     energy_hessian,
@@ -28,6 +32,8 @@ from scschnet.analysis.modes import (
 from scschnet.data import StructureSet
 from scschnet.evaluate import predict
 from scschnet.nn.model import SchNet
+
+OLD_TABLE = Path(__file__).parents[2] / "benchmarks/paper/analysis/ethanol_modes.csv"
 
 
 def set_of(atoms: Atoms) -> StructureSet:
@@ -301,3 +307,49 @@ def test_files_of_modes_are_read_by_ase(bent, tmp_path):
     assert len(frames) == 20 * len(found.squares)
     assert frames[0].info["name"].startswith("mode 1: ")
     np.testing.assert_allclose(frames[5].positions - frames[0].positions, 0.3 * moves[0], atol=1e-6)
+
+
+def test_tables_of_modes_are_read_as_they_were_drawn(bent, tmp_path):
+    modes = normal_modes(*bent)
+    theta = np.random.default_rng(2).normal(size=(bent[0].config.n_features, 3))
+    held = replace(modes, rigidity=mode_rigidity(bent[0], modes, theta))
+    infrared = replace(held, infrared=np.arange(len(modes.squares), dtype=float))
+    moved = replace(held, squares=1.1 * held.squares)
+    for found in (over_runs(some) for some in ([modes], [held], [infrared], [held, moved])):
+        path = write_modes(tmp_path / "modes.csv", found)
+        expected, read = tabulate(found), read_modes(path)
+        for field in fields(expected):
+            one, other = getattr(expected, field.name), getattr(read, field.name)
+            if isinstance(one, np.ndarray):
+                np.testing.assert_allclose(other, one, rtol=1e-14)
+            else:
+                assert other == one
+    assert tabulate(over_runs([modes])).frequency_std is None
+    (rigid,) = csv.DictReader(path.read_text().splitlines()[:2])
+    assert float(rigid["share v1 std from rigidity"]) == pytest.approx(held.rigidity.shares[0, 1])
+    assert "share pair term std from rigidity" not in rigid
+
+
+def test_tables_of_before_there_was_rigidity_are_read():
+    table = read_modes(OLD_TABLE)
+    assert table.n_runs == 3 and len(table.frequencies) == 21 and len(table.names) == 7
+    np.testing.assert_allclose(table.shares.sum(axis=1), 1.0, atol=1e-6)
+    assert table.frequency_std is not None
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "a,b\n1,2\n", "renamed", "mode,kind\n", "cut"],
+)
+def test_other_tables_are_named(tmp_path, content):
+    path = tmp_path / "modes.csv"
+    old = OLD_TABLE.read_text()
+    if content == "renamed":
+        content = old.replace("mean layer,", "some layer,")
+    if content == "cut":
+        content = old[:-40]
+    path.write_text(content)
+    with pytest.raises(
+        ValueError, match=r"modes.csv must be a table that `scschnet analysis modes` wrote"
+    ):
+        read_modes(path)

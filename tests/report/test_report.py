@@ -190,6 +190,38 @@ def test_forces_that_jump_are_to_be_looked_at_before_use(tmp_path):
 
 
 @pytest.mark.slow
+def test_vibrations_and_rigidity_are_shown_where_the_run_has_them(run, page, tmp_path, capsys):
+    assert "Vibrations" not in [e["text"] for e in page.all("h2")]
+    none = (
+        "There are no standard deviations from rigidity: scschnet analysis error-bars RUN adds them"
+    )
+    assert none in page.all("main")[0]["text"]
+    path, out = shutil.copytree(run, tmp_path / "one"), tmp_path / "report.html"
+    assert analysis(["error-bars", str(path), "-o", str(tmp_path / "bars.png")]) == 0
+    assert analysis(["modes", str(path), "-o", str(path / "modes.png")]) == 0
+    assert main([str(path), "-o", str(out)]) == 0
+    shown = Page(out.read_text())
+    words = shown.all("main")[0]["text"]
+    assert "Vibrations" in [e["text"] for e in shown.all("h2")]
+    assert "Mean layer against frequency" in words and none not in words
+    with (path / "modes.csv").open() as file:
+        for row in csv.DictReader(file):
+            assert f"{float(row['frequency std from rigidity (1/cm)']):.1f}{row['motion']}" in words
+    assert (tmp_path / "report-data/modes.csv").read_bytes() == (path / "modes.csv").read_bytes()
+    with (tmp_path / "report-data/layer-energies.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    stds = [float(row["energy std from rigidity (eV)"]) for row in rows]
+    assert len(stds) > 100 and min(stds) > 0
+    assert re.search(r"-?\d\.\d{3} ± \d\.\d{3}", words)
+    (path / "modes.csv").write_text("a,b\n")
+    capsys.readouterr()
+    assert main([str(path), "-o", str(out)]) == 1
+    assert (
+        "modes.csv must be a table that `scschnet analysis modes` wrote" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.slow
 def test_several_runs_show_their_spread(run, tmp_path):
     other = trained(tmp_path / "other", seed=1)
     out = tmp_path / "both.html"
@@ -197,6 +229,8 @@ def test_several_runs_show_their_spread(run, tmp_path):
     words = Page(out.read_text()).all("body")[0]["text"]
     assert "2 runs of sc-SchNet" in words and "standard deviation over 2 runs" in words
     assert "one: energy" in words and "other: energy" in words
+    assert "in parentheses the standard deviation over runs" in words
+    assert re.search(r"-?\d\.\d{3} \(\d\.\d{3}\)", words)
 
 
 @pytest.mark.slow
