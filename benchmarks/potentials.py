@@ -60,7 +60,8 @@ def draw_front(found: Times, errors: Mapping, file: Path, n_atoms: int = 1536) -
         fill = "none" if one["training"].startswith("cut off") else "full"
         axes.plot(x, y, "o" if ours else "D", color="C0" if ours else "C1", fillstyle=fill)
         label = ", ".join(re.findall(r"\d+", name)) if ours else NAMES[name].partition(",")[0]
-        axes.annotate(label, (x, y), (0, 6), textcoords="offset points", fontsize=7, ha="center")
+        place = (0, -13) if label.endswith("3") else (0, 6)  # points lie close together
+        axes.annotate(label, (x, y), place, textcoords="offset points", fontsize=7, ha="center")
     lines = [name for name in NAMES if n_atoms in found.get(name, {}) and name not in errors]
     for name in lines:
         if name != "deepmd, plain" and not name.startswith("scschnet"):
