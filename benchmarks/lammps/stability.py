@@ -16,6 +16,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
@@ -266,7 +267,11 @@ def summary(case: Case, rows: list[dict[str, str]]) -> dict[str, Any]:
         "kelvin": round(float(np.nanmean(values["temp"][after])), 1),
         "largest_kelvin": round(float(np.nanmax(values["temp"])), 1),
         "bar": round(float(np.nanmean(values["press"][after])), 1),
-        "shortest": {name: float(np.nanmin(values[name])) for name in values if "-" in name},
+        "shortest": {
+            name: float(np.nanmin(values[name]))
+            for name in values
+            if re.fullmatch(r"\w+-\w+", name)
+        },
     }
     if "longest" in values:
         found["longest"] = float(np.nanmax(values["longest"]))

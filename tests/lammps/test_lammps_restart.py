@@ -4,6 +4,7 @@ import functools
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from lammps_host import run
 from test_lammps import folder, model_file, thermo_rows, water
@@ -73,3 +74,35 @@ def test_a_restart_without_pair_coeff_is_an_error_of_lammps():
     place, _ = before("alone", 1)
     with pytest.raises(AssertionError, match="All pair coeffs are not set"):
         run(place, "read_restart water.restart\nrun 0\n")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_list_of_pairs_from_before_a_restart_file_is_refused(ranks):
+    """The command finds ghosts anew, and leaves the list, which names others by their numbers.
+
+    All atoms move by 0.09 Å to a side where none leaves the box: LAMMPS would notice that by itself.
+    """
+    place, atoms = Path(tempfile.mkdtemp(dir=folder())), water()
+    atoms.write(place / "water.data")
+    scaled = atoms.positions @ np.linalg.inv(atoms.cell)
+    room = np.linalg.norm(atoms.cell, axis=1) * np.array([1 - scaled.max(0), scaled.min(0)])
+    side, axis = np.unravel_index(room.argmax(), room.shape)
+    assert room[side, axis] > 0.095
+    velocity = ["0"] * 3
+    velocity[axis] = "-20" if side else "20"
+    script = f"""units metal
+read_data water.data
+pair_style scschnet
+{coefficients("alone")}{OUTPUT}
+neighbor 1.0 bin
+timestep 0.0005
+fix 1 all move linear {" ".join(velocity)} units box
+run 9
+write_restart water.restart
+run 1 {{}}
+"""
+    out = run(place, script.format("pre no"), ranks, check=False)
+    assert "ghosts were found anew after the neighbor list was built" in out
+    assert "the next run must not have the option pre no" in out
+    first, second = thermo_rows(run(place, script.format(""), ranks))
+    assert second["PotEng"][0] == pytest.approx(first["PotEng"][-1], abs=1e-6)

@@ -388,10 +388,29 @@ void PairScschnet::choose_atoms() {
 
 // ---- evaluation
 
+/// The command write_restart finds ghosts anew, but leaves the neighbor list as it was, which names
+/// them by their old numbers: a following `run N pre no` would go on with pairs of other atoms.
+void PairScschnet::check_neighbors() {
+  if (update->ntimestep != update->firststep + 1) return;  // it happens between runs alone
+  const std::size_t n = 3 * static_cast<std::size_t>(atom->nlocal + atom->nghost);
+  const double farthest = 0.5 * cutforce;  // nothing moves so far between two lists
+  bool same = n == built_from_.size();
+  for (std::size_t k = 0; same && k < n; ++k)
+    same = std::abs(atom->x[0][k] - built_from_[k]) < farthest;
+  if (!same) {
+    error->one(FLERR,
+               "pair_style scschnet: ghosts were found anew after the neighbor list was built, as "
+               "write_restart does: the next run must not have the option pre no");
+  }
+}
+
 /// Rows and pairs anew whenever LAMMPS has built its neighbor list, on all ranks alike.
 void PairScschnet::update_rows() {
-  if (neighbor->ago != 0 && neighbor->ncalls == built_at_) return;
+  if (neighbor->ago != 0 && neighbor->ncalls == built_at_) return check_neighbors();
   built_at_ = neighbor->ncalls;
+  const int n_atoms = atom->nlocal + atom->nghost;
+  built_from_.assign(n_atoms > 0 ? atom->x[0] : nullptr,
+                     n_atoms > 0 ? atom->x[0] + 3 * static_cast<std::size_t>(n_atoms) : nullptr);
   choose_atoms();
   const Atoms atoms{atom->nlocal, atom->nlocal + atom->nghost, z_of_atom_.data()};
   if (wide_) {

@@ -96,6 +96,7 @@ class PairScschnet : public Pair {
   std::set<Kind> kinds() const;
   std::set<Kind> kinds_without_pairs() const;
   void choose_atoms();
+  void check_neighbors();
   void update_rows();
   void receive_owners();
   scschnet::Evaluation evaluate(scschnet::Extras extras);
@@ -118,9 +119,10 @@ class PairScschnet : public Pair {
   scschnet::lammps::Rows rows_;
   scschnet::lammps::Pairs pairs_;
   scschnet::lammps::RowExchange exchange_;
-  std::int64_t built_at_ = -1;   ///< number of the neighbor list that rows_ and pairs_ fit
-  std::vector<double> owners_;   ///< (n_all,)
-  std::vector<double> vectors_;  ///< (n_all, 3), to be added up over the images of an atom
+  std::int64_t built_at_ = -1;      ///< number of the neighbor list that rows_ and pairs_ fit
+  std::vector<double> built_from_;  ///< positions of all atoms and ghosts when it was built
+  std::vector<double> owners_;      ///< (n_all,)
+  std::vector<double> vectors_;     ///< (n_all, 3), to be added up over the images of an atom
   std::unique_ptr<scschnet::Evaluation> evaluation_;  ///< of the step evaluated_at_
   std::int64_t evaluated_at_ = -1;
 };
