@@ -15,11 +15,13 @@ from scschnet import _C, ops
 CORE = Path(__file__).parents[2] / "csrc/core/cpu"
 TESTS = CORE.parents[1] / "tests"
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma", "-mbmi2"]
+AMX = [*AVX512, "-mamx-tile", "-mamx-bf16"]
 FLAGS = {
     "generic": [],
     "avx2": ["-mavx2", "-mfma", "-mbmi2"],
     "avx512": AVX512,
-    "amx": [*AVX512, "-mamx-tile", "-mamx-bf16"],
+    "amx_1": [*AMX, "-DSCSCHNET_PARTS=1"],  # compiled twice, see dense_amx.cpp
+    "amx_3": [*AMX, "-DSCSCHNET_PARTS=3"],
 }
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 
@@ -44,7 +46,7 @@ def on_x86(compiler: str) -> bool:
 
 def kernel_sources(isa: str) -> list[Path]:
     """The files that are compiled for one instruction set."""
-    return sorted(CORE.glob("*_amx.cpp" if isa == "amx" else "*_isa.cpp"))
+    return sorted(CORE.glob("*_amx.cpp" if isa.startswith("amx") else "*_isa.cpp"))
 
 
 WITH_KERNELS = [isa for isa in FLAGS if kernel_sources(isa)]
