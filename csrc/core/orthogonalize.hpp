@@ -14,8 +14,8 @@ namespace scschnet::cpu {
 /// four steps those above |M| / 116, to between 0.68 and 1.21; smaller ones come nearer to one. A
 /// matrix of zeros stays a matrix of zeros.
 ///
-/// On CPUs with AMX the operands of products in float32 are rounded to bfloat16, as Jordan et al. do
-/// it: elements of the result are then off by about 0.01. X itself stays in float32.
+/// On CPUs with AMX the operands of products in float32 are rounded to bfloat16, as Jordan et al.
+/// do it: elements of the result are then off by about 0.01. X itself stays in float32.
 ///
 /// matrix and result: (rows, columns), row-major; they may be the same array. The call is serial
 /// and gives the same bits every time; different instruction sets round differently. It allocates

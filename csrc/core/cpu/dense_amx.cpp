@@ -10,8 +10,8 @@
 //         a1    x    x    .
 //         a2    x    .    .
 //
-// The file is compiled a second time with a single part (SCSCHNET_PARTS), which is the product of bfloat16
-// itself: a sixth of the work, with 8 significant bits. The optimizer Muon needs no more.
+// The file is compiled a second time with a single part (SCSCHNET_PARTS), which is the product of
+// bfloat16 itself: a sixth of the work, with 8 significant bits. The optimizer Muon needs no more.
 //
 // Tiles are summed pairwise, so the results are more accurate than those of a loop in float32; they
 // come nearly twice as fast as from vector registers. A value that is not finite makes the result
