@@ -393,7 +393,8 @@ void PairScschnet::choose_atoms() {
 void PairScschnet::check_neighbors() {
   if (update->ntimestep != update->firststep + 1) return;  // it happens between runs alone
   const std::size_t n = 3 * static_cast<std::size_t>(atom->nlocal + atom->nghost);
-  const double farthest = 0.5 * cutforce;  // nothing moves so far between two lists
+  // Nothing moves so far between two lists.
+  const double farthest = 0.5 * model_->cutoff() * units_.angstrom;
   bool same = n == built_from_.size();
   for (std::size_t k = 0; same && k < n; ++k)
     same = std::abs(atom->x[0][k] - built_from_[k]) < farthest;
