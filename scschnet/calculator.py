@@ -262,6 +262,11 @@ class ScSchNetCalculator(Calculator):
             results["stress"] = full_3x3_to_voigt_6_stress(results["stress"])
         self.results = results
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and sent to other processes: TorchScript cannot be, but is made again from the model."""
+        made = {} if self._source is None else {"_exported": None}
+        return self.__dict__ | made
+
     def _called(self, derivatives: bool) -> ExportedModel | None:
         """What answers in place of the model: a file, or on CPUs what a file would hold, which takes a fifth less time.
 

@@ -1,5 +1,7 @@
 """The ASE calculator: the model's numbers in ASE's conventions, and dynamics that conserve energy."""
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -396,3 +398,12 @@ def test_a_calculator_of_inference_mode_is_like_any_other():
         made = ScSchNetCalculator(make_model())
         np.testing.assert_array_equal(made.get_forces(atoms), expected)
     np.testing.assert_array_equal(made.get_forces(atoms), expected)
+
+
+def test_a_calculator_that_was_used_can_be_copied_and_pickled(
+    calculator: ScSchNetCalculator,
+) -> None:
+    expected = ethanol(calculator).get_forces()
+    for other in (copy.deepcopy(calculator), pickle.loads(pickle.dumps(calculator))):
+        other.reset()
+        np.testing.assert_array_equal(ethanol(other).get_forces(), expected)
