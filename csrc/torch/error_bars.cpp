@@ -1,6 +1,6 @@
-// The operator scschnet::trial_sizes: how asymmetric the surroundings of atoms are, which error
-// bars of forces read, in one pass over the pairs. In plain torch, where its equation is:
-// scschnet/nn/error_bars.py.
+// The operators scschnet::trial_sizes, how asymmetric the surroundings of atoms are, in one pass
+// over the pairs, and scschnet::error_bars, which reads them, in one pass over the atoms. In plain
+// torch, where the equations are: scschnet/nn/error_bars.py.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
