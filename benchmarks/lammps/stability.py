@@ -25,6 +25,7 @@ from typing import Any
 
 import ase.build
 import ase.data
+import ase.io
 import numpy as np
 import torch
 from ase.data import covalent_radii
@@ -72,8 +73,10 @@ CASES = {
     "copper-2000-nvt": Case("copper", 2000, 50, femtoseconds=1.0),
     "copper-2000-nve": Case("copper", 2000, 50, "nve", femtoseconds=1.0),
     "copper-50-gpa": Case("copper", 1000, 50, "npt", femtoseconds=1.0, gpa=50),
+    "few-waters-400-nvt": Case("few-waters", 400, 1000),
     "ethanol-500-nvt": Case("ethanol", 500, 1000),
     "ethanol-500-nve": Case("ethanol", 500, 1000, "nve"),
+    "aspirin-500-nvt": Case("aspirin", 500, 1000),
 }
 
 
@@ -94,7 +97,22 @@ def ethanol() -> ase.Atoms:
     return atoms
 
 
-SYSTEMS = {"water": many_waters, "copper": copper, "ethanol": ethanol}
+def aspirin() -> ase.Atoms:
+    """The same."""
+    atoms = ase.io.read(Path(__file__).with_name("aspirin.xyz"))
+    atoms.set_cell([24.0] * 3)
+    atoms.pbc = True
+    atoms.center()
+    return atoms
+
+
+SYSTEMS = {
+    "water": many_waters,
+    "few-waters": water,
+    "copper": copper,
+    "ethanol": ethanol,
+    "aspirin": aspirin,
+}
 START = """
 pair_style scschnet
 pair_coeff * * {model} {elements}
@@ -133,6 +151,7 @@ class Run:
         self._say(START.format(**words, timestep=1e-3 * case.femtoseconds))
         if not restart.exists():
             self._say(f"velocity all create {case.kelvin} 4928 loop geom mom yes rot yes")
+        self.alone = case.system in ("ethanol", "aspirin")
         self.warm = KEEP if case.ensemble == "nve" else 0
         self.step = int(self.lmp.extract_global("ntimestep"))
         self.pre = "no"
@@ -143,7 +162,7 @@ class Run:
 
     def _move(self) -> None:
         name = "nvt" if self.step < self.warm else self.case.ensemble
-        name = "langevin" if name == "nvt" and self.case.system == "ethanol" else name
+        name = "langevin" if name == "nvt" and self.alone else name
         self._say(MOVES[name].format(kelvin=self.case.kelvin, bar=1e4 * self.case.gpa) + "\nrun 0")
 
     def advance(self) -> None:
@@ -164,7 +183,7 @@ class Run:
             part.replace(whole)
             self.pre = "yes"  # writing wraps atoms and sorts ghosts anew, but leaves the list of pairs as it was
             if self.step == self.warm:
-                self._say("unfix move" + "\nunfix heat" * (self.case.system == "ethanol"))
+                self._say("unfix move" + "\nunfix heat" * self.alone)
             if self.step <= self.warm:
                 self._move()
 
