@@ -556,12 +556,13 @@ void check(const Case& c) {
 }  // namespace
 
 int main() {
-  const std::array<std::array<Index, 4>, 7> cases{{{0, 0, 20, 2},
+  const std::array<std::array<Index, 4>, 8> cases{{{0, 0, 20, 2},
                                                    {3, 0, 16, 2},
                                                    {5, 3, 2, 0},
                                                    {7, 4, 20, 1},
                                                    {6, 3, 75, 2},
                                                    {9, 5, 32, 3},
+                                                   {17, 3, 66, 2},
                                                    {101, 3, 6, 2}}};
   for (const auto& [n_atoms, per_atom, n_features, n_blocks] : cases) {
     const Case c(n_atoms, per_atom, n_features, n_blocks);

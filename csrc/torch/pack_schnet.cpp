@@ -33,7 +33,8 @@ Tensor pack_schnet_cpu(const Tensor& tables, const Tensor& contribution_weights,
       checked_input(no_features, at::zeros({1}, integers), no_pairs, no_pairs.to(at::kInt),
                     no_weights, tables, contribution_weights, parameters, false);
   const SchnetSizes sizes = in.sizes();
-  Tensor packed = at::empty({packed_size(sizes, tables.scalar_type())}, tables.options());
+  // Zeros where an instruction set needs less room than others.
+  Tensor packed = at::zeros({packed_size(sizes, tables.scalar_type())}, tables.options());
   if (tables.scalar_type() == at::kDouble) {
     cpu::schnet_pack<double>(sizes, parameters_of<double>(in), packed.mutable_data_ptr<double>(),
                              torch_threads(sizes), best_instruction_set());

@@ -28,6 +28,8 @@
 #include <algorithm>
 #include <memory>
 #include <numeric>
+#include <set>
+#include <type_traits>
 
 #include "dense.hpp"
 
@@ -37,6 +39,19 @@ namespace {
 using Index = std::int64_t;
 
 constexpr Index row_block = 96;
+
+/// Below these a product by tiles (dense_amx.cpp) takes longer than one by vector registers: by 1.6
+/// times for 9 rows of 128 features, by 1.05 times for 96 rows of 32.
+constexpr Index least_tile_rows = 16, least_tile_features = 64;
+
+/// The instruction set whose dense loops are the fastest of those that run.
+template <class Scalar>
+InstructionSet set_for(const SchnetSizes& n, InstructionSet isa) {
+  const bool tiles = std::is_same_v<Scalar, float> && n.n_atoms >= least_tile_rows &&
+                     n.n_features >= least_tile_features;
+  return isa == InstructionSet::amx && !tiles ? InstructionSet::avx512 : isa;
+}
+
 constexpr Index n_row_blocks(Index n_rows) {
   return (n_rows + row_block - 1) / row_block;
 }
@@ -104,7 +119,7 @@ struct State : PackedWeights<Scalar> {
   // With derivatives:
   Scalar *out_bar, *x_bar;
   std::vector<Scalar*> v_bar, z_bar, y_bar, h_bar;
-  Scalar* d_bar_parts;  // (n_feature_blocks, n_pairs)
+  Scalar* d_bar_parts;  // (n_feature_blocks, n_pairs), or null if d_bar has only one part
 
   State(const SchnetSizes& n, SchnetOptions options, Layout<Scalar>& layout,
         Layout<Scalar>& packed_weights)
@@ -122,7 +137,8 @@ struct State : PackedWeights<Scalar> {
     out_bar = layout.take(rows);
     x_bar = layout.take(rows);
     for (auto* array : {&v_bar, &z_bar, &y_bar, &h_bar}) *array = per_block(rows, options.keep);
-    d_bar_parts = layout.take(n_feature_blocks<Scalar>(n.n_features) * n.n_pairs);
+    const Index n_parts = n_feature_blocks<Scalar>(n.n_features);
+    d_bar_parts = n_parts > 1 ? layout.take(n_parts * n.n_pairs) : nullptr;
   }
 };
 
@@ -216,11 +232,28 @@ void pack_weights(const SchnetSizes& n, const SchnetParameters<const Scalar*>& p
   });
 }
 
+/// Scalars of memory for weights packed for one instruction set.
+template <class Scalar>
+Index size_of_one_packing(const SchnetSizes& sizes) {
+  Layout<Scalar> layout(nullptr);
+  PackedWeights<Scalar>(sizes, true, layout);
+  return layout.used();
+}
+
+/// Where weights packed for an instruction set are in what schnet_pack made: those for tiles come
+/// after those for vector registers.
+template <class Scalar>
+Scalar* packing_for(Scalar* packed, const SchnetSizes& sizes, InstructionSet isa) {
+  const bool second = packed && isa == InstructionSet::amx;
+  return second ? packed + size_of_one_packing<std::remove_const_t<Scalar>>(sizes) : packed;
+}
+
 /// The state laid out in its memory. Weights that are packed already stay where they are.
 template <class Scalar>
 State<Scalar> state_in(Scalar* memory, const Scalar* packed, const SchnetSizes& sizes,
-                       SchnetOptions options) {
-  Layout<Scalar> layout(memory), elsewhere(const_cast<Scalar*>(packed));  // these are only read
+                       SchnetOptions options, InstructionSet isa) {
+  const Scalar* given = packing_for(packed, sizes, isa);
+  Layout<Scalar> layout(memory), elsewhere(const_cast<Scalar*>(given));  // these are only read
   return State<Scalar>(sizes, options, layout, packed ? elsewhere : layout);
 }
 
@@ -326,6 +359,7 @@ template <class Scalar>
 void sum_d_bar(const Pass<Scalar>& pass, Scalar* d_bar) {
   constexpr Index stretch = 4096;
   const Index n_parts = n_feature_blocks<Scalar>(pass.n.n_features), n_pairs = pass.n.n_pairs;
+  if (n_parts == 1) return;
   pass.parallel_for((n_pairs + stretch - 1) / stretch, [&](Index s) {
     const Index begin = s * stretch, count = std::min(stretch, n_pairs - begin);
     const Scalar* part = pass.state.d_bar_parts + begin;
@@ -341,15 +375,16 @@ void derivative_pass(const Pass<Scalar>& pass, const Halo<Scalar>& halo, Scalar*
   const auto& [n, state] = std::tie(pass.n, pass.state);
   HalfPairs<Scalar> by_slope = pass.pairs;
   by_slope.w = pass.pairs.z;
-  pass.for_features([&](Index b, FeatureRange) {
-    std::fill_n(state.d_bar_parts + b * n.n_pairs, n.n_pairs, Scalar(0));
-  });
+  const auto part_of = [&, only = d_bar](Index b) {
+    return state.d_bar_parts ? state.d_bar_parts + b * n.n_pairs : only;
+  };
+  pass.for_features([&](Index b, FeatureRange) { std::fill_n(part_of(b), n.n_pairs, Scalar(0)); });
   for (Index l = n.n_blocks; l-- > 0;) {
     pass.for_rows([&](Index row, Index rows) { dense_derivative(pass, l, row, rows); });
     std::fill(state.y_bar[l] + n.n_computed * n.n_features,
               state.y_bar[l] + n.n_atoms * n.n_features, Scalar(0));
     pass.for_features([&](Index b, FeatureRange range) {
-      Scalar* part = state.d_bar_parts + b * n.n_pairs;
+      Scalar* part = part_of(b);
       if (l > 0) {
         cfconv_backward(pass.pairs, pass.table(l), state.y_bar[l], state.h[l], range,
                         state.h_bar[l], part, pass.isa);
@@ -648,17 +683,22 @@ Index schnet_state_size(const SchnetSizes& sizes, SchnetOptions options) {
 
 template <class Scalar>
 Index schnet_packed_size(const SchnetSizes& sizes) {
-  Layout<Scalar> layout(nullptr);
-  PackedWeights<Scalar>(sizes, true, layout);
-  return layout.used();
+  const bool may_use_tiles = sizeof(Scalar) == 4 && sizes.n_features >= least_tile_features;
+  return (may_use_tiles ? 2 : 1) * size_of_one_packing<Scalar>(sizes);
 }
 
 template <class Scalar>
 void schnet_pack(const SchnetSizes& sizes, const SchnetParameters<const Scalar*>& parameters,
                  Scalar* packed, const ParallelFor& parallel_for, InstructionSet isa) {
-  Layout<Scalar> layout(packed);
-  pack_weights(sizes, parameters, true, PackedWeights<Scalar>(sizes, true, layout), parallel_for,
-               isa);
+  SchnetSizes one = sizes, many = sizes;
+  one.n_atoms = 1;
+  many.n_atoms = least_tile_rows;
+  std::set<InstructionSet> sets{set_for<Scalar>(one, isa), set_for<Scalar>(many, isa)};
+  for (const InstructionSet set : sets) {
+    Layout<Scalar> layout(packing_for(packed, sizes, set));
+    pack_weights(sizes, parameters, true, PackedWeights<Scalar>(sizes, true, layout), parallel_for,
+                 set);
+  }
 }
 
 template <class Scalar>
@@ -672,10 +712,15 @@ template <class Scalar>
 void schnet_forward(const SchnetSizes& sizes, SchnetOptions options, const HalfPairs<Scalar>& pairs,
                     const SchnetParameters<const Scalar*>& parameters,
                     const SchnetOutputs<Scalar>& outputs, Scalar* state, const Halo<Scalar>& halo,
-                    const ParallelFor& parallel_for, InstructionSet isa) {
-  const Pass<Scalar> pass{
-      sizes,        options, pairs, parameters, state_in(state, parameters.packed, sizes, options),
-      parallel_for, isa};
+                    const ParallelFor& parallel_for, InstructionSet best) {
+  const InstructionSet isa = set_for<Scalar>(sizes, best);
+  const Pass<Scalar> pass{sizes,
+                          options,
+                          pairs,
+                          parameters,
+                          state_in(state, parameters.packed, sizes, options, isa),
+                          parallel_for,
+                          isa};
   if (!parameters.packed) {
     const bool back = options.derivatives || options.keep;
     pack_weights<Scalar>(sizes, parameters, back, pass.state, parallel_for, isa);
@@ -699,11 +744,12 @@ void schnet_backward(const SchnetSizes& sizes, SchnetOptions options,
                      const SchnetParameters<const Scalar*>& parameters, const Scalar* state,
                      const Scalar* g_bar, const Scalar* v, const Scalar* out_cotangent,
                      const SchnetParameters<Scalar*>& gradients, Scalar* scratch,
-                     const ParallelFor& parallel_for, InstructionSet isa) {
+                     const ParallelFor& parallel_for, InstructionSet best) {
+  const InstructionSet isa = set_for<Scalar>(sizes, best);
   Layout<Scalar> scratch_layout(scratch);
   BackwardPass<Scalar> pass{
       {sizes, options, pairs, parameters,
-       state_in(const_cast<Scalar*>(state), parameters.packed, sizes, options),  // only read
+       state_in(const_cast<Scalar*>(state), parameters.packed, sizes, options, isa),  // only read
        parallel_for, isa},
       Scratch<Scalar>(sizes, v != nullptr, scratch_layout),
       gradients,
