@@ -18,28 +18,40 @@
 namespace scschnet::cpu {
 namespace {
 
-constexpr int chunk = 32;
 constexpr int n_powers = 6;
 
+/// How many distances there are in a chunk.
+template <class Real>
+constexpr int chunk = 256 / static_cast<int>(sizeof(Real));
+
 /// of[k][m] are the coefficients of the k-th derivative in t of piece m.
+template <class Real>
 struct PieceDerivatives {
-  double of[n_powers][n_taps][n_powers] = {};
+  Real of[n_powers][n_taps][n_powers] = {};
   constexpr PieceDerivatives() {
+    double exact[n_powers][n_taps][n_powers] = {};
     for (int m = 0; m < n_taps; ++m) {
-      for (int p = 0; p < n_powers; ++p) of[0][m][p] = quintic_pieces[m][p] / 120;
+      for (int p = 0; p < n_powers; ++p) exact[0][m][p] = quintic_pieces[m][p] / 120;
     }
     for (int k = 1; k < n_powers; ++k) {
       for (int m = 0; m < n_taps; ++m) {
-        for (int p = 0; p + 1 < n_powers; ++p) of[k][m][p] = (p + 1) * of[k - 1][m][p + 1];
+        for (int p = 0; p + 1 < n_powers; ++p) exact[k][m][p] = (p + 1) * exact[k - 1][m][p + 1];
+      }
+    }
+    for (int k = 0; k < n_powers; ++k) {
+      for (int m = 0; m < n_taps; ++m) {
+        for (int p = 0; p < n_powers; ++p) of[k][m][p] = static_cast<Real>(exact[k][m][p]);
       }
     }
   }
 };
-constexpr PieceDerivatives derivatives;
+template <class Real>
+constexpr PieceDerivatives<Real> derivatives;
 
-/// One value per distance of a chunk.
+/// One value per distance of a chunk of Reals.
+template <class Real, class Value = Real>
 struct Lanes {
-  alignas(64) double at[chunk];
+  alignas(64) Value at[chunk<Real>];
 };
 
 /// As many lanes of a chunk as a register holds.
@@ -50,17 +62,19 @@ constexpr int register_bytes = 32;
 #else
 constexpr int register_bytes = 16;
 #endif
-using Register [[gnu::vector_size(register_bytes)]] = double;
 
 /// Horner's scheme for a polynomial of one piece and its first derivative, which the network takes
 /// in every step: for four registers of lanes at a time, so that none waits for another.
-inline void value_and_slope(const CutoffPieces& fc, const Lanes& y, Lanes& value, Lanes& slope) {
-  constexpr int at_a_time = 4;
-  for (int l = 0; l < chunk; l += at_a_time * register_bytes / 8) {
+template <class Real>
+inline void value_and_slope(const CutoffPieces& fc, const Lanes<Real>& y, Lanes<Real>& value,
+                            Lanes<Real>& slope) {
+  using Register [[gnu::vector_size(register_bytes)]] = Real;
+  constexpr int at_a_time = 4, step = at_a_time * register_bytes / static_cast<int>(sizeof(Real));
+  for (int l = 0; l < chunk<Real>; l += step) {
     Register at[at_a_time], v[at_a_time] = {}, s[at_a_time] = {};
     std::memcpy(at, y.at + l, sizeof at);
     for (std::int64_t p = fc.n_coefficients; p-- > 0;) {
-      const double c = fc.coefficients[p];
+      const Real c = static_cast<Real>(fc.coefficients[p]);
 #pragma GCC unroll 4
       for (int r = 0; r < at_a_time; ++r) s[r] = s[r] * at[r] + v[r];
 #pragma GCC unroll 4
@@ -73,58 +87,100 @@ inline void value_and_slope(const CutoffPieces& fc, const Lanes& y, Lanes& value
 
 /// The same for any number of pieces, and derivatives up to `order`: f[k] collects the k-th
 /// derivative in y divided by k!. Lane l has its coefficients from `first[l]` on.
-inline void all_derivatives(const CutoffPieces& fc, int order, const Lanes& y,
-                            const std::int32_t* first, Lanes* f) {
+template <class Real>
+inline void all_derivatives(const CutoffPieces& fc, int order, const Lanes<Real>& y,
+                            const std::int32_t* first, Lanes<Real>* f) {
+  constexpr int n = chunk<Real>;
   for (int k = 0; k <= order; ++k) {
-    for (int l = 0; l < chunk; ++l) f[k].at[l] = 0;
+    for (int l = 0; l < n; ++l) f[k].at[l] = 0;
   }
   for (std::int64_t p = fc.n_coefficients; p-- > 0;) {
     for (int k = order; k > 0; --k) {
-      for (int l = 0; l < chunk; ++l) f[k].at[l] = f[k].at[l] * y.at[l] + f[k - 1].at[l];
+      for (int l = 0; l < n; ++l) f[k].at[l] = f[k].at[l] * y.at[l] + f[k - 1].at[l];
     }
     if (fc.n_pieces == 1) {
-      for (int l = 0; l < chunk; ++l) f[0].at[l] = f[0].at[l] * y.at[l] + fc.coefficients[p];
+      const Real c = static_cast<Real>(fc.coefficients[p]);
+      for (int l = 0; l < n; ++l) f[0].at[l] = f[0].at[l] * y.at[l] + c;
     } else {
-      for (int l = 0; l < chunk; ++l)
-        f[0].at[l] = f[0].at[l] * y.at[l] + fc.coefficients[first[l] + p];
+      for (int l = 0; l < n; ++l)
+        f[0].at[l] = f[0].at[l] * y.at[l] + static_cast<Real>(fc.coefficients[first[l] + p]);
     }
   }
 }
 
-/// f[k] = the k-th derivative of fc in d, for k up to `order`. `inside` is one for pairs below the
-/// cutoff and zero for others.
-inline void cutoff_derivatives(const SplineGrid& grid, int order, const Lanes& d,
-                               const Lanes& inside, Lanes* f) {
+/// Where the distances of a chunk lie in the table. Lanes behind the last distance hold zero.
+template <class Real>
+struct Places {
+  Lanes<Real, double> d;
+  Lanes<Real> inside;  // one for pairs below the cutoff and zero for others
+  Lanes<Real> t;
+  std::int32_t bin[chunk<Real>];
+
+  template <class Distance>
+  inline bool find(const SplineGrid& grid, double inverse_step, const Distance* distances,
+                   int count) {
+    constexpr int n = chunk<Real>;
+    const double end = grid.step * static_cast<double>(grid.n_rows - n_taps + 1);
+    const double largest = std::numeric_limits<double>::max();
+    Lanes<Real, double> given{};
+    for (int l = 0; l < count; ++l) given.at[l] = static_cast<double>(distances[l]);
+    std::int64_t wrong = 0;  // as wide as a distance, so that both fill a register
+    for (int l = 0; l < n; ++l) {
+      const double r = given.at[l];
+      const bool is_inside = r < grid.cutoff, is_in_table = r < end;
+      const bool is_good = (r >= 0) & (r <= largest) & (is_in_table | !is_inside);
+      wrong |= is_good ? 0 : 1;
+      inside.at[l] = is_inside ? Real(1) : Real(0);
+      d.at[l] = is_inside & is_in_table ? r : 0;
+    }
+    if (wrong != 0) return false;
+    for (int l = 0; l < n; ++l) bin[l] = static_cast<std::int32_t>(d.at[l] * inverse_step);
+    for (int l = 0; l < n; ++l) {
+      t.at[l] = static_cast<Real>(d.at[l] * inverse_step - static_cast<double>(bin[l]));
+    }
+    return true;
+  }
+};
+
+/// f[k] = the k-th derivative of fc in d, for k up to `order`.
+template <class Real>
+inline void cutoff_derivatives(const SplineGrid& grid, int order, const Places<Real>& places,
+                               Lanes<Real>* f) {
+  constexpr int n = chunk<Real>;
   const CutoffPieces& fc = grid.cutoff_function;
   const double pieces_per_length = static_cast<double>(fc.n_pieces) / grid.cutoff;
-  Lanes y;
+  Lanes<Real> y;
   if (order == 1 && fc.n_pieces == 1) {
-    for (int l = 0; l < chunk; ++l) y.at[l] = 2 * (d.at[l] * pieces_per_length) - 1;
+    for (int l = 0; l < n; ++l) {
+      y.at[l] = static_cast<Real>(2 * (places.d.at[l] * pieces_per_length) - 1);
+    }
     value_and_slope(fc, y, f[0], f[1]);
   } else {
-    std::int32_t first[chunk];  // of the coefficients of the lane's piece
-    for (int l = 0; l < chunk; ++l) {
-      const double u = d.at[l] * pieces_per_length;
+    std::int32_t first[n];  // of the coefficients of the lane's piece
+    for (int l = 0; l < n; ++l) {
+      const double u = places.d.at[l] * pieces_per_length;
       const auto piece = static_cast<std::int32_t>(u);
       const auto last = static_cast<std::int32_t>(fc.n_pieces - 1);  // u may round up to n_pieces
       const std::int32_t k = piece < last ? piece : last;
       first[l] = k * static_cast<std::int32_t>(fc.n_coefficients);
-      y.at[l] = 2 * (u - k) - 1;
+      y.at[l] = static_cast<Real>(2 * (u - k) - 1);
     }
     all_derivatives(fc, order, y, first, f);
   }
   double factor = 1;  // k! (dy / dd)^k
   for (int k = 0; k <= order; ++k) {
-    for (int l = 0; l < chunk; ++l) f[k].at[l] *= factor * inside.at[l];
+    const Real scale = static_cast<Real>(factor);
+    for (int l = 0; l < n; ++l) f[k].at[l] *= scale * places.inside.at[l];
     factor *= (k + 1) * 2 * pieces_per_length;
   }
 }
 
 /// The k-th derivative in t of piece m.
-inline void piece(int k, int m, const Lanes& t, Lanes& value) {
-  const double* const c = derivatives.of[k][m];
-  for (int l = 0; l < chunk; ++l) {
-    double v = c[5];
+template <class Real>
+inline void piece(int k, int m, const Lanes<Real>& t, Lanes<Real>& value) {
+  const Real* const c = derivatives<Real>.of[k][m];
+  for (int l = 0; l < chunk<Real>; ++l) {
+    Real v = c[5];
     v = v * t.at[l] + c[4];
     v = v * t.at[l] + c[3];
     v = v * t.at[l] + c[2];
@@ -133,45 +189,19 @@ inline void piece(int k, int m, const Lanes& t, Lanes& value) {
   }
 }
 
-/// Where the distances of a chunk lie in the table. Lanes behind the last distance hold zero.
-struct Places {
-  Lanes d, inside, t;
-  std::int32_t bin[chunk];
-
-  template <class Distance>
-  inline bool find(const SplineGrid& grid, double inverse_step, const Distance* distances,
-                   int count) {
-    const double end = grid.step * static_cast<double>(grid.n_rows - n_taps + 1);
-    const double largest = std::numeric_limits<double>::max();
-    Lanes given{};
-    for (int l = 0; l < count; ++l) given.at[l] = static_cast<double>(distances[l]);
-    std::int64_t wrong = 0;  // as wide as a distance, so that both fill a register
-    for (int l = 0; l < chunk; ++l) {
-      const double r = given.at[l];
-      const bool is_inside = r < grid.cutoff, is_in_table = r < end;
-      const bool is_good = (r >= 0) & (r <= largest) & (is_in_table | !is_inside);
-      wrong |= is_good ? 0 : 1;
-      inside.at[l] = is_inside ? 1 : 0;
-      d.at[l] = is_inside & is_in_table ? r : 0;
-    }
-    if (wrong != 0) return false;
-    for (int l = 0; l < chunk; ++l) bin[l] = static_cast<std::int32_t>(d.at[l] * inverse_step);
-    for (int l = 0; l < chunk; ++l) t.at[l] = d.at[l] * inverse_step - static_cast<double>(bin[l]);
-    return true;
-  }
-};
-
 /// The weights of the n-th derivative, by Leibniz' rule: sum_k binomial(n, k) fc^(n-k) B_m^(k) /
 /// step^k.
-inline void combine(int n, double inverse_step, const Lanes* f, const Lanes (*pieces_of)[n_taps],
-                    Lanes* weight) {
+template <class Real>
+inline void combine(int n, double inverse_step, const Lanes<Real>* f,
+                    const Lanes<Real> (*pieces_of)[n_taps], Lanes<Real>* weight) {
   for (int m = 0; m < n_taps; ++m) {
-    for (int l = 0; l < chunk; ++l) weight[m].at[l] = f[n].at[l] * pieces_of[0][m].at[l];
+    for (int l = 0; l < chunk<Real>; ++l) weight[m].at[l] = f[n].at[l] * pieces_of[0][m].at[l];
     double factor = 1;
     for (int k = 1; k <= n && k < n_powers; ++k) {
       factor *= inverse_step * (n - k + 1) / k;
-      for (int l = 0; l < chunk; ++l) {
-        weight[m].at[l] += factor * f[n - k].at[l] * pieces_of[k][m].at[l];
+      const Real scale = static_cast<Real>(factor);
+      for (int l = 0; l < chunk<Real>; ++l) {
+        weight[m].at[l] += scale * f[n - k].at[l] * pieces_of[k][m].at[l];
       }
     }
   }
@@ -179,36 +209,52 @@ inline void combine(int n, double inverse_step, const Lanes* f, const Lanes (*pi
 
 #if defined(__AVX512F__)
 
-/// Number e of sixteen rows is tap e % 6 of row e / 6. Of the registers of taps each gives to every
-/// register of the rows what is its own.
+/// How 16 rows of six taps come from a register per tap: neighboring taps are put side by side,
+/// which gives three registers of pairs for eight rows, and pairs are then dealt out in turn.
 ///
-///     taps   a0 a1 a2 ...      b0 b1 b2 ...     ...      f0 f1 f2 ...
-///     rows   a0 b0 c0 d0 e0 f0 a1 b1 c1 d1 e1 f1 a2 b2 c2 d2 | e2 f2 a3 ...
+///     taps    a0 a1 a2 ...     b0 b1 b2 ...    ...     f0 f1 f2 ...
+///     pairs   ab0 ab1 ...      cd0 cd1 ...     ef0 ef1 ...
+///     rows    ab0 cd0 ef0 ab1 cd1 ef1 ab2 cd2 | ef2 ab3 cd3 ...
 struct Transposition {
-  alignas(64) std::int32_t row[n_taps][16];
-  __mmask16 of_tap[n_taps][n_taps];
-  constexpr Transposition() : row{}, of_tap{} {
-    for (int e = 0; e < n_taps * 16; ++e) {
-      row[e / 16][e % 16] = e / n_taps;
-      of_tap[e / 16][e % n_taps] = static_cast<__mmask16>(of_tap[e / 16][e % n_taps] | 1 << e % 16);
+  alignas(64) std::int32_t side_by_side[2][16];  // lanes of two taps, for rows 0 to 7, and 8 to 15
+  alignas(64) std::int64_t dealt[3][8];          // pairs of ab and cd
+  alignas(64) std::int64_t last[3][8];           // pairs of ef
+  __mmask8 is_last[3];
+  constexpr Transposition() : side_by_side{}, dealt{}, last{}, is_last{} {
+    for (int e = 0; e < 16; ++e) {
+      for (int half = 0; half < 2; ++half) side_by_side[half][e] = 8 * half + e / 2 + e % 2 * 16;
+    }
+    for (int e = 0; e < 24; ++e) {
+      const int part = e / 8, row = e / 3, pair = e % 3;
+      dealt[part][e % 8] = pair == 1 ? 8 + row : row;
+      last[part][e % 8] = row;
+      if (pair == 2) is_last[part] = static_cast<__mmask8>(is_last[part] | 1 << e % 8);
     }
   }
 };
 constexpr Transposition transposition;
 
 /// Sixteen whole rows at a time; returns how many rows were written.
-inline int write_sixteens(const float (*rounded)[chunk], int count, float* out) {
+inline int write_sixteens(const Lanes<float>* weight, int count, float* out) {
   int l = 0;
   for (; l + 16 <= count; l += 16) {
-    __m512 taps[n_taps];
-    for (int m = 0; m < n_taps; ++m) taps[m] = _mm512_load_ps(rounded[m] + l);
-    for (int part = 0; part < n_taps; ++part) {
-      const __m512i row = _mm512_load_si512(transposition.row[part]);
-      __m512 rows = _mm512_setzero_ps();
-      for (int m = 0; m < n_taps; ++m) {
-        rows = _mm512_mask_permutexvar_ps(rows, transposition.of_tap[part][m], row, taps[m]);
+    for (int half = 0; half < 2; ++half) {
+      const __m512i lanes = _mm512_load_si512(transposition.side_by_side[half]);
+      __m512i pairs[3];
+      for (int k = 0; k < 3; ++k) {
+        const __m512 one = _mm512_load_ps(weight[2 * k].at + l),
+                     other = _mm512_load_ps(weight[2 * k + 1].at + l);
+        pairs[k] = _mm512_castps_si512(_mm512_permutex2var_ps(one, lanes, other));
       }
-      _mm512_storeu_ps(out + l * n_taps + part * 16, rows);
+      float* to = out + (l + 8 * half) * n_taps;
+      for (int part = 0; part < 3; ++part) {
+        const __m512i both = _mm512_permutex2var_epi64(
+            pairs[0], _mm512_load_si512(transposition.dealt[part]), pairs[1]);
+        const __m512i rows =
+            _mm512_mask_permutexvar_epi64(both, transposition.is_last[part],
+                                          _mm512_load_si512(transposition.last[part]), pairs[2]);
+        _mm512_storeu_si512(to + part * 16, rows);
+      }
     }
   }
   return l;
@@ -216,38 +262,40 @@ inline int write_sixteens(const float (*rounded)[chunk], int count, float* out) 
 
 #else
 
-inline int write_sixteens(const float (*)[chunk], int, float*) {
+inline int write_sixteens(const Lanes<float>*, int, float*) {
   return 0;
 }
 
 #endif
 
-inline int write_sixteens(const double (*)[chunk], int, double*) {
-  return 0;
-}
-
-/// Transposes the weights from one row per tap to one row per pair, and rounds them to Scalar.
-template <class Scalar>
-inline void write_rows(const Lanes* weight, int count, Scalar* out) {
-  alignas(64) Scalar rounded[n_taps][chunk];
-  for (int m = 0; m < n_taps; ++m) {
-    for (int l = 0; l < chunk; ++l) rounded[m][l] = static_cast<Scalar>(weight[m].at[l]);
-  }
-  for (int l = write_sixteens(rounded, count, out); l < count; ++l) {
+/// Transposes the weights from one row per tap to one row per pair.
+inline void write_rows(const Lanes<float>* weight, int count, float* out) {
+  for (int l = write_sixteens(weight, count, out); l < count; ++l) {
 #pragma GCC unroll 6
-    for (int m = 0; m < n_taps; ++m) out[l * n_taps + m] = rounded[m][l];
+    for (int m = 0; m < n_taps; ++m) out[l * n_taps + m] = weight[m].at[l];
   }
 }
 
-template <class Distance, class Scalar>
-std::int64_t spline_weights(const SplineOrders& orders, const Distance* d, std::int64_t n_pairs,
-                            std::int32_t* bins, Scalar* weights) {
+/// The same, and rounds them to Scalar.
+template <class Scalar>
+inline void write_rows(const Lanes<double>* weight, int count, Scalar* out) {
+  for (int l = 0; l < count; ++l) {
+#pragma GCC unroll 6
+    for (int m = 0; m < n_taps; ++m) out[l * n_taps + m] = static_cast<Scalar>(weight[m].at[l]);
+  }
+}
+
+/// Computes in Real; where a distance lies, in double.
+template <class Real, class Distance, class Scalar>
+std::int64_t weights_in(const SplineOrders& orders, const Distance* d, std::int64_t n_pairs,
+                        std::int32_t* bins, Scalar* weights) {
   const double inverse_step = 1 / orders.grid.step;
   const int last = orders.first_order + orders.n_orders - 1;
-  Places places;
-  Lanes f[max_spline_order + 1], pieces_of[n_powers][n_taps], weight[n_taps];
-  for (std::int64_t begin = 0; begin < n_pairs; begin += chunk) {
-    const int count = n_pairs - begin < chunk ? static_cast<int>(n_pairs - begin) : chunk;
+  constexpr std::int64_t size = chunk<Real>;
+  Places<Real> places;
+  Lanes<Real> f[max_spline_order + 1], pieces_of[n_powers][n_taps], weight[n_taps];
+  for (std::int64_t begin = 0; begin < n_pairs; begin += size) {
+    const auto count = static_cast<int>(n_pairs - begin < size ? n_pairs - begin : size);
     if (!places.find(orders.grid, inverse_step, d + begin, count)) {
       for (int l = 0; l < count; ++l) {
         if (!places.find(orders.grid, inverse_step, d + begin + l, 1)) return begin + l;
@@ -256,7 +304,7 @@ std::int64_t spline_weights(const SplineOrders& orders, const Distance* d, std::
     if (bins != nullptr) {
       __builtin_memcpy(bins + begin, places.bin, count * sizeof(std::int32_t));
     }
-    cutoff_derivatives(orders.grid, last, places.d, places.inside, f);
+    cutoff_derivatives(orders.grid, last, places, f);
     for (int k = 0; k <= last && k < n_powers; ++k) {
       for (int m = 0; m < n_taps; ++m) piece(k, m, places.t, pieces_of[k][m]);
     }
@@ -266,6 +314,19 @@ std::int64_t spline_weights(const SplineOrders& orders, const Distance* d, std::
     }
   }
   return -1;
+}
+
+/// What a network reads in float32, weights and slopes, is computed in float32, in half the time;
+/// higher derivatives, which lose digits, are not.
+template <class Distance, class Scalar>
+std::int64_t spline_weights(const SplineOrders& orders, const Distance* d, std::int64_t n_pairs,
+                            std::int32_t* bins, Scalar* weights) {
+  if constexpr (sizeof(Scalar) == sizeof(float)) {
+    if (orders.first_order + orders.n_orders <= 2) {
+      return weights_in<float>(orders, d, n_pairs, bins, weights);
+    }
+  }
+  return weights_in<double>(orders, d, n_pairs, bins, weights);
 }
 
 }  // namespace
