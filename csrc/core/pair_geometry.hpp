@@ -32,6 +32,9 @@ namespace cpu {
 void pair_vectors(const ChosenPairs& chosen, const double* positions, const double* cells,
                   const std::int64_t* idx_m, double* r_ij, double* d_ij);
 
+/// d_ij = |r_ij|, for r_ij (n_pairs, 3).
+void pair_distances(std::int64_t n_pairs, const double* r_ij, double* d_ij);
+
 /// Adds the forces F_i = sum_j g_ij u_ij - sum_j g_ji u_ji to `forces` (n_atoms, 3), and
 /// -sum_pairs g r (x) u to `virial` (n_structures, 3, 3), with u = r / d and g the derivative of
 /// the energy in the distance d. `virial` null: forces alone, and idx_m is not read.

@@ -7,7 +7,7 @@ kind=$1 program=$2
 tests=$(cd "$(dirname "$0")" && pwd)
 core=$(dirname "$tests")/core
 names=(buffer cell_grid cfconv cfconv_isa images index_writer isa kernels_isa lattice list_size neighbor_list pair_geometry
-  search spline spline_isa)
+  pair_geometry_isa search spline spline_isa)
 sources=("${names[@]/#/$core/cpu/}")
 sources=("${sources[@]/%/.cpp}")
 flags=(-std=c++20 -DSCSCHNET_KERNELS=kernels_generic -o "$program")

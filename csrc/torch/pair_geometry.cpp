@@ -11,7 +11,6 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include <cmath>
 #include <optional>
 #include <tuple>
 
@@ -66,12 +65,7 @@ Tensor pair_distances_cpu(const Tensor& r_ij) {
   const Tensor r = r_ij.contiguous();
   const std::int64_t n_pairs = r.size(0);
   Tensor d_ij = at::empty({n_pairs}, r.options());
-  const double* from = r.const_data_ptr<double>();
-  double* to = d_ij.mutable_data_ptr<double>();
-  for (std::int64_t p = 0; p < n_pairs; ++p) {
-    const double x = from[3 * p], y = from[3 * p + 1], z = from[3 * p + 2];
-    to[p] = std::sqrt(x * x + y * y + z * z);
-  }
+  cpu::pair_distances(n_pairs, r.const_data_ptr<double>(), d_ij.mutable_data_ptr<double>());
   return d_ij;
 }
 

@@ -1,5 +1,5 @@
-// Operators that describe pairs: half_list (every pair once) and spline_weights (once per
-// geometry).
+// Operators that describe pairs: half_list (every pair once), pair_rows (those of a host as rows)
+// and spline_weights (once per geometry).
 #include "pairs.hpp"
 #include "../core/neighbor_list.hpp"
 #include "meta.hpp"
@@ -8,6 +8,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/stable/c/shim.h>  // torch_parallel_for: runs inside torch's own thread pool
 #include <torch/library.h>
 
@@ -48,6 +49,15 @@ bool all_between(const Integer* values, std::int64_t n, Integer last) {
   return n == 0 || (last >= 0 && static_cast<Integer>(signs) >= 0);
 }
 
+/// Whether no entry is smaller than the one before. All must lie between 0 and half the largest.
+bool ascends(const std::int64_t* values, std::int64_t n) {
+  std::uint64_t signs = 0;
+  for (std::int64_t k = 0; k + 1 < n; ++k) {
+    signs |= static_cast<std::uint64_t>(values[k + 1]) - static_cast<std::uint64_t>(values[k]);
+  }
+  return static_cast<std::int64_t>(signs) >= 0;
+}
+
 /// The first entry that does not.
 template <class Integer>
 Integer first_outside(const Integer* values, std::int64_t n, Integer last) {
@@ -67,14 +77,9 @@ void check_range(const Tensor& index, const char* name, std::int64_t end) {
 void check_rows(const Tensor& row_ptr, std::int64_t n_pairs) {
   const std::int64_t n_atoms = row_ptr.size(0) - 1;
   const auto* const rows = row_ptr.const_data_ptr<std::int64_t>();
-  bool ascends =
-      rows[0] == 0 && rows[n_atoms] == n_pairs && all_between(rows, n_atoms + 1, n_pairs);
-  std::uint64_t signs = 0;
-  for (std::int64_t i = 0; i < n_atoms; ++i) {
-    signs |= static_cast<std::uint64_t>(rows[i + 1]) - static_cast<std::uint64_t>(rows[i]);
-  }
-  ascends &= static_cast<std::int64_t>(signs) >= 0;
-  TORCH_CHECK_VALUE(ascends, "`row_ptr` must ascend from 0 to the number of pairs, ", n_pairs,
+  const bool fits = rows[0] == 0 && rows[n_atoms] == n_pairs &&
+                    all_between(rows, n_atoms + 1, n_pairs) && ascends(rows, n_atoms + 1);
+  TORCH_CHECK_VALUE(fits, "`row_ptr` must ascend from 0 to the number of pairs, ", n_pairs,
                     ", got ", rows[0], " to ", rows[n_atoms]);
 }
 
@@ -184,6 +189,35 @@ std::tuple<Tensor, Tensor, Tensor> half_list(const Tensor& idx_i, const Tensor& 
   return {pairs, row_ptr, half_j};
 }
 
+/// (idx_i, idx_j (n_pairs,), n_atoms) -> row_ptr (n_atoms + 1,). Checks the pairs of a host.
+Tensor pair_rows(const Tensor& idx_i, const Tensor& idx_j, std::int64_t n_atoms) {
+  check_n_atoms(n_atoms);
+  for (const auto& [tensor, name] : {std::pair{&idx_i, "idx_i"}, {&idx_j, "idx_j"}}) {
+    TORCH_CHECK_TYPE(tensor->scalar_type() == at::kLong, "`", name, "` must be int64, got ",
+                     tensor->scalar_type());
+    TORCH_CHECK_VALUE(tensor->sizes() == idx_i.sizes() && tensor->dim() == 1, "`", name,
+                      "` must have one entry per pair, as `idx_i`, got ", tensor->sizes());
+  }
+  const Tensor centers = idx_i.contiguous(), partners = idx_j.contiguous();
+  const auto* const i = centers.const_data_ptr<std::int64_t>();
+  const auto* const j = partners.const_data_ptr<std::int64_t>();
+  const std::int64_t n_pairs = centers.size(0);
+  TORCH_CHECK_VALUE(all_between(i, n_pairs, n_atoms - 1) && all_between(j, n_pairs, n_atoms - 1),
+                    "`idx_i` and `idx_j` must lie between 0 and the number of atoms, ", n_atoms);
+  TORCH_CHECK_VALUE(ascends(i, n_pairs), "`idx_i` must ascend");
+  Tensor row_ptr = at::zeros({n_atoms + 1}, centers.options());
+  auto* const rows = row_ptr.mutable_data_ptr<std::int64_t>();
+  for (std::int64_t p = 0; p < n_pairs; ++p) rows[i[p] + 1] = p + 1;  // the last of a row remains
+  for (std::int64_t atom = 0; atom < n_atoms; ++atom) {
+    rows[atom + 1] = std::max(rows[atom], rows[atom + 1]);
+  }
+  return row_ptr;
+}
+
+Tensor pair_rows_meta(const Tensor& idx_i, const Tensor&, c10::SymInt n_atoms) {
+  return at::empty_symint({std::move(n_atoms) + 1}, on_meta(idx_i));
+}
+
 void check_distances(const Tensor& d_ij, at::ScalarType dtype) {
   TORCH_CHECK_VALUE(d_ij.dim() == 1, "`d_ij` must have shape (n_pairs,), got ", d_ij.sizes());
   TORCH_CHECK_TYPE(d_ij.scalar_type() == at::kDouble || d_ij.scalar_type() == at::kFloat,
@@ -256,6 +290,8 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
       "row_ptr, Tensor "
       "idx_j)",
       {at::Tag::pt2_compliant_tag});
+  library.def("pair_rows(Tensor idx_i, Tensor idx_j, SymInt n_atoms) -> Tensor",
+              {at::Tag::pt2_compliant_tag});
   library.def(
       "spline_weights.pieces(Tensor d_ij, float step, float cutoff, Tensor cutoff_pieces, int "
       "n_rows, int n_orders, ScalarType dtype) -> (Tensor bins, Tensor weights)",
@@ -264,10 +300,12 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
 
 TORCH_LIBRARY_IMPL(scschnet, CPU, library) {
   library.impl("half_list", scschnet::half_list);
+  library.impl("pair_rows", scschnet::pair_rows);
   library.impl("spline_weights.pieces", scschnet::spline_weights);
 }
 
 TORCH_LIBRARY_IMPL(scschnet, Meta, library) {
+  library.impl("pair_rows", scschnet::pair_rows_meta);
   library.impl("spline_weights.pieces", scschnet::spline_weights_meta);
 }
 

@@ -1,6 +1,5 @@
 // The operator scschnet::schnet_evaluate: a whole network for programs that run one, with ghost
-// atoms, whose features the host may exchange between blocks (halo.h); not differentiable. And
-// pair_rows, which turns a host's pairs into the rows that the operators read.
+// atoms, whose features the host may exchange between blocks (halo.h); not differentiable.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -119,40 +118,6 @@ Outputs schnet_evaluate_meta(SCSCHNET_NETWORK_PARAMETERS, c10::SymInt n_local, b
                       : at::empty({0, 0, 0}, options)};
 }
 
-Tensor pair_rows_cpu(const Tensor& idx_i, const Tensor& idx_j, std::int64_t n_atoms) {
-  check_n_atoms(n_atoms);
-  for (const auto& [tensor, name] : {std::pair{&idx_i, "idx_i"}, {&idx_j, "idx_j"}}) {
-    TORCH_CHECK_TYPE(tensor->scalar_type() == at::kLong, "`", name, "` must be int64, got ",
-                     tensor->scalar_type());
-    TORCH_CHECK_VALUE(tensor->sizes() == idx_i.sizes() && tensor->dim() == 1, "`", name,
-                      "` must have one entry per pair, as `idx_i`, got ", tensor->sizes());
-  }
-  const Tensor centers = idx_i.contiguous(), partners = idx_j.contiguous();
-  const auto* i = centers.const_data_ptr<std::int64_t>();
-  const auto* j = partners.const_data_ptr<std::int64_t>();
-  const std::int64_t n_pairs = centers.size(0);
-  Tensor row_ptr = at::empty({n_atoms + 1}, centers.options());
-  auto* rows = row_ptr.mutable_data_ptr<std::int64_t>();
-  std::int64_t atom = 0;
-  bool sorted = true, inside = true;
-  for (std::int64_t p = 0; p < n_pairs; ++p) {
-    const bool found = i[p] >= 0 && i[p] < n_atoms;
-    inside &= found && j[p] >= 0 && j[p] < n_atoms;
-    sorted &= p == 0 || i[p - 1] <= i[p];
-    if (!inside || !sorted) break;
-    while (atom <= i[p]) rows[atom++] = p;
-  }
-  TORCH_CHECK_VALUE(inside, "`idx_i` and `idx_j` must lie between 0 and the number of atoms, ",
-                    n_atoms);
-  TORCH_CHECK_VALUE(sorted, "`idx_i` must ascend");
-  std::fill(rows + atom, rows + n_atoms + 1, n_pairs);
-  return row_ptr;
-}
-
-Tensor pair_rows_meta(const Tensor& idx_i, const Tensor&, c10::SymInt n_atoms) {
-  return at::empty_symint({std::move(n_atoms) + 1}, on_meta(idx_i));
-}
-
 }  // namespace
 }  // namespace scschnet
 
@@ -175,15 +140,12 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
   define("schnet_evaluate(" SCSCHNET_NETWORK_SCHEMA
          ", SymInt n_local, bool halo, bool derivatives, bool corrections, Tensor? packed=None) -> "
          "(Tensor g, Tensor g_d, Tensor correction_norms, Tensor corrections)");
-  define("pair_rows(Tensor idx_i, Tensor idx_j, SymInt n_atoms) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(scschnet, CPU, library) {
   library.impl("schnet_evaluate", scschnet::schnet_evaluate_cpu);
-  library.impl("pair_rows", scschnet::pair_rows_cpu);
 }
 
 TORCH_LIBRARY_IMPL(scschnet, Meta, library) {
   library.impl("schnet_evaluate", scschnet::schnet_evaluate_meta);
-  library.impl("pair_rows", scschnet::pair_rows_meta);
 }

@@ -1,9 +1,24 @@
-// Pair vectors, forces and virials: one serial pass over the pairs each, which memory bounds.
+// Pair vectors, forces and virials: one serial pass over the pairs each.
 #include "../pair_geometry.hpp"
 
 #include <cmath>
 
+#include "isa.hpp"
+#include "pair_geometry_kernels.hpp"
+
 namespace scschnet::cpu {
+namespace {
+
+const PairGeometryKernels& best_pair_geometry_kernels() {
+#if defined(SCSCHNET_X86)
+  static const InstructionSet best = available_instruction_sets().back();
+  if (best >= InstructionSet::avx512) return pair_geometry_kernels_avx512;
+  if (best == InstructionSet::avx2) return pair_geometry_kernels_avx2;
+#endif
+  return pair_geometry_kernels_generic;
+}
+
+}  // namespace
 
 void pair_vectors(const ChosenPairs& chosen, const double* positions, const double* cells,
                   const std::int64_t* idx_m, double* r_ij, double* d_ij) {
@@ -22,23 +37,12 @@ void pair_vectors(const ChosenPairs& chosen, const double* positions, const doub
   }
 }
 
+void pair_distances(std::int64_t n_pairs, const double* r_ij, double* d_ij) {
+  best_pair_geometry_kernels().pair_distances(n_pairs, r_ij, d_ij);
+}
+
 void pair_forces(const DirectedPairs& pairs, const double* g, double* forces, double* virial) {
-  for (std::int64_t i = 0; i < pairs.n_atoms; ++i) {
-    double force[3] = {}, outer[9] = {};
-    for (std::int64_t p = pairs.row_ptr[i]; p < pairs.row_ptr[i + 1]; ++p) {
-      const double* r = pairs.r_ij + 3 * p;
-      double* other = forces + 3 * pairs.idx_j[p];
-      const double factor = g[p] / pairs.d_ij[p];
-      for (int a = 0; a < 3; ++a) {
-        const double f = factor * r[a];
-        force[a] += f;
-        other[a] -= f;
-        for (int b = 0; b < 3; ++b) outer[3 * a + b] += f * r[b];
-      }
-    }
-    for (int a = 0; a < 3; ++a) forces[3 * i + a] += force[a];
-    for (int k = 0; virial && k < 9; ++k) virial[9 * pairs.idx_m[i] + k] -= outer[k];
-  }
+  best_pair_geometry_kernels().pair_forces(pairs, g, forces, virial);
 }
 
 void pair_forces_backward(const DirectedPairs& pairs, const double* forces_bar,
