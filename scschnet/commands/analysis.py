@@ -471,7 +471,7 @@ ABOUT = "What a trained model does inside; each command draws a figure, prints a
 OPTIONS = one_of(COMMANDS, ABOUT)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
     0: done; 1: failed; 128 + signal: stopped while it trained. (2, wrong usage, ends the process.)

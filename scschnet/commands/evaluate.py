@@ -82,7 +82,7 @@ class _Source:
     files: tuple[str, ...]
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; returns the exit status, 0 done or 1 failed.
 
     Args:

@@ -1,5 +1,6 @@
 """`scschnet export`: options, and what is printed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +37,7 @@ class Options:
 OPTIONS = Options
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Export as the command line says; returns the exit status, 0 done or 1 failed.
 
     Args:

@@ -1,5 +1,6 @@
 """`scschnet info`: everything a user needs to know about an exported model, a checkpoint or a run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ class Options:
 OPTIONS = Options
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print what a file is; returns the exit status, 0 done or 1 failed.
 
     Args:

@@ -1,6 +1,7 @@
 """`scschnet lammps build`: compiles the pair style for LAMMPS."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +24,7 @@ ABOUT = "Let LAMMPS use exported models."
 OPTIONS = one_of(COMMANDS, ABOUT)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Build the plugin and say where it is; returns the exit status, 0 done or 1 failed.
 
     Args:

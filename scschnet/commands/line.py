@@ -2,9 +2,11 @@
 
 import dataclasses
 import difflib
+import os
 import re
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_type_hints
 
@@ -37,6 +39,26 @@ def optional(metavar: str) -> Any:
 def program(command: str = "") -> str:
     """What a user types to run a command."""
     return f"scschnet {command}".strip()
+
+
+def run(
+    command: Callable[[Sequence[str] | None], int | None], arguments: Sequence[str] | None = None
+) -> int:
+    """Run a command and return the exit status; whoever reads its output may stop reading, as `head` does.
+
+    Args:
+        command: its `main`.
+        arguments: without the program's name; None: those of the process.
+    """
+    try:
+        try:
+            return command(arguments) or 0
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # Python flushes once more at its end
+        return 128 + signal.SIGPIPE  # what a shell says of other programs
 
 
 def say_version() -> int:
@@ -170,6 +192,8 @@ def failed(error: Exception, *options: Any, **called: str) -> int:
         options: dataclasses, or instances of them, whose fields were options.
         called: names of arguments of the library to those of the options they came from.
     """
+    if isinstance(error, BrokenPipeError):  # nothing is wrong, see `run`
+        raise error
     print(f"error: {as_typed(str(error), *options, **called)}", file=sys.stderr)
     return 1
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import tyro
 
-from scschnet.commands.line import one_of, program, say_version, unknown
+from scschnet.commands.line import one_of, program, run, say_version, unknown
 from scschnet.files import write_any_text
 
 COMMANDS = {
@@ -38,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None: those of the process.
     """
+    return run(_choose, arguments)
+
+
+def _choose(arguments: Sequence[str] | None) -> int:
     write_any_text()
     first, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     rest = rest[:-1]

@@ -1,6 +1,6 @@
 """`scschnet predict`: what a trained model says of frames, written beside them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class Options:
 OPTIONS = Options
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Predict as the command line says; returns the exit status, 0 done or 1 failed.
 
     Args:

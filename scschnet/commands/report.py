@@ -1,6 +1,7 @@
 """`scschnet report`: options, and what is printed."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +30,7 @@ class Options:
 OPTIONS = Options
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write a report; returns the exit status: 0 done, 1 failed (2, wrong usage, ends the process).
 
     Args:

@@ -29,7 +29,7 @@ class Options:
 OPTIONS = Options
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; returns the exit status, 0 done or 1 failed.
 
     Args:

@@ -1,7 +1,7 @@
 """`scschnet select`: frames of trajectories that are worth labeling."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -52,7 +52,7 @@ class Options:
 OPTIONS = Options
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Select as the command line says; returns the exit status, 0 done or 1 failed.
 
     Args:

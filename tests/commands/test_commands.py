@@ -4,6 +4,7 @@ import importlib
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -193,6 +194,17 @@ def test_messages_name_options_as_they_are_typed():
     assert (
         as_typed(message, Outer) == "`--n-train` and `--out` and `run` and `cell`, `out` in a.toml"
     )
+
+
+@pytest.mark.parametrize("module", ["scschnet", "scschnet.doctor"])
+def test_who_reads_may_stop_reading(module):
+    """As `scschnet info FILE | head` does; no traceback follows."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", module]
+    with os.fdopen(writing) as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_the_script_and_the_module_are_the_same():
