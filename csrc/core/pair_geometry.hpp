@@ -40,6 +40,14 @@ void pair_distances(std::int64_t n_pairs, const double* r_ij, double* d_ij);
 /// the energy in the distance d. `virial` null: forces alone, and idx_m is not read.
 void pair_forces(const DirectedPairs& pairs, const double* g, double* forces, double* virial);
 
+/// How many trial forces an atom has.
+constexpr int n_trial_powers = 4;
+
+/// Writes the sums over the pairs of every atom of (1 - d / reach)^p r / d, or zero beyond `reach`,
+/// (n_atoms, 3, n_trial_powers), for p = 1, 2, 4, 8. A pair counts for both of its atoms, with
+/// opposite signs. idx_m is not read.
+void trial_forces(const DirectedPairs& pairs, double reach, double* sums);
+
 /// Writes the cotangent of g (n_pairs,) from those of the forces and the virial; `virial_bar` null:
 /// of the forces alone.
 void pair_forces_backward(const DirectedPairs& pairs, const double* forces_bar,

@@ -8,11 +8,12 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <numeric>
 #include <tuple>
 #include <vector>
 
+#include "../core/pair_geometry.hpp"
 #include "meta.hpp"
 #include "pairs.hpp"
 
@@ -21,7 +22,7 @@ namespace {
 
 using at::Tensor;
 
-constexpr int n_powers = 4, n_sums = 3 * n_powers;
+constexpr int n_powers = cpu::n_trial_powers, n_sums = 3 * n_powers;
 constexpr double smallest = 1e-4;
 
 void check(const Tensor& tensor, const char* name, at::IntArrayRef sizes, at::ScalarType dtype) {
@@ -29,34 +30,6 @@ void check(const Tensor& tensor, const char* name, at::IntArrayRef sizes, at::Sc
                     tensor.sizes());
   TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, "`", name, "` must be ", dtype, ", got ",
                    tensor.scalar_type());
-}
-
-/// Sums of (1 - d / reach)^p r / d over the pairs of every atom, (n_atoms, 3, n_powers), for
-/// p = 1, 2, 4, 8. A pair counts for both of its atoms, with opposite signs.
-std::vector<double> trial_forces(std::int64_t n_atoms, const std::int64_t* row_ptr,
-                                 const std::int64_t* idx_j, const double* r_ij, const double* d_ij,
-                                 double reach) {
-  std::vector<double> sums(static_cast<std::size_t>(n_sums * n_atoms));
-  const double inverse_reach = 1 / reach;
-  for (std::int64_t i = 0; i < n_atoms; ++i) {
-    std::array<double, n_sums> own{};
-    for (std::int64_t p = row_ptr[i]; p < row_ptr[i + 1]; ++p) {
-      const double inverse = 1 / d_ij[p];
-      std::array<double, n_powers> weight;
-      weight[0] = std::max(1 - d_ij[p] * inverse_reach, 0.0);
-      for (int k = 1; k < n_powers; ++k) weight[k] = weight[k - 1] * weight[k - 1];
-      double* other = sums.data() + n_sums * idx_j[p];
-      for (int a = 0; a < 3; ++a) {
-        const double u = r_ij[3 * p + a] * inverse;
-        for (int k = 0; k < n_powers; ++k) {
-          own[n_powers * a + k] += u * weight[k];
-          other[n_powers * a + k] -= u * weight[k];
-        }
-      }
-    }
-    for (int k = 0; k < n_sums; ++k) sums[n_sums * i + k] += own[k];
-  }
-  return sums;
 }
 
 Tensor trial_sizes_cpu(const Tensor& r_ij, const Tensor& d_ij, const Tensor& row_ptr,
@@ -73,9 +46,14 @@ Tensor trial_sizes_cpu(const Tensor& r_ij, const Tensor& d_ij, const Tensor& row
                j = idx_j.contiguous();
   check_range(j, "idx_j", n_atoms);
   check_rows(rows, n_pairs);
-  const auto sums =
-      trial_forces(n_atoms, rows.const_data_ptr<std::int64_t>(), j.const_data_ptr<std::int64_t>(),
-                   r.const_data_ptr<double>(), d.const_data_ptr<double>(), reach);
+  std::vector<double> sums(static_cast<std::size_t>(n_sums * n_atoms));
+  const DirectedPairs pairs{n_atoms,
+                            rows.const_data_ptr<std::int64_t>(),
+                            j.const_data_ptr<std::int64_t>(),
+                            r.const_data_ptr<double>(),
+                            d.const_data_ptr<double>(),
+                            nullptr};
+  cpu::trial_forces(pairs, reach, sums.data());
   Tensor sizes = at::empty({n_atoms, n_powers}, d.options());
   auto* to = sizes.mutable_data_ptr<double>();
   for (std::int64_t i = 0; i < n_atoms; ++i) {
@@ -109,10 +87,16 @@ struct Bars {
   Tensor energy, energies, forces, deviations;
 };
 
+/// In eight sums, so that no addition waits for the one before.
 double length(std::int64_t n, const double* x) {
-  double square = 0;
-  for (std::int64_t f = 0; f < n; ++f) square += x[f] * x[f];
-  return std::sqrt(square);
+  constexpr std::int64_t n_sums = 8;
+  double squares[n_sums] = {};
+  std::int64_t f = 0;
+  for (; f + n_sums <= n; f += n_sums) {
+    for (std::int64_t k = 0; k < n_sums; ++k) squares[k] += x[f + k] * x[f + k];
+  }
+  for (; f < n; ++f) squares[f % n_sums] += x[f] * x[f];
+  return std::sqrt(std::accumulate(squares, squares + n_sums, 0.0));
 }
 
 /// ln s_i, without the element's offset.
@@ -136,11 +120,11 @@ void combine(const Tensor& corrections, const Tensor& weights, std::int64_t begi
                      layer = corrections.size(1) * f;
   const Scalar *v = corrections.const_data_ptr<Scalar>() + begin * f,
                *w = weights.const_data_ptr<Scalar>();
-  for (std::int64_t k = 0; k < count; ++k) {
-    Scalar sum = 0;
-    for (std::int64_t l = 0; l < n_layers; ++l) sum += w[l] * v[l * layer + k];
-    x_out[k] = sum;
+  std::vector<Scalar> sum(static_cast<std::size_t>(count));
+  for (std::int64_t l = 0; l < n_layers; ++l) {
+    for (std::int64_t k = 0; k < count; ++k) sum[k] += w[l] * v[l * layer + k];
   }
+  std::copy(sum.begin(), sum.end(), x_out);
 }
 
 /// Blocks of atoms go through the matrix product one by one, so that what it gives stays in a

@@ -45,6 +45,10 @@ void pair_forces(const DirectedPairs& pairs, const double* g, double* forces, do
   best_pair_geometry_kernels().pair_forces(pairs, g, forces, virial);
 }
 
+void trial_forces(const DirectedPairs& pairs, double reach, double* sums) {
+  best_pair_geometry_kernels().trial_forces(pairs, reach, sums);
+}
+
 void pair_forces_backward(const DirectedPairs& pairs, const double* forces_bar,
                           const double* virial_bar, double* g_bar) {
   for (std::int64_t i = 0; i < pairs.n_atoms; ++i) {

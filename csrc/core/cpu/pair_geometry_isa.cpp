@@ -1,6 +1,8 @@
 // Distances, forces and virials of pairs. The file is compiled once per instruction set, which
 // SCSCHNET_KERNELS names, and exports one symbol and no other (see simd.hpp).
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -79,11 +81,43 @@ void forces_and_virial(const DirectedPairs& pairs, const double* g, double* forc
   }
 }
 
+/// One lane per power.
+using Powers [[gnu::vector_size(n_trial_powers * sizeof(double))]] = double;
+
+inline void add(double* to, Powers v) {
+  Powers sum;
+  std::memcpy(&sum, to, sizeof sum);
+  sum += v;
+  std::memcpy(to, &sum, sizeof sum);
+}
+
+void sums_of_trial_forces(const DirectedPairs& pairs, double reach, double* sums) {
+  constexpr int width = 3 * n_trial_powers;
+  std::fill_n(sums, width * pairs.n_atoms, 0.0);
+  const double inverse_reach = 1 / reach;
+  for (std::int64_t i = 0; i < pairs.n_atoms; ++i) {
+    Powers own[3] = {};
+    for (std::int64_t p = pairs.row_ptr[i]; p < pairs.row_ptr[i + 1]; ++p) {
+      const double* r = pairs.r_ij + 3 * p;
+      const double d = pairs.d_ij[p], left = 1 - d * inverse_reach, w = left > 0 ? left : 0;
+      const double w2 = w * w, w4 = w2 * w2;
+      const Powers weights = Powers{w, w2, w4, w4 * w4} * (1 / d);
+      double* other = sums + width * pairs.idx_j[p];
+      for (int a = 0; a < 3; ++a) {
+        const Powers force = weights * r[a];
+        own[a] += force;
+        add(other + n_trial_powers * a, -force);
+      }
+    }
+    for (int a = 0; a < 3; ++a) add(sums + width * i + n_trial_powers * a, own[a]);
+  }
+}
+
 }  // namespace
 
 #define SCSCHNET_JOIN_(a, b) a##b
 #define SCSCHNET_JOIN(a, b) SCSCHNET_JOIN_(a, b)
-extern const PairGeometryKernels SCSCHNET_JOIN(pair_geometry_, SCSCHNET_KERNELS){distances,
-                                                                                 forces_and_virial};
+extern const PairGeometryKernels SCSCHNET_JOIN(pair_geometry_, SCSCHNET_KERNELS){
+    distances, forces_and_virial, sums_of_trial_forces};
 
 }  // namespace scschnet::cpu

@@ -10,6 +10,7 @@ namespace scschnet::cpu {
 struct PairGeometryKernels {
   void (*pair_distances)(std::int64_t n_pairs, const double* r_ij, double* d_ij);
   void (*pair_forces)(const DirectedPairs& pairs, const double* g, double* forces, double* virial);
+  void (*trial_forces)(const DirectedPairs& pairs, double reach, double* sums);
 };
 
 extern const PairGeometryKernels pair_geometry_kernels_generic, pair_geometry_kernels_avx2,
