@@ -1,6 +1,5 @@
 // Distances, forces and virials of pairs. The file is compiled once per instruction set, which
 // SCSCHNET_KERNELS names, and exports one symbol and no other (see simd.hpp).
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -93,7 +92,7 @@ inline void add(double* to, Powers v) {
 
 void sums_of_trial_forces(const DirectedPairs& pairs, double reach, double* sums) {
   constexpr int width = 3 * n_trial_powers;
-  std::fill_n(sums, width * pairs.n_atoms, 0.0);
+  for (std::int64_t k = 0; k < width * pairs.n_atoms; ++k) sums[k] = 0;
   const double inverse_reach = 1 / reach;
   for (std::int64_t i = 0; i < pairs.n_atoms; ++i) {
     Powers own[3] = {};
