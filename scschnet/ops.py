@@ -619,6 +619,33 @@ def pair_rows(idx_i: Tensor, idx_j: Tensor, n_atoms: int) -> Tensor:
     return torch.ops.scschnet.pair_rows(idx_i, idx_j, n_atoms)
 
 
+def close_pairs(
+    d_ij: Tensor,
+    row_ptr: Tensor,
+    idx_j: Tensor,
+    atomic_numbers: Tensor,
+    index: Tensor,
+    ranges: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The pairs on which a pair term acts: those closer than the range of their two elements.
+
+    Args:
+        d_ij: distance of each pair, (n_pairs,) float64, Å.
+        row_ptr: start of each center's pairs, (n_atoms + 1,) int64.
+        idx_j: neighbor of each pair, (n_pairs,) int64.
+        atomic_numbers: (n_atoms,) int64.
+        index: place in `ranges` of every atomic number from 0 on, (n_z,) int64.
+        ranges: of every two elements, (n_elements, n_elements) float64, Å.
+
+    Returns:
+        Their places, centers and neighbors, (n_near,) int64 each, in the order of the pairs. Not differentiable; on CPUs alone.
+
+    Raises:
+        ValueError, TypeError: naming the argument whose shape, dtype or value is wrong.
+    """
+    return torch.ops.scschnet.close_pairs(d_ij, row_ptr, idx_j, atomic_numbers, index, ranges)
+
+
 def schnet_evaluate(
     features: Tensor,
     row_ptr: Tensor,

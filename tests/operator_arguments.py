@@ -51,6 +51,10 @@ def operators(dtype: torch.dtype = torch.float64) -> dict[str, tuple[Callable, l
         "half_neighbor_list": [positions, ptr, cells, pbc, CUTOFF],
         "half_list": [i, j, shifts, N_ATOMS],
         "pair_rows": [i, j, N_ATOMS],
+        "close_pairs": [
+            *(d_ij, rows, half_j, torch.arange(N_ATOMS) % 9),
+            *(torch.arange(9) % 2, torch.tensor([[1.0, 2.0], [2.0, 3.0]], dtype=torch.float64)),
+        ],
         "pair_vectors": [positions, cells, idx_m, i, j, shifts, half],
         "pair_distances": [r_ij],
         "trial_sizes": [r_ij, d_ij, rows, half_j, 4.0],

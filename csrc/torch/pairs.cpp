@@ -1,5 +1,5 @@
-// Operators that describe pairs: half_list (every pair once), pair_rows (those of a host as rows)
-// and spline_weights (once per geometry).
+// Operators that describe pairs: half_list (every pair once), pair_rows (those of a host as rows),
+// spline_weights (once per geometry), and close_pairs (on which a pair term acts).
 #include "pairs.hpp"
 #include "../core/neighbor_list.hpp"
 #include "meta.hpp"
@@ -19,6 +19,7 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace scschnet {
 
@@ -281,6 +282,61 @@ std::tuple<Tensor, Tensor> spline_weights_detached(const Tensor& d_ij, double st
   return op.call(d_ij, step, cutoff, cutoff_pieces, n_rows, n_orders, dtype);
 }
 
+/// (d_ij (n_pairs,), row_ptr (n_atoms + 1,), idx_j, atomic_numbers (n_atoms,), index (n_z,),
+/// ranges (n, n)) -> near, idx_i, idx_j: the places and atoms of pairs with d_ij below
+/// ranges[index[z_i], index[z_j]], in their order. Not differentiable.
+std::tuple<Tensor, Tensor, Tensor> close_pairs(const Tensor& d_ij, const Tensor& row_ptr,
+                                               const Tensor& idx_j, const Tensor& atomic_numbers,
+                                               const Tensor& index, const Tensor& ranges) {
+  const auto check = [](const Tensor& tensor, const char* name, at::IntArrayRef sizes,
+                        at::ScalarType dtype) {
+    TORCH_CHECK_VALUE(tensor.sizes() == sizes, "`", name, "` must have shape ", sizes, ", got ",
+                      tensor.sizes());
+    TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, "`", name, "` must be ", dtype, ", got ",
+                     tensor.scalar_type());
+  };
+  const std::int64_t n_pairs = d_ij.numel(), n_atoms = atomic_numbers.numel(),
+                     n = ranges.dim() > 0 ? ranges.size(0) : 0;
+  check(d_ij, "d_ij", {n_pairs}, at::kDouble);
+  check(row_ptr, "row_ptr", {n_atoms + 1}, at::kLong);
+  check(idx_j, "idx_j", {n_pairs}, at::kLong);
+  check(atomic_numbers, "atomic_numbers", {n_atoms}, at::kLong);
+  check(index, "index", {index.numel()}, at::kLong);
+  check(ranges, "ranges", {n, n}, at::kDouble);
+  const Tensor d_held = d_ij.contiguous(), rows_held = row_ptr.contiguous(),
+               j_held = idx_j.contiguous(), z_held = atomic_numbers.contiguous(),
+               index_held = index.contiguous(), ranges_held = ranges.contiguous();
+  check_range(j_held, "idx_j", n_atoms);
+  check_rows(rows_held, n_pairs);
+  check_range(z_held, "atomic_numbers", index.numel());
+  check_range(index_held, "index", n);
+  const auto* const d = d_held.const_data_ptr<double>();
+  const auto* const rows = rows_held.const_data_ptr<std::int64_t>();
+  const auto* const j = j_held.const_data_ptr<std::int64_t>();
+  const auto* const z = z_held.const_data_ptr<std::int64_t>();
+  const auto* const of_z = index_held.const_data_ptr<std::int64_t>();
+  const auto* const range = ranges_held.const_data_ptr<double>();
+  const double reach = n > 0 ? *std::max_element(range, range + n * n) : 0;
+  std::vector<std::int64_t> near, centers;
+  for (std::int64_t i = 0; i < n_atoms; ++i) {
+    for (std::int64_t p = rows[i]; p < rows[i + 1]; ++p) {
+      if (!(d[p] < reach) || !(d[p] < range[of_z[z[i]] * n + of_z[z[j[p]]]])) continue;
+      near.push_back(p);
+      centers.push_back(i);
+    }
+  }
+  const auto n_near = static_cast<std::int64_t>(near.size());
+  const auto made = [&](const auto& value_of) {
+    Tensor found = at::empty({n_near}, at::TensorOptions().dtype(at::kLong));
+    auto* const to = found.mutable_data_ptr<std::int64_t>();
+    for (std::int64_t k = 0; k < n_near; ++k) to[k] = value_of(k);
+    return found;
+  };
+  return {made([&](std::int64_t k) { return near[k]; }),
+          made([&](std::int64_t k) { return centers[k]; }),
+          made([&](std::int64_t k) { return j[near[k]]; })};
+}
+
 }  // namespace
 }  // namespace scschnet
 
@@ -289,6 +345,10 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
       "half_list(Tensor idx_i, Tensor idx_j, Tensor shifts, int n_atoms) -> (Tensor pairs, Tensor "
       "row_ptr, Tensor "
       "idx_j)",
+      {at::Tag::pt2_compliant_tag});
+  library.def(
+      "close_pairs(Tensor d_ij, Tensor row_ptr, Tensor idx_j, Tensor atomic_numbers, Tensor index, "
+      "Tensor ranges) -> (Tensor near, Tensor near_i, Tensor near_j)",
       {at::Tag::pt2_compliant_tag});
   library.def("pair_rows(Tensor idx_i, Tensor idx_j, SymInt n_atoms) -> Tensor",
               {at::Tag::pt2_compliant_tag});
@@ -301,6 +361,7 @@ TORCH_LIBRARY_FRAGMENT(scschnet, library) {
 TORCH_LIBRARY_IMPL(scschnet, CPU, library) {
   library.impl("half_list", scschnet::half_list);
   library.impl("pair_rows", scschnet::pair_rows);
+  library.impl("close_pairs", scschnet::close_pairs);
   library.impl("spline_weights.pieces", scschnet::spline_weights);
 }
 

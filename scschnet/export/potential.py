@@ -298,18 +298,12 @@ class Potential(nn.Module):
         """
         added: list[Tensor] = []
         if self.pair_term is not None:
-            near = (d_ij < self.wall_reach).nonzero().squeeze(1)
-            i, j = self.centers_of(near, centers), idx_j.index_select(0, near)
             rows = self.in_table(atomic_numbers)
+            near, i, j = self.wall_pairs(rows, centers, idx_j, d_ij)
+            if self.checked and near.size(0) == 0:  # all atoms at familiar distances
+                return added
             z_i, z_j = rows.index_select(0, i), rows.index_select(0, j)
             d = d_ij.index_select(0, near)
-            if self.checked:  # compiled code cannot branch on data
-                inside = (d < self.pair_term.ranges_of(z_i, z_j)).nonzero().squeeze(1)
-                if inside.size(0) == 0:  # all atoms at familiar distances
-                    return added
-                near, d = near.index_select(0, inside), d.index_select(0, inside)
-                i, j = i.index_select(0, inside), j.index_select(0, inside)
-                z_i, z_j = z_i.index_select(0, inside), z_j.index_select(0, inside)
             phi, slope = self.pair_term(z_i, z_j, d)
             half_phi = 0.5 * phi
             of_atoms = phi.new_zeros([atomic_numbers.size(0)]).index_add_(0, i, half_phi)
@@ -318,6 +312,26 @@ class Potential(nn.Module):
             share = 0.5 * ((i < n_local).double() + (j < n_local).double())
             added = [energies, near, slope * share]
         return added
+
+    def wall_pairs(
+        self, rows: Tensor, centers: Tensor, idx_j: Tensor, d_ij: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The pairs that the pair term may act on: their places, centers and neighbors. `rows` are atomic numbers."""
+        return self.composed_wall_pairs(rows, centers, idx_j, d_ij)
+
+    def composed_wall_pairs(
+        self, rows: Tensor, centers: Tensor, idx_j: Tensor, d_ij: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same in torch's own operations."""
+        near = (d_ij < self.wall_reach).nonzero().squeeze(1)
+        i, j = self.centers_of(near, centers), idx_j.index_select(0, near)
+        if self.checked and self.pair_term is not None:  # compiled code cannot branch on data
+            z_i, z_j = rows.index_select(0, i), rows.index_select(0, j)
+            ranges = self.pair_term.ranges_of(z_i, z_j)
+            inside = (d_ij.index_select(0, near) < ranges).nonzero().squeeze(1)
+            near = near.index_select(0, inside)
+            i, j = i.index_select(0, inside), j.index_select(0, inside)
+        return near, i, j
 
     def add_error_bars(
         self,
@@ -556,6 +570,9 @@ class FullPotential(Potential):
         super().__init__(model, symbols, statistics, errors)
         tables = filter_tables_of(model)
         self.weights = Weights(tables, self.contribution_weights, dense_parameters(model))
+        index, ranges = wall_ranges(model)
+        self.register_buffer("wall_index", index)
+        self.register_buffer("wall_ranges", ranges)
 
     def half_pairs(
         self, positions: Tensor, cell: Tensor, pbc: Tensor
@@ -589,6 +606,16 @@ class FullPotential(Potential):
     def centers_of(self, pairs: Tensor, centers: Tensor) -> Tensor:
         """Centers of some pairs, which are given by their places."""
         return torch.bucketize(pairs, centers, right=True) - 1
+
+    def wall_pairs(
+        self, rows: Tensor, centers: Tensor, idx_j: Tensor, d_ij: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """In one pass, by scschnet::close_pairs, on CPUs."""
+        if self.checked and not d_ij.is_cuda:
+            return torch.ops.scschnet.close_pairs(
+                d_ij, centers, idx_j, rows, self.wall_index, self.wall_ranges
+            )
+        return self.composed_wall_pairs(rows, centers, idx_j, d_ij)
 
     def spline_weights(self, d_ij: Tensor) -> list[Tensor]:
         """Bins and weights, by scschnet::spline_weights."""
@@ -655,6 +682,17 @@ class FullPotential(Potential):
         return torch.ops.scschnet.unfamiliarity(
             correction_norms, atomic_numbers, self.norm_mean, self.norm_whitening
         )
+
+
+def wall_ranges(model: SchNet) -> tuple[Tensor, Tensor]:
+    """Below which distance the pair term acts on every two elements, as `ops.close_pairs` takes it."""
+    elements = torch.tensor(model.config.elements)
+    n = len(elements)
+    index = torch.zeros(MAX_Z + 2, dtype=torch.int64).index_copy(0, elements, torch.arange(n))
+    if model.pair_term is None:
+        return index, torch.zeros(n, n, dtype=torch.float64)
+    ranges = model.pair_term.ranges_of(elements.repeat_interleave(n), elements.repeat(n))
+    return index, ranges.detach().view(n, n).clone()
 
 
 def filter_tables_of(model: SchNet) -> Tensor:

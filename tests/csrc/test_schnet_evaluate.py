@@ -247,6 +247,47 @@ def test_pair_rows_checks_the_dtype():
         ops.pair_rows(torch.tensor([0.0]), torch.tensor([0]), 2)
 
 
+def test_close_pairs():
+    """Against the sentence that says what they are, pair by pair."""
+    system = System(model_of(1), ghosts=False)
+    row_ptr, index = ops.pair_rows(system.i, system.j, len(system.z)), torch.zeros(120).long()
+    elements = system.z.unique()
+    index[elements] = torch.arange(len(elements))
+    ranges = torch.linspace(1.0, 3.0, len(elements) ** 2, dtype=torch.float64)
+    ranges = ranges.view(len(elements), -1)
+    ranges = 0.5 * (ranges + ranges.T)
+    near, i, j = ops.close_pairs(system.d, row_ptr, system.j, system.z, index, ranges)
+    pairs = list(zip(system.i.tolist(), system.j.tolist(), system.d.tolist(), strict=True))
+    z = index[system.z]
+    expected = [p for p, (a, b, d) in enumerate(pairs) if d < ranges[z[a], z[b]]]
+    assert 0 < len(expected) < len(pairs) and near.tolist() == expected
+    assert torch.equal(i, system.i[near]) and torch.equal(j, system.j[near])
+    arguments = (system.d[:0], torch.zeros_like(row_ptr), system.j[:0], system.z, index, ranges)
+    assert [len(found) for found in ops.close_pairs(*arguments)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("at", "wrong", "message"),
+    [
+        (0, torch.ones(2, dtype=torch.float64), "`row_ptr` must ascend from 0 to the number of"),
+        (2, torch.tensor([2]), "`idx_j` must lie between 0 and 1, got 2"),
+        (3, torch.tensor([0, 9]), "`atomic_numbers` must lie between 0 and 1, got 9"),
+        (4, torch.tensor([0, 1]), "`index` must lie between 0 and 0, got 1"),
+        (5, torch.ones(1, 2, dtype=torch.float64), "`ranges` must have shape"),
+    ],
+)
+def test_close_pairs_checks(at, wrong, message):
+    d = torch.ones(1, dtype=torch.float64)
+    right = [d, torch.tensor([0, 1, 1]), torch.tensor([1]), torch.tensor([0, 1])]
+    right += [torch.tensor([0, 0]), 2 * d[:, None]]
+    assert [found.tolist() for found in ops.close_pairs(*right)] == [[0], [0], [1]]
+    right[at] = wrong
+    if at == 0:
+        right[2] = torch.tensor([1, 1])
+    with pytest.raises(ValueError, match=message):
+        ops.close_pairs(*right)
+
+
 def test_operators_follow_their_declarations():
     system = System(model_of(2), ghosts=False)
     model = system.model
