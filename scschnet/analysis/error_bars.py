@@ -49,6 +49,20 @@ def ratios(model: SchNet, structures: StructureSet, statistics: ErrorStatistics)
     return {name: values[~np.isnan(values)] for name, values in found.items()}
 
 
+def largest_bars(
+    model: SchNet, structures: StructureSet, statistics: ErrorStatistics
+) -> NDArray[np.float64]:
+    """The largest error bar of a force in each structure, eV/Å: what dynamics within the data stays below.
+
+    Args:
+        model: the model.
+        structures: not empty.
+        statistics: of its errors.
+    """
+    bars = standard_errors(model, structures, statistics).forces
+    return np.maximum.reduceat(bars, structures.atom_ptr[:-1])
+
+
 def coverages(found: Ratios) -> Iterator[tuple[str, list[float], list[float]]]:
     """Name, coverage found and coverage expected of every quantity that has errors."""
     for name, values in found.items():

@@ -352,7 +352,8 @@ class Unfamiliarity:
 class ErrorBars:
     """Error bars of energies and forces from this one model; stores what makes them in the run's best.pt, for ASE and export.
 
-    Prints which share of the errors on test structures they cover, against what is expected of normal errors.
+    Prints which share of the errors on test structures they cover, against what is expected of normal errors; and the
+    largest error bar of a force among test structures, above which dynamics should not stay.
     """
 
     run: Run
@@ -366,12 +367,18 @@ class ErrorBars:
         run = read_run(self.run)
         statistics = error_statistics.run_error_statistics(run)
         print(error_statistics.store_error_statistics(self.run, statistics))
-        found = errorbars.ratios(run.model, evenly(run.held_out, 20_000), statistics)
+        held_out = evenly(run.held_out, 20_000)
+        found = errorbars.ratios(run.model, held_out, statistics)
         errorbars.plot_coverage(found, self.out)
         print("within this many error bars   " + "".join(f"{k:8g}" for k in errorbars.COVERED))
         for name, covered, expected in errorbars.coverages(found):
             print(f"{name + ', found':30}" + "".join(f"{share:8.3f}" for share in covered))
             print(f"{name + ', expected':30}" + "".join(f"{share:8.3f}" for share in expected))
+        largest = errorbars.largest_bars(run.model, held_out, statistics)
+        print(
+            f"largest error bar of a force in a test structure: median {np.median(largest):.3g}, largest {largest.max():.3g} "
+            f"eV/Å of {len(largest)}; dynamics that stays above has left these structures"
+        )
         _print_files(self.out)
 
 

@@ -14,6 +14,7 @@ from scschnet.analysis.layers import layer_energies
 from scschnet.analysis.rigidity import root_of
 from scschnet.commands.analysis import COMMANDS, main
 from scschnet.data import embedded, evenly
+from scschnet.evaluate.error_statistics import run_error_statistics, standard_errors
 from scschnet.runs.config import TrainConfig
 from scschnet.runs.run import read_run
 from scschnet.train.loop import train
@@ -88,7 +89,15 @@ def test_modes_writes_its_files_and_names_what_it_cannot_use(run, tmp_path, caps
 def test_runs_with_error_bars_have_rigidity_in_every_table(run, tmp_path, capsys):
     path, out = shutil.copytree(run, tmp_path / "run"), tmp_path / "figure.png"
     assert main(["error-bars", str(path), "-o", str(out)]) == 0
-    capsys.readouterr()
+    said = capsys.readouterr().out
+    trained = read_run(path)
+    held_out = evenly(trained.held_out, 20_000)
+    bars = standard_errors(trained.model, held_out, run_error_statistics(trained)).forces
+    largest = [bars[held_out.idx_m == m].max() for m in range(len(held_out))]
+    sentence = (
+        "largest error bar of a force in a test structure: median {:.3g}, largest {:.3g} eV/Å"
+    )
+    assert sentence.format(np.median(largest), max(largest)) in said
     assert main(["layers", str(path), "--atoms", "90", "-o", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "no standard deviations" not in printed and "over runs" not in printed
