@@ -1,5 +1,5 @@
 // The operator scschnet::pack_schnet: the weights of a network laid out for matrix products once,
-// for schnet_evaluate_packed. With few atoms, as in dynamics of a molecule, that would take longer
+// for schnet_evaluate. With few atoms, as in dynamics of a molecule, that would take longer
 // than all the rest. For CPUs only.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>

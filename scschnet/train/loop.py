@@ -94,7 +94,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> RunFolder:
 
     Raises:
         Interrupted: after SIGINT or SIGTERM; the step under way was finished and saved.
-        TrainingFailed: if the loss or the gradients are no longer finite.
+        TrainingFailed: if the loss or the gradients are no longer finite, or filters too steep for their tables.
         ValueError, OSError: for unusable options, data or folders.
     """
     processes = start_processes(config)
@@ -392,7 +392,13 @@ class Training:
 
     def _validate(self) -> dict[str, Error]:
         share = self.processes.share(self.split.val)
-        self.table_error = self.state.averaged.refine_filters()
+        try:
+            self.table_error = self.state.averaged.refine_filters()
+        except ValueError as error:  # no grid is fine enough
+            raise TrainingFailed(
+                f"the filters became too steep in epoch {self.state.epoch + 1}: {error}; if the loss has jumped, the network "
+                "is lost, and a smaller --lr or --clip 3 helps"
+            ) from error
         self.state.model.filter_step = self.state.averaged.filter_step
         if self.resident is None:
             predictions = self._predict(self.state.averaged, share)

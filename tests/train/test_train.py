@@ -21,6 +21,7 @@ from scschnet.commands.evaluate import main as evaluate
 from scschnet.commands.train import main, parse_command_line
 from scschnet.data import Split, embedded, load_split, save_split, write_hdf5
 from scschnet.evaluate import errors, predict
+from scschnet.nn import SchNet
 from scschnet.runs.config import read_run_config
 from scschnet.train import loop
 
@@ -261,7 +262,26 @@ def test_a_lost_network_is_named(small_data, tmp_path, capsys):
     main(command(small_data, tmp_path / "run", arguments))
     # Whether it is lost for good or breaks down, the user is told.
     text = capsys.readouterr().err
-    assert "the network may be lost" in text or "not finite" in text or "the loss is" in text
+    said = ("the network may be lost", "not finite", "the loss is", "the network is lost")
+    assert any(words in text for words in said)
+
+
+def test_filters_that_become_too_steep_stop(small_data, tmp_path, capsys, monkeypatch):
+    """A network that is lost may end so, too: with the remedy, and the best parameters kept."""
+    refine, calls = SchNet.refine_filters, []
+
+    def refuse(model: SchNet) -> float:
+        calls.append(model)
+        if len(calls) == 3:  # before the first step, and after the first and second epoch
+            raise ValueError("no table reaches `tolerance` 2e-06")
+        return refine(model)
+
+    monkeypatch.setattr(SchNet, "refine_filters", refuse)
+    assert main(command(small_data, tmp_path / "run", "--epochs 4")) == 1
+    text = capsys.readouterr().err
+    assert "error: the filters became too steep in epoch 2: no table reaches" in text
+    assert "a smaller --lr or --clip 3 helps" in text
+    assert (tmp_path / "run" / "best.pt").exists()
 
 
 @pytest.mark.parametrize(
