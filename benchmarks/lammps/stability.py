@@ -98,7 +98,7 @@ def ethanol() -> ase.Atoms:
 
 
 def aspirin() -> ase.Atoms:
-    """The same."""
+    """One molecule, too, from a frame of revised MD17."""
     atoms = ase.io.read(Path(__file__).with_name("aspirin.xyz"))
     atoms.set_cell([80.0] * 3)  # models of --preset md17 look 30 Å far
     atoms.pbc = True

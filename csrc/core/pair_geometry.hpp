@@ -1,6 +1,6 @@
 // Contract of what surrounds a network whose energy depends on distances alone: pair vectors and
 // distances from positions, forces and virials from derivatives in the distances, and the reverse
-// of that last step.
+// of that last step; and trial forces, which error bars read.
 #pragma once
 
 #include <cstdint>

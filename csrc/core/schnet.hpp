@@ -116,7 +116,8 @@ template <class Scalar>
 std::int64_t schnet_packed_size(const SchnetSizes& sizes);
 
 /// Packs the weights: lays them out for matrix products with this instruction set, once for many
-/// passes with the same parameters. For a few atoms packing takes longer than the pass itself.
+/// passes with the same parameters; with AMX twice, because few atoms are multiplied without it.
+/// For a few atoms packing takes longer than the pass itself.
 /// `packed` must be aligned to 64 bytes.
 template <class Scalar>
 void schnet_pack(const SchnetSizes& sizes, const SchnetParameters<const Scalar*>& parameters,

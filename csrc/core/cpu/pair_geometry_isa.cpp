@@ -1,5 +1,5 @@
-// Distances, forces and virials of pairs. The file is compiled once per instruction set, which
-// SCSCHNET_KERNELS names, and exports one symbol and no other (see simd.hpp).
+// Distances, forces, virials and trial forces of pairs. The file is compiled once per instruction
+// set, which SCSCHNET_KERNELS names, and exports one symbol and no other (see simd.hpp).
 #include <cmath>
 #include <cstring>
 
